@@ -1,0 +1,322 @@
+"""Models on disk: our own checkpoints, the official ones, and the built-in models.
+
+A checkpoint is a folder: ``model.safetensors`` holds the weights, and ``config.json`` says what they are (the whole
+configuration, a checksum of the weights, and whatever its maker wrote about it). Files from strangers are data: nothing in
+them is ever executed, and whatever is wrong with one is said in a :class:`CheckpointError` of one sentence.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as read_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from ssast_lab.config import SIZES, AudioConfig, ModelConfig, to_dict
+from ssast_lab.model import SPECIAL, SSAST, Classifier
+
+FORMAT = "ssast-lab checkpoint 1"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+KINDS: dict[str, type[SSAST] | type[Classifier]] = {"pretext": SSAST, "classifier": Classifier}
+LARGEST = 8 << 30  # bytes: twenty times the base model; more is no checkpoint of this family
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: the message says what it is and what is wrong with it."""
+
+
+def builtin_models() -> dict[str, Path]:
+    """Name -> folder of the checkpoints that come with the package."""
+    folder = Path(str(files("ssast_lab"))) / "models"
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
+
+
+def load(name_or_path: str | os.PathLike[str], **official: Any) -> SSAST | Classifier:
+    """A model in evaluation mode on the CPU, from a built-in name, a checkpoint folder or an official ``.pth`` file.
+
+    An official file does not say everything about itself; ``official`` may name its ``audio`` statistics, ``labels``,
+    ``pooling``, and for a fine-tuned one the ``frames`` and ``stride`` (see :func:`from_official`).
+    """
+    path = builtin_models().get(str(name_or_path), Path(name_or_path))
+    if not path.exists():
+        names = ", ".join(builtin_models()) or "none"
+        raise CheckpointError(
+            f"There is no model {str(name_or_path)!r}: it is neither a file or folder nor a built-in model ({names})."
+        )
+    if path.name in (WEIGHTS, CONFIG):
+        path = path.parent
+    if path.is_dir():
+        if official:
+            raise CheckpointError(
+                f"{path} is a checkpoint folder, which describes itself: {', '.join(official)} cannot be given."
+            )
+        return _load_folder(path)
+    return from_official(_read_pickle(path), str(path), **official)
+
+
+def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint folder or built-in model says about itself: its ``config.json``."""
+    return _read_description(builtin_models().get(str(name_or_path), Path(name_or_path)))
+
+
+def save(
+    model: SSAST | Classifier, path: str | os.PathLike[str], about: dict[str, Any] | None = None, half: bool = False
+) -> Path:
+    """Writes a checkpoint folder, aside first and renamed into place when it is whole.
+
+    ``about`` (JSON) goes into ``config.json``; ``half`` stores float16, which halves the file.
+    """
+    path = Path(path)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        state = {name: value.half() for name, value in state.items()}
+    weights = to_safetensors(state, metadata={"format": "pt"})
+    kind = next(name for name, cls in KINDS.items() if isinstance(model, cls))
+    description = {
+        "format": FORMAT,
+        "kind": kind,
+        "model": to_dict(model.config),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "about": about or {},
+    }
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        (aside / WEIGHTS).write_bytes(weights)
+        (aside / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if path.is_dir():  # a folder cannot be renamed over another one that has files in it
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(old)
+            aside.rename(path)
+            shutil.rmtree(old)
+        else:
+            aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return path
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is no checkpoint: it has no {CONFIG}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path / CONFIG} cannot be read: {error}.") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no SSAST Lab checkpoint: its {CONFIG} does not say {FORMAT!r}.")
+    return description
+
+
+def _load_folder(path: Path) -> SSAST | Classifier:
+    description = _read_description(path)
+    try:
+        settings = dict(description["model"])
+        config = ModelConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
+        cls = KINDS[description["kind"]]
+        promised = description["sha256"]
+        model = _skeleton(cls, config)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path / CONFIG} does not describe a model: {error}") from None
+    try:
+        weights = (path / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} has no weights: {error}.") from None
+    if hashlib.sha256(weights).hexdigest() != promised:
+        raise CheckpointError(
+            f"{path / WEIGHTS} is damaged or not the file that {CONFIG} describes: its checksum differs."
+        )
+    try:
+        state = read_safetensors(weights)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path / WEIGHTS} is no safetensors file: {error}.") from None
+    return _fill(model, state, str(path))
+
+
+def _skeleton(cls: type[SSAST] | type[Classifier], config: ModelConfig) -> SSAST | Classifier:
+    """A model whose weights occupy no memory yet, so that a wild description costs nothing."""
+    with torch.device("meta"):
+        model = cls(config)
+    size = sum(value.numel() * 4 for value in model.state_dict().values())
+    if size > LARGEST:
+        raise ValueError(f"{size >> 30} GiB of weights is more than a model of this family has.")
+    return model
+
+
+def _fill(model: SSAST | Classifier, state: dict[str, Tensor], source: str) -> SSAST | Classifier:
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    missing = sorted(set(wanted) - set(state))
+    foreign = sorted(set(state) - set(wanted))
+    if missing or foreign:
+        what = f"lacks {missing[0]}" if missing else f"has {foreign[0]}, which is not part of such a model"
+        raise CheckpointError(f"{source} {what} (and {max(len(missing) + len(foreign) - 1, 0)} other differences).")
+    for name, shape in wanted.items():
+        if tuple(state[name].shape) != shape:
+            raise CheckpointError(
+                f"{source}: {name} has the shape {tuple(state[name].shape)} where {shape} is expected."
+            )
+        if not state[name].is_floating_point() or not bool(state[name].isfinite().all()):
+            raise CheckpointError(f"{source}: {name} holds values that are no finite numbers.")
+    model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval()
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``torch.save`` file; never unpickles anything but tensors and plain containers."""
+    hint = "it is neither an official .pth file nor a checkpoint folder"
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            raise CheckpointError(f"{path} is empty.")
+        if size > LARGEST:
+            raise CheckpointError(f"{path} has {size >> 30} GiB, more than any checkpoint of this family.")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it wants to run {found[1]}, which no weights need" if found else hint
+        raise CheckpointError(f"{path} was not loaded: {reason}.") from None
+    except Exception as error:  # torch raises nearly anything on a damaged file
+        whole = zipfile.is_zipfile(path) or "zip" not in str(error)
+        raise CheckpointError(f"{path} was not loaded: {hint if whole else 'it is damaged or cut short'}.") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    ):
+        raise CheckpointError(f"{path} holds no named tensors, so it is no checkpoint of a model.")
+    return state
+
+
+_OFFICIAL = [  # (pattern in the official layout, our name); the first that matches counts
+    (r"v\.patch_embed\.proj\.(weight|bias)", r"encoder.patch_embedding.\1"),
+    (r"v\.cls_token", "encoder.cls_token"),
+    (r"v\.dist_token", "encoder.distillation_token"),
+    (r"v\.pos_embed", "encoder.positions"),
+    (r"v\.blocks\.(\d+)\.(norm[12])\.(weight|bias)", r"encoder.blocks.\1.\2.\3"),
+    (r"v\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)", r"encoder.blocks.\1.attention.qkv.\2"),
+    (r"v\.blocks\.(\d+)\.attn\.proj\.(weight|bias)", r"encoder.blocks.\1.attention.out.\2"),
+    (r"v\.blocks\.(\d+)\.mlp\.fc1\.(weight|bias)", r"encoder.blocks.\1.mlp.0.\2"),
+    (r"v\.blocks\.(\d+)\.mlp\.fc2\.(weight|bias)", r"encoder.blocks.\1.mlp.2.\2"),
+    (r"v\.norm\.(weight|bias)", r"encoder.norm.\1"),
+    (r"mask_embed", "mask_token"),
+    (r"cpredlayer\.([02])\.(weight|bias)", r"contrastive_head.\1.\2"),
+    (r"gpredlayer\.([02])\.(weight|bias)", r"reconstruction_head.\1.\2"),
+    (r"mlp_head\.0\.(weight|bias)", r"norm.\1"),
+    (r"mlp_head\.1\.(weight|bias)", r"linear.\1"),
+]
+_UNUSED = re.compile(r"v\.head(_dist)?\.(weight|bias)|p_input_[ft]dim")  # ImageNet heads that SSAST never trains; sizes
+
+
+def from_official(
+    state: dict[str, Tensor],
+    source: str = "the official checkpoint",
+    *,
+    audio: AudioConfig | None = None,
+    labels: tuple[str, ...] | None = None,
+    pooling: str = "mean",
+    frames: int | None = None,
+    stride: tuple[int, int] | None = None,
+) -> SSAST | Classifier:
+    """A model from the official layout, pretrained or fine-tuned, with or without the ``module.`` prefix.
+
+    A pretraining file tells its shape. A fine-tuned one does not tell its length and stride: they follow from the number of
+    its positions as the official recipes set them (16x16 patches at a stride of 10, frames at 1), unless they are given here.
+    Labels have no names in the official layout; they are numbered unless ``labels`` names them.
+    """
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        ours = next((re.sub(p, new, name) for p, new in _OFFICIAL if re.fullmatch(p, name)), None)
+        if ours is not None:
+            renamed[ours] = value
+        elif not _UNUSED.fullmatch(name):
+            raise CheckpointError(f"{source} holds {name}, which no official SSAST model has.")
+    try:
+        kernel, table = renamed["encoder.patch_embedding.weight"], renamed["encoder.positions"]
+        depth = 1 + max(int(name.split(".")[2]) for name in renamed if name.startswith("encoder.blocks."))
+        width, channels, *patch = kernel.shape
+        count = table.shape[1] - SPECIAL
+        if channels != 1 or len(patch) != 2:
+            raise CheckpointError(f"{source} has a patch embedding for {channels} channels; SSAST hears one.")
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{source} is not in the official layout: it lacks its patch embedding, positions or layers ({error})."
+        ) from None
+    renamed["encoder.patch_embedding.weight"] = kernel.flatten(1)
+    heads = next(
+        (size["heads"] for size in SIZES.values() if (size["width"], size["depth"]) == (width, depth)), width // 64
+    )
+    fine_tuned = "linear.weight" in renamed
+    if fine_tuned:
+        renamed = {name: value for name, value in renamed.items() if name.startswith(("encoder.", "norm.", "linear."))}
+        labels = labels or tuple(str(number) for number in range(len(renamed["linear.weight"])))
+    mel_bins = int(state["p_input_fdim"]) if "p_input_fdim" in state else 128
+    try:
+        if "p_input_tdim" in state and not fine_tuned:
+            frames, stride = int(state["p_input_tdim"]), (patch[0], patch[1])
+        elif stride is None or frames is None:
+            frames, stride = _official_layout(count, (patch[0], patch[1]), mel_bins, frames, stride)
+        config = ModelConfig(
+            width,
+            depth,
+            max(heads, 1),
+            frames,
+            (patch[0], patch[1]),
+            stride,
+            pooling,
+            labels or () if fine_tuned else (),
+            replace(audio or AudioConfig(), mel_bins=mel_bins),
+        )
+        model = _skeleton(Classifier if fine_tuned else SSAST, config)
+    except ValueError as error:
+        raise CheckpointError(f"{source} does not describe a model: {error}") from None
+    if config.grid.count != count:
+        raise CheckpointError(
+            f"{source} has positions for {count} patches, but {frames} frames at a stride of {stride} "
+            f"make {config.grid.count}."
+        )
+    return _fill(model, renamed, source)
+
+
+def _official_layout(
+    count: int, patch: tuple[int, int], mel_bins: int, frames: int | None, stride: tuple[int, int] | None
+) -> tuple[int, tuple[int, int]]:
+    """The length and stride behind a number of positions: the first of the official recipes' layouts that gives it."""
+    if stride is not None:
+        strides = [stride]
+    elif patch[0] == mel_bins:
+        strides = [(patch[0], 1), patch]
+    else:
+        strides = [(10, 10), patch]
+    for length in [frames] if frames else [1024, 512, 128, 100, 600, 1000, 998]:
+        for step in strides:
+            if length >= patch[1] and count == ((mel_bins - patch[0]) // step[0] + 1) * (
+                (length - patch[1]) // step[1] + 1
+            ):
+                return length, step
+    for step in reversed(strides):  # no recipe: the shortest length that gives so many positions
+        columns, rest = divmod(count, (mel_bins - patch[0]) // step[0] + 1)
+        if rest == 0 and columns:
+            return (columns - 1) * step[1] + patch[1], step
+    raise CheckpointError(f"{count} positions fit no stride of the official recipes: say the frames and the stride.")

@@ -1,0 +1,135 @@
+"""Masks as data: which patches of a spectrogram are hidden from the model.
+
+Axes: B clips, N patches. A mask is bool and True means hidden. Every mask comes from an explicit ``torch.Generator``
+and lies on that generator's device, so the same seed gives the same masks whatever else happens in the process.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssast_lab.patches import PatchGrid
+
+
+def cluster_mask(
+    grid: PatchGrid,
+    count: int = 400,
+    *,
+    generator: torch.Generator,
+    batch: int | None = None,
+    cluster: int | tuple[int, int] = (3, 5),
+    overhang: bool = True,
+    maskable: Tensor | None = None,
+) -> Tensor:
+    """Hides exactly ``count`` patches in C x C blocks around random centres: (N,) bool, or (B, N) for a ``batch`` of B.
+
+    ``cluster`` is the factor C of the paper (section 2.2), or the range (least, most) from which each clip draws its own.
+    ``overhang`` lets blocks hang over the edges of the grid, so that every patch is hidden equally often; without it,
+    centres lie inside the grid only and its edges are hidden less often (for study). ``maskable`` (N,) or (B, N) bool
+    restricts the mask to some patches, the ones that hold sound, say.
+
+    How: every possible block has a random rank, and a patch is reached by the first block, in the order of the ranks,
+    that covers it. That is a C x C min-pool over the ranks; the ``count`` patches reached first are the mask.
+    """
+    least, most = (cluster, cluster) if isinstance(cluster, int) else cluster
+    if not 1 <= least <= most:
+        raise ValueError(f"The cluster factor must run from at least 1 upwards, not from {least} to {most}.")
+    clips, device = batch or 1, generator.device
+    factors = torch.randint(least, most + 1, (clips, 1, 1), generator=generator, device=device)
+    ranks = torch.rand(clips, grid.rows + most - 1, grid.columns + most - 1, generator=generator, device=device)
+    reached = torch.empty(clips, grid.rows, grid.columns, device=device)
+    for size in range(least, most + 1):
+        if overhang:
+            blocks = ranks[:, : grid.rows + size - 1, : grid.columns + size - 1]
+        else:  # a block that starts at row 1 - C .. -C // 2 has its centre above the grid: it never comes
+            before, after = (size - 1) // 2, size // 2
+            inside = ranks[:, : grid.rows, : grid.columns]
+            blocks = torch.nn.functional.pad(inside, (after, before, after, before), value=2.0)
+        pooled = -torch.nn.functional.max_pool2d(-blocks[:, None], size, stride=1)[:, 0]
+        reached = torch.where(factors == size, pooled, reached)
+    # float32 ranks are multiples of 2^-24: half of that decides at random among the patches of the last block
+    order = reached.flatten(1).double()
+    order = order + torch.rand(order.shape, generator=generator, device=device, dtype=torch.float64) * 2.0**-25
+    return _smallest(order, grid, count, maskable, batch)
+
+
+def random_mask(
+    grid: PatchGrid,
+    count: int = 400,
+    *,
+    generator: torch.Generator,
+    batch: int | None = None,
+    maskable: Tensor | None = None,
+) -> Tensor:
+    """Hides exactly ``count`` patches, each one independently of its neighbours: (N,) bool, or (B, N) for a ``batch``.
+
+    This is how the paper masks frames; ``maskable`` as in :func:`cluster_mask`.
+    """
+    order = torch.rand(batch or 1, grid.count, generator=generator, device=generator.device, dtype=torch.float64)
+    return _smallest(order, grid, count, maskable, batch)
+
+
+def official_mask(grid: PatchGrid, count: int = 400, *, generator: torch.Generator, batch: int | None = None) -> Tensor:
+    """The published code's cluster masks with all their biases: for study only, never for training.
+
+    Blocks extend right and down from a random patch and wrap past the right edge into the next row; patch 0 is never
+    hidden; one patch too many is collected and then the largest numbers are dropped, so the last patch never is either
+    (``gen_maskid_patch`` in the official ``src/models/ast_models.py``, which loops forever for counts that this refuses).
+    """
+    if not 1 <= count <= grid.count - 2:
+        raise ValueError(f"The official algorithm can hide 1 to {grid.count - 2} of {grid.count} patches, not {count}.")
+    clips, device = batch or 1, generator.device
+    factors = torch.randint(3, 6, (clips, 1), generator=generator, device=device)
+    ranks = torch.rand(clips, grid.count, generator=generator, device=device, dtype=torch.float64)
+    reached = torch.full_like(ranks, 2.0)
+    for size in range(3, 6):
+        first = torch.full_like(ranks, 2.0)
+        for down in range(size):
+            for right in range(size):
+                shift = down * grid.columns + right
+                if shift < grid.count:
+                    first[:, shift:] = torch.minimum(first[:, shift:], ranks[:, : grid.count - shift])
+        reached = torch.where(factors == size, first, reached)
+    reached[:, 0] = 2.0
+    last = reached.kthvalue(count + 1, dim=1, keepdim=True).values  # it stops with the block that brings too many
+    hidden = reached <= last
+    hidden &= hidden.cumsum(1) <= count  # and then drops the largest numbers
+    return hidden if batch else hidden[0]
+
+
+def _smallest(order: Tensor, grid: PatchGrid, count: int, maskable: Tensor | None, batch: int | None) -> Tensor:
+    room = grid.count
+    if maskable is not None:
+        maskable = maskable.to(order.device).expand_as(order)
+        room = int(maskable.sum(1).min())
+        order = order.masked_fill(~maskable, float("inf"))
+    if not 1 <= count <= room:
+        raise ValueError(f"Between 1 and {room} patches can be hidden here, not {count}.")
+    hidden = torch.zeros_like(order, dtype=torch.bool)
+    hidden.scatter_(1, order.topk(count, dim=1, largest=False).indices, True)
+    return hidden if batch else hidden[0]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often patches are hidden over many masks, and how large the hidden clusters are."""
+
+    masks: int
+    rate: np.ndarray  # (rows, columns) share of the masks that hide this patch
+    per_row: np.ndarray  # (rows,) from the lowest mel band
+    per_column: np.ndarray  # (columns,)
+    cluster_sizes: np.ndarray  # (clusters,) patches in each connected hidden region, over all masks
+
+
+def coverage(masks: Tensor, grid: PatchGrid) -> Coverage:
+    """Statistics over (B, N) masks; regions are connected through the four sides of a patch."""
+    from scipy import ndimage
+
+    hidden = masks.reshape(-1, grid.rows, grid.columns).cpu().numpy()
+    sides = np.zeros((3, 3, 3), dtype=int)  # neighbours within one mask only, never from mask to mask
+    sides[1] = ndimage.generate_binary_structure(2, 1)
+    regions, _ = ndimage.label(hidden, structure=sides)
+    rate = hidden.mean(axis=0)
+    return Coverage(len(hidden), rate, rate.mean(axis=1), rate.mean(axis=0), np.bincount(regions.ravel())[1:])

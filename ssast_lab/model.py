@@ -1,0 +1,222 @@
+"""The Self-Supervised Audio Spectrogram Transformer (Gong et al., AAAI 2022): encoder, pretext heads and classifier.
+
+Axes: B batch, T frames, F mel bins, N patches, M hidden patches, P values in a patch, D width, H heads,
+K tokens ([CLS], distillation, then the N patches).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssast_lab.config import ConfigError, ModelConfig
+from ssast_lab.objectives import Prediction
+from ssast_lab.patches import PatchGrid, patchify, select
+
+SPECIAL = 2  # [CLS] and distillation stand before the patches
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the weights themselves are computed only for whoever asks for them."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, K, D / H)
+        return query, key, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.scaled_dot_product_attention(*self._split(x)).transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """(B, K, D) -> (B, H, K, K): how much each token (row) attends to each token (column); rows sum to 1."""
+        query, key, _ = self._split(x)
+        return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Encoding(NamedTuple):
+    """What the encoder makes of a spectrogram."""
+
+    tokens: Tensor  # (B, K, D) after the last layer's norm: [CLS], distillation, then the patches
+    attention: dict[int, Tensor]  # layer -> (B, H, K, K), for the layers that were asked for
+    layers: dict[int, Tensor]  # layer -> (B, K, D) tokens after it, before the last norm, for the layers asked for
+
+    @property
+    def patches(self) -> Tensor:
+        """(B, N, D)"""
+        return self.tokens[:, SPECIAL:]
+
+
+class Encoder(nn.Module):
+    """Patches in, tokens out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.grid = config, config.grid
+        width = config.width
+        self.patch_embedding = nn.Linear(self.grid.values, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.distillation_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, SPECIAL + self.grid.count, width))
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        for token in (self.cls_token, self.distillation_token, self.positions):
+            nn.init.trunc_normal_(token, std=0.02)
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, fbank: Tensor, attention: Sequence[int] = (), layers: Sequence[int] = ()) -> Encoding:
+        """(B, T, F) normalised log-mel -> :class:`Encoding`; ``attention`` and ``layers`` name layers from 0."""
+        return self.transform(self.patch_embedding(patchify(fbank, self.grid)), attention, layers)
+
+    def transform(self, x: Tensor, attention: Sequence[int] = (), layers: Sequence[int] = ()) -> Encoding:
+        """(B, N, D) embedded patches, hidden ones already replaced -> :class:`Encoding`."""
+        wrong = [layer for layer in (*attention, *layers) if not 0 <= layer < len(self.blocks)]
+        if wrong:
+            raise ValueError(f"There is no layer {wrong[0]}: the model has {len(self.blocks)}, numbered from 0.")
+        special = torch.cat((self.cls_token, self.distillation_token), dim=1).expand(len(x), -1, -1)
+        x = torch.cat((special, x), dim=1) + self.positions
+        seen: dict[int, Tensor] = {}
+        kept: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            if index in attention:
+                seen[index] = block.attention.weights(block.norm1(x))
+            x = block(x)
+            if index in layers:
+                kept[index] = x
+        return Encoding(self.norm(x), seen, kept)
+
+    def resized(self, config: ModelConfig) -> "Encoder":
+        """The same encoder for another length or stride: its positions are cut or interpolated."""
+        if (config.width, config.depth, config.heads, config.patch) != (
+            self.config.width,
+            self.config.depth,
+            self.config.heads,
+            self.config.patch,
+        ):
+            raise ConfigError(
+                "Only frames, mel bins and strides of a trained encoder can be changed, "
+                "not its width, depth, heads or patch shape."
+            )
+        encoder = Encoder(config)
+        state = self.state_dict() | {"positions": resample_positions(self.positions.detach(), self.grid, encoder.grid)}
+        encoder.load_state_dict(state)
+        return encoder.to(self.positions.device)
+
+
+def resample_positions(positions: Tensor, old: PatchGrid, new: PatchGrid) -> Tensor:
+    """(1, 2 + N, D) -> (1, 2 + N', D): along each axis, the middle of a longer table is cut out, and a shorter one is
+    stretched by bilinear interpolation (the official ``ASTModel.__init__``, whose cut in frequency was broken)."""
+    special, patches = positions[:, :SPECIAL], positions[:, SPECIAL:]
+    table = patches.transpose(1, 2).unflatten(2, (old.rows, old.columns))
+    if new.columns < old.columns:
+        start = old.columns // 2 - new.columns // 2
+        table = table[..., start : start + new.columns]
+    if new.rows < old.rows:
+        start = old.rows // 2 - new.rows // 2
+        table = table[..., start : start + new.rows, :]
+    if table.shape[-2:] != (new.rows, new.columns):
+        table = F.interpolate(table, size=(new.rows, new.columns), mode="bilinear")
+    return torch.cat((special, table.flatten(2).transpose(1, 2)), dim=1)
+
+
+def _pretext_head(width: int, values: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, values))
+
+
+class SSAST(nn.Module):
+    """The pretraining model: one forward with one mask serves both objectives."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        grid = config.grid
+        if not grid.tiles:
+            raise ConfigError(
+                f"Pretraining needs patches that tile the spectrogram, but {grid.shape[0]}x{grid.shape[1]} patches "
+                f"at strides of {grid.stride[0]}x{grid.stride[1]} do not tile {grid.mel_bins} mel bins x {grid.frames} frames."
+            )
+        self.config, self.grid = config, grid
+        self.encoder = Encoder(config)
+        self.mask_token = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, 1, config.width)))
+        self.contrastive_head = _pretext_head(config.width, grid.values)
+        self.reconstruction_head = _pretext_head(config.width, grid.values)
+
+    def encode(
+        self, fbank: Tensor, mask: Tensor | None = None, attention: Sequence[int] = (), layers: Sequence[int] = ()
+    ) -> Encoding:
+        """(B, T, F) log-mel, hidden where ``mask`` (B, N) is True -> :class:`Encoding`."""
+        x = self.encoder.patch_embedding(patchify(fbank, self.grid))
+        if mask is not None:
+            x = torch.where(mask[..., None], self.mask_token.to(x.dtype), x)
+        return self.encoder.transform(x, attention, layers)
+
+    def forward(self, fbank: Tensor, mask: Tensor) -> Prediction:
+        """(B, T, F) normalised log-mel and (B, N) mask, True = hidden -> what it says of the M hidden patches."""
+        hidden = select(self.encode(fbank, mask).patches, mask)
+        return Prediction(self.contrastive_head(hidden), self.reconstruction_head(hidden))
+
+    def targets(self, fbank: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, F), (B, N) -> (B, M, P): the true values of the hidden patches."""
+        return select(patchify(fbank, self.grid), mask)
+
+    def resized(self, frames: int) -> "SSAST":
+        """The same model for spectrograms of another length."""
+        model = SSAST(replace(self.config, frames=frames))
+        model.load_state_dict(
+            self.state_dict()
+            | {"encoder.positions": resample_positions(self.encoder.positions.detach(), self.grid, model.grid)}
+        )
+        return model.to(self.mask_token.device).train(self.training)
+
+
+class Classifier(nn.Module):
+    """An encoder with a linear classification head on its pooled tokens."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if not config.labels:
+            raise ConfigError("A classifier needs the names of its labels.")
+        self.config = config
+        self.encoder = Encoder(config)
+        self.norm = nn.LayerNorm(config.width, eps=1e-5)
+        self.linear = nn.Linear(config.width, len(config.labels))
+
+    @classmethod
+    def from_pretrained(cls, model: "SSAST | Classifier", labels: Sequence[str], **changes: object) -> "Classifier":
+        """A classifier on a copy of a trained encoder; ``changes`` to ``frames``, ``stride`` or ``pooling`` resize it."""
+        config = replace(model.config, labels=tuple(labels), **changes)  # type: ignore[arg-type]
+        classifier = cls(config)
+        classifier.encoder = model.encoder.resized(config)
+        return classifier.to(model.encoder.positions.device)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(B, K, D) -> (B, D): the mean over the patches, or over [CLS] and distillation."""
+        return (tokens[:, SPECIAL:] if self.config.pooling == "mean" else tokens[:, :SPECIAL]).mean(1)
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) normalised log-mel -> (B, labels) logits."""
+        return self.linear(self.norm(self.pool(self.encoder(fbank).tokens)))

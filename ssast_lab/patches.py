@@ -1,0 +1,146 @@
+"""The patch grid: how a spectrogram is cut into patches, and where each patch lies.
+
+Axes: B batch, T frames, F mel bins, N patches, M masked patches, P values in a patch, D width.
+
+Patches run row by row from the lowest mel band, time fastest, and the values inside a patch run the same way
+(frequency slow, time fast): the order of ``torch.nn.Unfold`` on a (F, T) picture, which the official SSAST uses.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """How a (T, F) spectrogram is cut into ``rows * columns`` patches.
+
+    ``shape`` and ``stride`` are (mel bins, frames). A stride smaller than the shape makes patches overlap, which
+    SSAST uses in fine-tuning only. What is left over at the upper and right edge belongs to no patch.
+    """
+
+    mel_bins: int = 128
+    frames: int = 1024
+    shape: tuple[int, int] = (16, 16)
+    stride: tuple[int, int] = (16, 16)
+
+    def __post_init__(self) -> None:
+        for name, size, patch, stride in (
+            ("mel bins", self.mel_bins, self.shape[0], self.stride[0]),
+            ("frames", self.frames, self.shape[1], self.stride[1]),
+        ):
+            if size < 1 or patch < 1 or stride < 1:
+                raise ValueError(
+                    f"A patch grid needs positive sizes, but along the {name} it has "
+                    f"size {size}, patch {patch} and stride {stride}."
+                )
+            if patch > size:
+                raise ValueError(f"A patch of {patch} {name} does not fit into {size} {name}.")
+
+    @property
+    def rows(self) -> int:
+        return (self.mel_bins - self.shape[0]) // self.stride[0] + 1
+
+    @property
+    def columns(self) -> int:
+        return (self.frames - self.shape[1]) // self.stride[1] + 1
+
+    @property
+    def count(self) -> int:
+        """N, the number of patches."""
+        return self.rows * self.columns
+
+    @property
+    def values(self) -> int:
+        """P, the number of values in a patch."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def tiles(self) -> bool:
+        """Whether the patches cover the whole spectrogram without overlap."""
+        return self.stride == self.shape and self.mel_bins % self.shape[0] == 0 and self.frames % self.shape[1] == 0
+
+    def bounds(self, patch: int) -> tuple[int, int, int, int]:
+        """(first mel bin, end mel bin, first frame, end frame) of a patch; the ends are exclusive."""
+        if not 0 <= patch < self.count:
+            raise ValueError(f"There is no patch {patch}: the grid has {self.count}, numbered from 0.")
+        row, column = divmod(patch, self.columns)
+        low, start = row * self.stride[0], column * self.stride[1]
+        return low, low + self.shape[0], start, start + self.shape[1]
+
+    def seconds(self, patch: int, hop: float = 0.010, window: float = 0.025) -> tuple[float, float]:
+        """The stretch of sound that a patch sees: from the first frame's first sample to the last frame's last one."""
+        _, _, start, end = self.bounds(patch)
+        return start * hop, (end - 1) * hop + window
+
+    def hertz(self, patch: int, low: float = 20.0, high: float = 8000.0) -> tuple[float, float]:
+        """The band that a patch sees, in Hz: from the lower foot of its lowest triangular mel filter to the upper foot
+        of its highest. Filter m reaches from edge m to edge m + 2 of ``mel_bins + 2`` edges that are evenly spaced on
+        the HTK mel scale between ``low`` and ``high``."""
+        bottom, top, _, _ = self.bounds(patch)
+        edges = mel_edges(self.mel_bins, low, high)
+        return float(edges[bottom]), float(edges[top + 1])
+
+    def covered(self, frames: int) -> Tensor:
+        """(N,) bool: True where a patch lies wholly within the first ``frames`` frames (the sound, not its padding)."""
+        ends = torch.arange(self.columns) * self.stride[1] + self.shape[1]
+        return (ends <= frames).repeat(self.rows)
+
+
+def mel_edges(mel_bins: int = 128, low: float = 20.0, high: float = 8000.0) -> Tensor:
+    """(mel_bins + 2,) float64 Hz: feet and peaks of the triangular filters on the HTK mel scale, mel = 1127 ln(1 + f/700);
+    filter m rises from edge m to its peak at edge m + 1 and falls to edge m + 2 (Kaldi, feat/mel-computations.h)."""
+    ends = 1127.0 * torch.log1p(torch.tensor([low, high], dtype=torch.float64) / 700.0)
+    mels = torch.linspace(0, 1, mel_bins + 2, dtype=torch.float64) * (ends[1] - ends[0]) + ends[0]
+    return 700.0 * torch.expm1(mels / 1127.0)
+
+
+def patchify(spectrogram: Tensor, grid: PatchGrid) -> Tensor:
+    """(B, T, F) or (T, F) -> (B, N, P) or (N, P)."""
+    if spectrogram.shape[-2:] != (grid.frames, grid.mel_bins):
+        raise ValueError(
+            f"This grid cuts spectrograms of {grid.frames} frames x {grid.mel_bins} mel bins, "
+            f"but this one has {spectrogram.shape[-2]} x {spectrogram.shape[-1]}."
+        )
+    picture = spectrogram.transpose(-1, -2)  # (…, F, T)
+    windows = picture.unfold(-2, grid.shape[0], grid.stride[0]).unfold(-2, grid.shape[1], grid.stride[1])
+    return windows.flatten(-2).flatten(-3, -2)  # (…, rows, columns, f, t) -> (…, N, P)
+
+
+def unpatchify(patches: Tensor, grid: PatchGrid) -> Tensor:
+    """(B, N, P) or (N, P) -> (B, T, F) or (T, F): the inverse of :func:`patchify`.
+
+    Where patches overlap their values are averaged; what no patch covers is 0.
+    """
+    lead = patches.shape[:-2]
+    if patches.shape[-2:] != (grid.count, grid.values):
+        raise ValueError(
+            f"This grid has {grid.count} patches of {grid.values} values, "
+            f"but here are {patches.shape[-2]} of {patches.shape[-1]}."
+        )
+    flat = patches.reshape(-1, grid.count, grid.values)
+    if grid.tiles:
+        cells = flat.unflatten(-1, grid.shape).unflatten(1, (grid.rows, grid.columns))  # (B, rows, columns, f, t)
+        return cells.permute(0, 2, 4, 1, 3).reshape(*lead, grid.frames, grid.mel_bins)
+
+    def fold(columns: Tensor) -> Tensor:
+        return torch.nn.functional.fold(
+            columns.transpose(1, 2), (grid.mel_bins, grid.frames), kernel_size=grid.shape, stride=grid.stride
+        )[:, 0]
+
+    total = fold(flat) / fold(torch.ones_like(flat[:1])).clamp(min=1)
+    return total.transpose(-1, -2).reshape(*lead, grid.frames, grid.mel_bins)
+
+
+def select(items: Tensor, mask: Tensor) -> Tensor:
+    """The hidden ones of (B, N, ...) items in order: (B, M, ...). ``mask`` is (B, N) bool, True = hidden, and hides
+    the same number of patches in every clip."""
+    batch = len(mask)
+    hidden = mask.sum(1)
+    if not bool((hidden == hidden[0]).all()):
+        raise ValueError(
+            f"Every clip of a batch must hide the same number of patches, but these hide {hidden.tolist()}."
+        )
+    rows = mask.flatten().nonzero().squeeze(1)
+    return items.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, -1)) if len(rows) else items[:, :0]
