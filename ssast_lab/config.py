@@ -1,6 +1,7 @@
 """What a model and its training are made of: frozen dataclasses, checked when they are built, and presets by name."""
 
-from dataclasses import asdict, dataclass, field, replace
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ssast_lab.patches import PatchGrid
@@ -22,10 +23,10 @@ class AudioConfig:
     std: float = 4.5689974
 
     def __post_init__(self) -> None:
-        if self.mel_bins < 1:
-            raise ConfigError(f"mel_bins must be positive, not {self.mel_bins}.")
-        if not self.std > 0:
-            raise ConfigError(f"std must be positive, not {self.std}.")
+        if not isinstance(self.mel_bins, int) or self.mel_bins < 1:
+            raise ConfigError(f"mel_bins must be a positive whole number, not {self.mel_bins}.")
+        if not math.isfinite(self.mean) or not 0 < self.std < math.inf:
+            raise ConfigError(f"mean and std must be finite and std positive, not {self.mean} and {self.std}.")
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,20 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("patch", "stride", "labels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        sizes = (self.width, self.depth, self.heads, self.frames, *self.patch, *self.stride)
+        if len(self.patch) != 2 or len(self.stride) != 2 or not all(isinstance(size, int) for size in sizes):
+            raise ConfigError(
+                "width, depth, heads and frames are whole numbers, patch and stride two of them, "
+                f"not {', '.join(map(str, sizes))}."
+            )
         if min(self.width, self.depth, self.heads) < 1:
             raise ConfigError(f"width, depth and heads must be positive, not {self.width}, {self.depth}, {self.heads}.")
         if self.width % self.heads:
             raise ConfigError(f"The width {self.width} cannot be shared evenly among {self.heads} attention heads.")
         if self.pooling not in ("mean", "cls"):
             raise ConfigError(f'pooling is "mean" or "cls", not {self.pooling!r}.')
+        if not all(isinstance(label, str) for label in self.labels):
+            raise ConfigError("The labels must be texts.")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("Two labels have the same name.")
         try:
@@ -63,7 +72,7 @@ class ModelConfig:
         return PatchGrid(self.audio.mel_bins, self.frames, self.patch, self.stride)
 
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "nano": dict(width=128, depth=4, heads=4),  # ours, for teaching; the others are the paper's
     "tiny": dict(width=192, depth=12, heads=3),
     "small": dict(width=384, depth=12, heads=6),
@@ -103,3 +112,145 @@ class MaskConfig:
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON types."""
     return asdict(config)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which sounds a run learns from and which it is measured on: folders, files, manifests or tar shards."""
+
+    train: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()  # empty: ``held_out_clips`` of the training clips are set aside
+    held_out_clips: int = 64  # at most so many are evaluated
+    unreadable: float = 0.05  # the run stops when a larger share of the clips cannot be read
+
+    def __post_init__(self) -> None:
+        for name in ("train", "held_out"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(map(str, value)))
+        if self.held_out_clips < 1:
+            raise ConfigError("At least one clip must be held out: without it nobody sees whether the model learns.")
+        if not 0 <= self.unreadable <= 1:
+            raise ConfigError(f"unreadable is a share between 0 and 1, not {self.unreadable}.")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The objective, the optimiser and the schedule. ``batch`` is the global batch, whatever hardware shares it."""
+
+    steps: int = 10_000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    optimizer: str = "adamw"  # or "adam", as the official code
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    schedule: str = "cosine"  # to zero; or "plateau": halved when held-out accuracy does not rise
+    warmup: int = 500  # steps in which the learning rate rises from 0
+    warmup_every: int = 1  # the official code moves it every 50 steps only
+    patience: int = 2  # evaluations without progress before a plateau halves the learning rate
+    clip_norm: float | None = 1.0
+    nce_weight: float = 1.0  # 0: generative only
+    mse_weight: float = 10.0  # 0: discriminative only
+    over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
+    evaluate_every: int = 500
+    evaluate_masks: int = 400  # patches hidden in evaluation, whatever training hides
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("steps", "batch", "warmup_every", "evaluate_every", "evaluate_masks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, choices in (
+            ("optimizer", ("adamw", "adam")),
+            ("schedule", ("cosine", "plateau")),
+            ("over", ("targets", "predictions")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}.")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")
+        if min(self.nce_weight, self.mse_weight) < 0 or self.nce_weight + self.mse_weight == 0:
+            raise ConfigError("The weights of the two objectives cannot be negative, nor both be 0.")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """All that decides what a pretraining run computes. Where and how fast it runs is :class:`RunConfig`'s."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        if self.mask.count > self.model.grid.count:
+            raise ConfigError(f"{self.mask.count} of {self.model.grid.count} patches cannot be hidden.")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives and what it runs on: none of this changes what is computed (but for rounding)."""
+
+    folder: str = "runs/pretrain"
+    resume: bool = False
+    micro_batch: int | None = None  # clips that go through the model at once; None: the whole share of this process
+    precision: str = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
+    in_memory: bool | None = None  # hold the corpus as 16-bit samples; None: where it fits
+    workers: int = 2  # processes (or threads, for a corpus in memory) that decode sound
+    compile: bool = False
+    checkpoint_every: int = 500
+    keep: int = 2
+    track: str | None = None  # "tensorboard" or "trackio", beside metrics.jsonl
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ConfigError(f"precision is auto, fp32 or bf16, not {self.precision!r}.")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ConfigError(f"micro_batch must be at least 1, not {self.micro_batch}.")
+        if min(self.checkpoint_every, self.keep) < 1:
+            raise ConfigError("checkpoint_every and keep must be at least 1.")
+
+
+def pretrain_config(name: str, **data: Any) -> PretrainConfig:
+    """A recipe by name: ``"official-base-patch-400"`` or ``"modern-tiny-frame-250"``, that is recipe, size, patches and
+    how many of them are hidden (400, 250 and 100 in the paper). ``data`` are the fields of :class:`DataConfig`.
+
+    *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``); *modern* is AdamW with
+    a cosine, gradient clipping and a learning rate that grows with the square root of a larger batch.
+    """
+    recipe, size, kind, count = (name.split("-") + [""] * 4)[:4]
+    if recipe not in ("official", "modern") or not count.isdigit() or name.count("-") != 3:
+        raise ConfigError(
+            f'There is no recipe {name!r}: names are like "official-base-patch-400" or "modern-nano-frame-250", '
+            f"with official or modern, {', '.join(SIZES)}, patch or frame, and the number of hidden patches."
+        )
+    model = model_config(f"{size}-{kind}")
+    mask = MaskConfig(int(count), (3, 5) if kind == "patch" else None)
+    if recipe == "official":
+        tiny = size in ("nano", "tiny")
+        training = TrainingConfig(
+            steps=800_000, batch=120 if tiny else 24, learning_rate=5e-4 if tiny else 1e-4, optimizer="adam",
+            betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
+            clip_norm=None, over="predictions", evaluate_every=4000,
+        )  # fmt: skip
+    else:
+        batch = {"nano": 32, "tiny": 256, "small": 512, "base": 1024}[size]
+        peak = {"nano": 1e-3, "tiny": 1e-3, "small": 7e-4, "base": 5e-4}[size]
+        training = TrainingConfig(batch=batch, learning_rate=peak)
+    return PretrainConfig(model, mask, DataConfig(**data), training)
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """A configuration from what :func:`to_dict` made of it; refuses fields that it does not know."""
+    known = {item.name: item for item in fields(cls)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"{cls.__name__} has no field {unknown[0]}.")
+    nested = {
+        "model": ModelConfig,
+        "mask": MaskConfig,
+        "data": DataConfig,
+        "training": TrainingConfig,
+        "audio": AudioConfig,
+    }
+    return cls(**{name: from_dict(nested[name], value) if name in nested else value for name, value in values.items()})

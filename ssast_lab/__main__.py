@@ -1,0 +1,162 @@
+"""The command line: ``ssast-lab COMMAND --help`` tells the rest."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+HELP = """ssast-lab: see, hear and train masked spectrogram models
+
+  ssast-lab app                  the page on http://127.0.0.1:7860
+  ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: modern-nano-patch-400, official-base-frame-250, ...)
+  ssast-lab info MODEL           what a model file or folder is
+  ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
+  ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with
+  ssast-lab bench ...            how fast this machine trains
+
+Each command explains itself with --help."""
+
+
+def pretrain(arguments: list[str]) -> None:
+    """``ssast-lab pretrain RECIPE``: every field of the configuration is a flag."""
+    from dataclasses import dataclass, field
+
+    import tyro
+
+    from ssast_lab import config
+    from ssast_lab.pretrain import pretrain as train
+
+    @dataclass(frozen=True)
+    class Pretrain(config.PretrainConfig):
+        """Train a masked spectrogram model on unlabelled sound."""
+
+        run: config.RunConfig = field(default_factory=config.RunConfig)
+
+    name, rest = (
+        (arguments[0], arguments[1:]) if arguments and arguments[0][:1] != "-" else ("modern-nano-patch-400", arguments)
+    )
+    recipe = config.pretrain_config(name)
+    default = Pretrain(recipe.model, recipe.mask, recipe.data, recipe.training, config.RunConfig(folder=f"runs/{name}"))
+    asked = tyro.cli(Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__)
+    last = None
+    for last in train(
+        config.PretrainConfig(asked.model, asked.mask, asked.data, asked.training),
+        asked.run,
+        progress=sys.stderr.isatty(),
+    ):
+        if last.evaluation and int(os.environ.get("RANK", 0)) == 0:
+            e = last.evaluation
+            print(
+                f"step {last.step}: loss {last.loss:.3f}, {last.clips_per_second:.1f} clips/s; on {e.clips} held-out clips "
+                f"InfoNCE {e.nce:.3f}, accuracy {e.accuracy:.2%} (chance {1 / e.masked:.2%}), MSE {e.mse:.4f}",
+                flush=True,
+            )
+    if last is None or last.step < asked.training.steps:
+        print(f"Stopped; go on with --run.resume (the run is in {asked.run.folder}).")
+
+
+def info(arguments: list[str]) -> None:
+    """``ssast-lab info MODEL``"""
+    import tyro
+
+    from ssast_lab import checkpoint
+
+    def show(model: tyro.conf.Positional[str]) -> None:
+        """What a model is: a built-in name, a checkpoint or run folder, or an official .pth file."""
+        loaded = checkpoint.load(model)
+        config, grid = loaded.config, loaded.config.grid
+        print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
+        print(f"  encoder   {config.depth} layers, {config.width} wide, {config.heads} heads")
+        print(f"  patches   {grid.shape[0]} mel bins x {grid.shape[1]} frames, stride {grid.stride[0]} x {grid.stride[1]}: "
+              f"{grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames")  # fmt: skip
+        print(
+            f"  features  {config.audio.mel_bins} mel bins, mean {config.audio.mean:g}, deviation {config.audio.std:g}"
+        )
+        if config.labels:
+            print(
+                f"  labels    {len(config.labels)}: {', '.join(config.labels[:8])}{' ...' if len(config.labels) > 8 else ''}"
+            )
+        if model in checkpoint.builtin_models() or Path(model).is_dir():
+            for name, value in checkpoint.describe(model)["about"].items():
+                if isinstance(value, str | int | float):
+                    print(f"  {name:9} {value}")
+
+    tyro.cli(show, args=arguments, prog="ssast-lab info")
+
+
+def data(arguments: list[str]) -> None:
+    """``ssast-lab data corpus|statistics``"""
+    import tyro
+
+    def corpus(out: Path, size: str = "large") -> None:
+        """Fetch, unpack, decode and cut a corpus of free speech, music and effects from Debian packages.
+
+        Args:
+            out: the folder that the shards, the manifest and the card are written into.
+            size: "large" (about 20 hours from 1.7 GB of packages) or "small" (about 8 hours from 0.3 GB).
+        """
+        from ssast_lab.corpus import build
+
+        build(out, size=size)
+
+    def statistics(sources: tyro.conf.Positional[tuple[str, ...]], limit: int = 10_000) -> None:
+        """Mean and standard deviation of the log-mel features of a corpus: --model.audio.mean and --model.audio.std.
+
+        Args:
+            sources: folders, sound files, manifests or tar shards.
+            limit: at most so many clips are heard.
+        """
+        from ssast_lab.data import find_clips
+        from ssast_lab.data import statistics as measure
+
+        mean, std, clips = measure(find_clips(sources), limit, progress=sys.stderr.isatty())
+        print(f"mean {mean:.7f}, standard deviation {std:.7f} over {clips} clips")
+
+    tyro.extras.subcommand_cli_from_dict(
+        {"corpus": corpus, "statistics": statistics}, args=arguments, prog="ssast-lab data"
+    )
+
+
+def bench(arguments: list[str]) -> None:
+    """``ssast-lab bench``"""
+    import tyro
+
+    from ssast_lab.bench import bench as measure
+
+    tyro.cli(measure, args=arguments, prog="ssast-lab bench")
+
+
+def app(arguments: list[str]) -> None:
+    """``ssast-lab app``"""
+    from ssast_lab.app import main as serve
+
+    serve(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "app": app, "pretrain": pretrain, "info": info, "data": data, "bench": bench,
+}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(HELP)
+        return
+    if name not in COMMANDS:
+        sys.exit(f"ssast-lab: there is no command {name!r}; there are {', '.join(COMMANDS)}.")
+    # ValueError and RuntimeError subclasses of our own are sentences for the user; anything else is a defect and keeps its trace
+    from ssast_lab.audio import AudioError
+    from ssast_lab.checkpoint import CheckpointError
+    from ssast_lab.config import ConfigError
+    from ssast_lab.data import DataError
+    from ssast_lab.run import RunError
+
+    try:
+        COMMANDS[name](rest)
+    except (AudioError, CheckpointError, ConfigError, DataError, RunError) as error:
+        sys.exit(f"ssast-lab {name}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""Corpora of unlabelled sound, and which piece of which clip stands in which batch.
+
+Axes: B clips of a batch, S samples at 16 kHz. A batch is a function of (seed, step): which clips, where they are cut, and
+what stands in for an unreadable one are drawn from generators keyed by the place in the run, never from global random state.
+"""
+
+import csv
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ssast_lab import audio
+from ssast_lab.config import AudioConfig
+
+EXTENSIONS = frozenset(
+    [
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".m4a",
+        ".aac",
+        ".mp4",
+        ".webm",
+        ".mka",
+        ".wma",
+        ".g722",
+        ".gsm",
+    ]
+)
+COLUMNS = ("path", "wav", "file", "filename", "audio")  # of a manifest, the first that is there
+TRIES = 20  # unreadable clips in a row before a corpus is given up
+
+
+class DataError(ValueError):
+    """A corpus that cannot be used: the message says which, and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound file, or one member of a tar shard."""
+
+    path: str
+    span: tuple[int, int] | None = None  # (first byte, bytes) within the shard
+    member: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}:{self.member}" if self.span else self.path
+
+    def open(self) -> str | io.BytesIO:
+        """What :func:`ssast_lab.audio.load_waveform` reads."""
+        if self.span is None:
+            return self.path
+        with open(self.path, "rb") as shard:
+            shard.seek(self.span[0])
+            return io.BytesIO(shard.read(self.span[1]))
+
+
+def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:
+    """The clips of folders (all that lies in them, at any depth), sound files, tar shards (WebDataset), globs of these, and
+    manifests: the official JSON (``{"data": [{"wav": ...}]}``), CSV or TSV with a column ``path``. In a fixed order."""
+    clips: list[Clip] = []
+    for source in map(str, sources):
+        paths = [source] if Path(source).exists() else sorted(glob(source, recursive=True))
+        if not paths:
+            raise DataError(f"There is no sound at {source}: no such file, folder or pattern.")
+        for path in map(Path, paths):
+            found = list(_clips_of(path))
+            if not found:
+                raise DataError(f"No sound was found in {path}.")
+            clips += found
+    return clips
+
+
+def _clips_of(path: Path) -> Iterator[Clip]:
+    if path.is_dir():
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            for name in sorted(names):
+                suffix = Path(name).suffix.lower()
+                if suffix in EXTENSIONS:
+                    yield Clip(os.path.join(folder, name))
+                elif suffix == ".tar":
+                    yield from _members(Path(folder, name))
+    elif path.suffix.lower() == ".tar":
+        yield from _members(path)
+    elif path.suffix.lower() in (".json", ".csv", ".tsv"):
+        for entry in _manifest(path):
+            yield Clip(os.path.join(path.parent, entry))
+    else:
+        yield Clip(str(path))
+
+
+def _members(path: Path) -> Iterator[Clip]:
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for member in shard:
+                if member.isfile() and Path(member.name).suffix.lower() in EXTENSIONS:
+                    yield Clip(str(path), (member.offset_data, member.size), member.name)
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{path} is no readable tar shard: {error}.") from None
+
+
+def _manifest(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() == ".json":
+                return [str(entry["wav"]) for entry in json.load(file)["data"]]
+            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), None)
+            if column is None:
+                raise DataError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]} in its first line.")
+            return [row[column] for row in rows if row[column]]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} is no manifest: {type(error).__name__}: {error}.") from None
+
+
+def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
+    """(training, held-out): ``held_out`` clips drawn by the seed are set aside."""
+    if not 0 < held_out < len(clips):
+        raise DataError(f"{held_out} clips cannot be held out of {len(clips)}: some must be left to train on.")
+    aside = set(np.random.default_rng([seed, 2]).permutation(len(clips))[:held_out].tolist())
+    return (
+        [clip for i, clip in enumerate(clips) if i not in aside],
+        [clip for i, clip in enumerate(clips) if i in aside],
+    )
+
+
+class Batch(NamedTuple):
+    """Pieces of sound, equally long, zero-padded at the end where a clip is shorter."""
+
+    waveforms: Tensor  # (B, S) int16
+    lengths: Tensor  # (B,) samples of each that are sound
+    names: list[str]  # (B,) which clip each was cut from
+    unreadable: dict[str, str]  # name -> why, of clips that others stand in for
+
+    def features(self, config: AudioConfig, frames: int) -> Tensor:
+        """(B, T, F) normalised log-mel, made on whichever device the batch lies."""
+        return audio.log_mel(self.waveforms.float() / 32768, config, frames=frames, lengths=self.lengths)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        waveforms, lengths = (tensor.to(device, non_blocking=True) for tensor in self[:2])
+        return self._replace(waveforms=waveforms, lengths=lengths)
+
+
+class Corpus(Protocol):
+    """What a training run draws its pieces from."""
+
+    clips: Sequence[Clip]
+
+    def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+        """One piece of each clip; where it starts is a fraction (0 to 1) of the room that a longer clip leaves. ``keys``
+        seed the choice of a clip that stands in for an unreadable one."""
+
+
+@dataclass
+class Files:
+    """A corpus that is read, piece by piece, when it is needed."""
+
+    clips: Sequence[Clip]
+    samples: int  # S
+
+    def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+        waveforms = torch.zeros(len(indices), self.samples, dtype=torch.int16)
+        lengths = torch.zeros(len(indices), dtype=torch.int64)
+        names, unreadable = [], {}
+        for row, (index, fraction, key) in enumerate(zip(indices, fractions, keys, strict=True)):
+            stand_ins = np.random.default_rng([*key, 1])
+            for _ in range(TRIES):
+                clip = self.clips[index]
+                try:
+                    piece = to_int16(read_piece(clip, float(fraction), self.samples))
+                    break
+                except (audio.AudioError, OSError) as error:
+                    unreadable[clip.name] = str(error)
+                    index = int(stand_ins.integers(len(self.clips)))
+            else:
+                raise DataError(f"{TRIES} clips in a row could not be read; the last: {unreadable[clip.name]}")
+            waveforms[row, : len(piece)] = piece
+            lengths[row] = len(piece)
+            names.append(clip.name)
+        return Batch(waveforms, lengths, names, unreadable)
+
+
+def read_piece(clip: Clip, fraction: float, samples: int) -> Tensor:
+    """(at most ``samples``,) float32 of a clip; of a longer one, only the piece is read."""
+    source = clip.open()
+    whole = round(audio.info(source).seconds * audio.SAMPLE_RATE)
+    if whole <= samples:
+        return audio.load_waveform(source)[:samples]
+    start = int(fraction * (whole - samples + 1))
+    return audio.load_waveform(source, start / audio.SAMPLE_RATE, samples / audio.SAMPLE_RATE)[:samples]
+
+
+def to_int16(waveform: Tensor) -> Tensor:
+    return (waveform * 32768).round().clamp(-32768, 32767).to(torch.int16)
+
+
+class Memory:
+    """A corpus that is held whole, as 16-bit samples, on the device that trains: no loader is needed."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        samples: int,
+        device: torch.device | str = "cpu",
+        workers: int = 2,
+        progress: bool = False,
+    ) -> None:
+        self.unreadable: dict[str, str] = {}
+
+        def decode(clip: Clip) -> Tensor | None:
+            try:
+                return to_int16(audio.load_waveform(clip.open()))
+            except (audio.AudioError, OSError) as error:
+                self.unreadable[clip.name] = str(error)
+                return None
+
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            decoded = list(tqdm(pool.map(decode, clips), "decoding", len(clips), disable=not progress))
+        self.lengths = np.array([0 if waveform is None else len(waveform) for waveform in decoded])
+        if not self.lengths.any():
+            raise DataError(
+                f"None of the {len(clips)} clips can be read; one of them: {next(iter(self.unreadable.values()))}"
+            )
+        self.clips, self.samples = clips, samples
+        self.starts = np.concatenate(([0], self.lengths.cumsum()[:-1]))
+        readable = [waveform for waveform in decoded if waveform is not None]
+        self.store = torch.cat([*readable, torch.zeros(samples, dtype=torch.int16)]).to(device)
+        self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
+
+    def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+        indices = indices.copy()
+        for row in np.flatnonzero(self.lengths[indices] == 0):
+            stand_ins = np.random.default_rng([*keys[row], 1])
+            while self.lengths[indices[row]] == 0:
+                indices[row] = stand_ins.integers(len(self.clips))
+        room = np.maximum(self.lengths[indices] - self.samples + 1, 0)
+        starts = self.starts[indices] + (fractions * room).astype(np.int64)
+        device = self.store.device
+        lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples)).to(device)
+        waveforms = self.windows[torch.from_numpy(starts).to(device)]
+        own = torch.arange(self.samples, device=device) < lengths[:, None]
+        return Batch(waveforms * own, lengths, [self.clips[index].name for index in indices], {})
+
+
+@dataclass
+class Plan:
+    """Which clips, cut where, stand in the batch of a step. ``rows`` are the ones that this process takes of a global batch."""
+
+    corpus: Corpus
+    batch: int  # B, over all processes
+    seed: int
+    rows: slice = field(default_factory=lambda: slice(None))
+    _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, dtype=np.int64)), init=False, repr=False)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Every clip once in each epoch, in an order that the seed and the epoch decide."""
+        places = np.arange(step * self.batch, (step + 1) * self.batch)[self.rows]
+        indices = np.array(
+            [self._permutation(place // len(self.corpus.clips))[place % len(self.corpus.clips)] for place in places]
+        )
+        keys = [(self.seed, int(place)) for place in places]
+        fractions = np.array([np.random.default_rng([*key, 0]).random() for key in keys])
+        return self.corpus.cut(indices, fractions, keys)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, epoch, 3]).permutation(len(self.corpus.clips)))
+        return self._order[1]
+
+
+class _Steps(torch.utils.data.Dataset[Batch]):
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.plan[step]
+
+
+def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
+    """The batches of these steps in order, read ahead by ``workers`` processes when the corpus is one of files."""
+    if isinstance(plan.corpus, Memory) or workers == 0:
+        yield from map(plan.__getitem__, steps)
+        return
+    yield from torch.utils.data.DataLoader(
+        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=4
+    )  # type: ignore[arg-type]
+
+
+def statistics(
+    clips: Sequence[Clip], limit: int = 10_000, seed: int = 0, progress: bool = False
+) -> tuple[float, float, int]:
+    """(mean, standard deviation, clips) of the un-normalised log-mel of at most ``limit`` clips: what normalises a corpus."""
+    chosen = np.random.default_rng([seed, 4]).permutation(len(clips))[:limit]
+    count, total, squares, used = 0, 0.0, 0.0, 0
+    for index in tqdm(chosen, "statistics", disable=not progress):
+        try:
+            fbank = audio.kaldi_fbank(read_piece(clips[index], 0.5, 10 * audio.SAMPLE_RATE)).double()
+        except (audio.AudioError, OSError):
+            continue
+        count, used = count + fbank.numel(), used + 1
+        total, squares = total + float(fbank.sum()), squares + float(fbank.square().sum())
+    if not count:
+        raise DataError(f"None of the {len(chosen)} clips can be read.")
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0.0) ** 0.5, used

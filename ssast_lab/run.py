@@ -1,0 +1,217 @@
+"""A training run's folder: what it was asked to do, what it did, and where it can go on.
+
+    config.json        what is computed; a resumed run must be asked for the same
+    environment.json   versions, machine and command, one entry each time it was started
+    metrics.jsonl      a line for every step
+    unreadable.tsv     clips that could not be read, and why
+    checkpoints/step-00000500/{model/, training.pt}
+    best.json          which of them is best on held-out loss
+    samples/           reconstructions of the same held-out clips, as training went on
+
+Whatever is written is written aside and renamed, so that a run that is killed at any moment leaves whole files only.
+"""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssast_lab import __version__, checkpoint
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on: the message says why and what to do."""
+
+
+class Run:
+    """The folder of one training run. Only the main process writes into it."""
+
+    def __init__(self, path: str | os.PathLike[str], keep: int = 2) -> None:
+        self.path, self.keep = Path(path), keep
+
+    def open(self, config: dict[str, Any], resume: bool, main: bool) -> int:
+        """Makes the folder, or finds the run that is in it: returns the step to go on from."""
+        settings = self.path / "config.json"
+        start = 0
+        if settings.exists():
+            if not resume:
+                raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
+            differences = list(
+                _differences(json.loads(settings.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
+            )
+            if differences:
+                raise RunError(
+                    f"The run in {self.path} was started with another configuration: {'; '.join(differences)}."
+                )
+            start = max(self.checkpoints(), default=0)
+        if main:
+            with self.writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                for left in self.path.glob("**/.writing-*"):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                self._forget_after(start)
+                environment = self.path / "environment.json"
+                starts = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else []
+                _write(environment, json.dumps([*starts, _environment(start)], indent=1))
+                _write(settings, json.dumps(config, indent=1))
+        return start
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Step -> folder, in order."""
+        return {int(path.name[5:]): path for path in sorted((self.path / "checkpoints").glob("step-*"))}
+
+    def save(
+        self, step: int, model: Any, training: Mapping[str, Any], about: dict[str, Any], loss: float | None
+    ) -> None:
+        """A checkpoint of model and training state; ``loss`` on held-out clips, where there is one, decides what is best."""
+        folder = self.path / "checkpoints"
+        target = folder / f"step-{step:08d}"
+        with self.writing():
+            if not target.exists():
+                aside = folder / f".writing-{target.name}"
+                shutil.rmtree(aside, ignore_errors=True)
+                try:
+                    checkpoint.save(model, aside / "model", about=about)
+                    torch.save(dict(training), aside / "training.pt")
+                    aside.rename(target)
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+            best = self.best()
+            if loss is not None and (best is None or loss < best["loss"]):
+                best = {"step": step, "loss": loss}
+                _write(self.path / "best.json", json.dumps(best))
+            kept = [*self.checkpoints()][-self.keep :]
+            for other, path in self.checkpoints().items():
+                if other not in kept and (best is None or other != best["step"]):
+                    shutil.rmtree(path)
+
+    def best(self) -> dict[str, Any] | None:
+        path = self.path / "best.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def read_weights(self, step: int) -> dict[str, torch.Tensor]:
+        return checkpoint.load(self.checkpoints()[step] / "model").state_dict()
+
+    def read_training(self, step: int) -> dict[str, Any]:
+        return torch.load(self.checkpoints()[step] / "training.pt", map_location="cpu", weights_only=True)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        with self.writing(), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last one that was cut short by a kill is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        return [
+            json.loads(line)
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
+
+    def keep_sample(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        path = self.path / "samples" / f"step-{step:08d}.npz"
+        with self.writing():
+            path.parent.mkdir(exist_ok=True)
+            aside = path.with_name(f".writing-{path.name}")
+            np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+            aside.replace(path)
+
+    def unreadable(self) -> dict[str, str]:
+        path = self.path / "unreadable.tsv"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return dict(line.split("\t", 1) for line in lines if "\t" in line)
+
+    def note_unreadable(self, clips: Mapping[str, str]) -> None:
+        with self.writing(), (self.path / "unreadable.tsv").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name}\t{' '.join(why.split())}\n" for name, why in clips.items())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            last = max(self.checkpoints(), default=None)
+            intact = "No checkpoint had been written" if last is None else f"The checkpoint of step {last} is intact"
+            raise RunError(f"The run in {self.path} cannot be written: {error.strerror or error}. {intact}; "
+                           "make room and resume.") from None  # fmt: skip
+
+    def _forget_after(self, step: int) -> None:
+        """Drops what was logged after the checkpoint that a resumed run goes on from: it will be logged again."""
+        lines = self.metrics()
+        if lines:
+            _write(
+                self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
+            )
+        for path in (self.path / "samples").glob("step-*.npz"):
+            if int(path.stem[5:]) > step:
+                path.unlink()
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".writing-{path.name}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
+    elif old != new:
+        yield f"{where} was {old!r} and is now {new!r}"
+
+
+def _environment(start: int) -> dict[str, Any]:
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "from_step": start,
+        "ssast_lab": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads",
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "arguments": sys.argv[1:],
+    }
+
+
+class Interrupts:
+    """While it lasts, Ctrl-C and SIGTERM only set a flag, so that no step is cut in half; a second Ctrl-C does interrupt."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
