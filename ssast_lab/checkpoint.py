@@ -30,6 +30,7 @@ FORMAT = "ssast-lab checkpoint 1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 KINDS: dict[str, type[SSAST] | type[Classifier]] = {"pretext": SSAST, "classifier": Classifier}
 LARGEST = 8 << 30  # bytes: twenty times the base model; more is no checkpoint of this family
+DEEPEST = 1000  # layers
 
 
 class CheckpointError(ValueError):
@@ -48,8 +49,8 @@ def load(name_or_path: str | os.PathLike[str], **official: Any) -> SSAST | Class
     An official file does not say everything about itself; ``official`` may name its ``audio`` statistics, ``labels``,
     ``pooling``, and for a fine-tuned one the ``frames`` and ``stride`` (see :func:`from_official`).
     """
-    path = builtin_models().get(str(name_or_path), Path(name_or_path))
-    if not path.exists():
+    path = _located(name_or_path)
+    if not os.path.exists(path):  # unlike Path.exists, false for a name that is too long as well
         names = ", ".join(builtin_models()) or "none"
         raise CheckpointError(
             f"There is no model {str(name_or_path)!r}: it is neither a file or folder nor a built-in model ({names})."
@@ -67,7 +68,18 @@ def load(name_or_path: str | os.PathLike[str], **official: Any) -> SSAST | Class
 
 def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint folder or built-in model says about itself: its ``config.json``."""
-    return _read_description(builtin_models().get(str(name_or_path), Path(name_or_path)))
+    return _read_description(_located(name_or_path))
+
+
+def _located(name_or_path: str | os.PathLike[str]) -> Path:
+    path = builtin_models().get(str(name_or_path), Path(name_or_path))
+    old = _old(path)
+    return old if not os.path.exists(path) and os.path.isdir(old) else path
+
+
+def _old(path: Path) -> Path:
+    """Where :func:`save` keeps the checkpoint that it replaces, and where it stays if just then the process dies."""
+    return path.parent / f".{path.name}.old"
 
 
 def save(
@@ -97,12 +109,10 @@ def save(
         (aside / WEIGHTS).write_bytes(weights)
         (aside / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if path.is_dir():  # a folder cannot be renamed over another one that has files in it
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            aside.rename(path)
-            shutil.rmtree(old)
-        else:
-            aside.rename(path)
+            shutil.rmtree(_old(path), ignore_errors=True)
+            path.rename(_old(path))
+        aside.rename(path)
+        shutil.rmtree(_old(path), ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return path
@@ -128,9 +138,13 @@ def _load_folder(path: Path) -> SSAST | Classifier:
         cls = KINDS[description["kind"]]
         promised = description["sha256"]
         model = _skeleton(cls, config)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path / CONFIG} does not describe a model: {error}") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path / CONFIG} does not describe a model: {error} is missing or unknown.") from None
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path / CONFIG} does not describe a model: {str(error).rstrip('.')}.") from None
     try:
+        if (path / WEIGHTS).stat().st_size > LARGEST:
+            raise CheckpointError(f"{path / WEIGHTS} is larger than any checkpoint of this family.")
         weights = (path / WEIGHTS).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} has no weights: {error}.") from None
@@ -147,6 +161,11 @@ def _load_folder(path: Path) -> SSAST | Classifier:
 
 def _skeleton(cls: type[SSAST] | type[Classifier], config: ModelConfig) -> SSAST | Classifier:
     """A model whose weights occupy no memory yet, so that a wild description costs nothing."""
+    if config.depth > DEEPEST or max(config.width, config.grid.count, config.grid.values) > 1 << 20:
+        raise ValueError(
+            f"{config.depth} layers of width {config.width} over {config.grid.count} patches of {config.grid.values} "
+            "values are more than a model of this family has."
+        )
     with torch.device("meta"):
         model = cls(config)
     size = sum(value.numel() * 4 for value in model.state_dict().values())
@@ -167,7 +186,7 @@ def _fill(model: SSAST | Classifier, state: dict[str, Tensor], source: str) -> S
             raise CheckpointError(
                 f"{source}: {name} has the shape {tuple(state[name].shape)} where {shape} is expected."
             )
-        if not state[name].is_floating_point() or not bool(state[name].isfinite().all()):
+        if not state[name].is_floating_point() or not bool(state[name].float().isfinite().all()):
             raise CheckpointError(f"{source}: {name} holds values that are no finite numbers.")
     model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     for parameter in model.parameters():
@@ -184,6 +203,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} is empty.")
         if size > LARGEST:
             raise CheckpointError(f"{path} has {size >> 30} GiB, more than any checkpoint of this family.")
+        if zipfile.is_zipfile(path):  # torch.save does not compress
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > size:
+                    raise CheckpointError(f"{path} is compressed, as no .pth file is: unpack it first.")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -202,10 +225,20 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if (
         not isinstance(state, dict)
         or not state
-        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+        or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items())
     ):
         raise CheckpointError(f"{path} holds no named tensors, so it is no checkpoint of a model.")
     return state
+
+
+def _is_plain(value: object) -> bool:
+    """Whether this is a tensor with its values in memory: none that is sparse, empty inside or wider than what it holds."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 _OFFICIAL = [  # (pattern in the official layout, our name); the first that matches counts
@@ -268,11 +301,13 @@ def from_official(
         (size["heads"] for size in SIZES.values() if (size["width"], size["depth"]) == (width, depth)), width // 64
     )
     fine_tuned = "linear.weight" in renamed
-    if fine_tuned:
-        renamed = {name: value for name, value in renamed.items() if name.startswith(("encoder.", "norm.", "linear."))}
-        labels = labels or tuple(str(number) for number in range(len(renamed["linear.weight"])))
-    mel_bins = int(state["p_input_fdim"]) if "p_input_fdim" in state else 128
     try:
+        if fine_tuned:
+            renamed = {
+                name: value for name, value in renamed.items() if name.startswith(("encoder.", "norm.", "linear."))
+            }
+            labels = labels or tuple(str(number) for number in range(len(renamed["linear.weight"])))
+        mel_bins = int(state["p_input_fdim"]) if "p_input_fdim" in state else 128
         if "p_input_tdim" in state and not fine_tuned:
             frames, stride = int(state["p_input_tdim"]), (patch[0], patch[1])
         elif stride is None or frames is None:
@@ -289,8 +324,8 @@ def from_official(
             replace(audio or AudioConfig(), mel_bins=mel_bins),
         )
         model = _skeleton(Classifier if fine_tuned else SSAST, config)
-    except ValueError as error:
-        raise CheckpointError(f"{source} does not describe a model: {error}") from None
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(f"{source} does not describe a model: {str(error).rstrip('.')}.") from None
     if config.grid.count != count:
         raise CheckpointError(
             f"{source} has positions for {count} patches, but {frames} frames at a stride of {stride} "
@@ -303,6 +338,10 @@ def _official_layout(
     count: int, patch: tuple[int, int], mel_bins: int, frames: int | None, stride: tuple[int, int] | None
 ) -> tuple[int, tuple[int, int]]:
     """The length and stride behind a number of positions: the first of the official recipes' layouts that gives it."""
+    if min(*patch, *(stride or patch)) < 1 or patch[0] > mel_bins:
+        raise CheckpointError(
+            f"Patches of {patch[0]}x{patch[1]} at a stride of {stride} do not fit {mel_bins} mel bins."
+        )
     if stride is not None:
         strides = [stride]
     elif patch[0] == mel_bins:

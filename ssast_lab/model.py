@@ -104,6 +104,7 @@ class Encoder(nn.Module):
         kept: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             if index in attention:
+                assert isinstance(block, Block)
                 seen[index] = block.attention.weights(block.norm1(x))
             x = block(x)
             if index in layers:

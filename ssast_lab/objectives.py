@@ -28,7 +28,8 @@ class Losses(NamedTuple):
 
 def similarity(contrastive: Tensor, targets: Tensor) -> Tensor:
     """(B, M, P), (B, M, P) -> (B, M, M) dot products: row i is prediction i, column j is true patch j."""
-    return contrastive.float() @ targets.float().transpose(-1, -2)
+    with torch.autocast(contrastive.device.type, enabled=False):  # which would round the scores to 8 bits
+        return contrastive.float() @ targets.float().transpose(-1, -2)
 
 
 def info_nce(scores: Tensor, over: str = "targets") -> Tensor:

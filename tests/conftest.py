@@ -1,0 +1,26 @@
+"""What the tests share: small models, and randomness that does not depend on their order."""
+
+import pytest
+import torch
+
+from ssast_lab.config import model_config
+from ssast_lab.model import SSAST
+
+torch.set_num_threads(1)  # the models are so small that threads mostly wait for each other
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session", params=["patch", "frame"])
+def nano(request):
+    """A small untrained model for 64 frames, of either shape of patch; not to be changed."""
+    torch.manual_seed(1)
+    return SSAST(model_config(f"nano-{request.param}", depth=2, frames=64)).eval()

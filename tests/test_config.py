@@ -1,0 +1,98 @@
+"""What a configuration promises: presets that build, sentences for what cannot be, and a way through JSON."""
+
+import json
+import re
+
+import pytest
+
+from ssast_lab.config import SHAPES, SIZES, AudioConfig, ConfigError, MaskConfig, ModelConfig, model_config, to_dict
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_presets(size, kind):
+    config = model_config(f"{size}-{kind}")
+    assert config.grid.count == 512
+    assert config.grid.tiles
+    assert config.grid.values == 256
+    assert config.width // config.heads in (32, 64)
+
+
+def test_presets_can_be_changed():
+    config = model_config("base-frame", frames=200, labels=("a", "b"))
+    assert (config.width, config.frames, config.grid.count, config.labels) == (768, 200, 100, ("a", "b"))
+
+
+def wrong(build):
+    with pytest.raises(ConfigError) as caught:
+        build()
+    assert re.fullmatch(r"[^\n]{10,200}\.", str(caught.value)), caught.value
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "tiny", "huge-patch", "tiny-square", "tiny-patch-16", "Tiny-patch"])
+def test_unknown_presets(name):
+    assert "base-frame" in wrong(lambda: model_config(name))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(width=0),
+        dict(depth=-1),
+        dict(heads=0),
+        dict(width=100, heads=3),
+        dict(width=192.0),
+        dict(width="192"),
+        dict(frames=None),
+        dict(frames=8),
+        dict(patch=(16,)),
+        dict(patch=(16, 16, 16)),
+        dict(patch=(129, 1)),
+        dict(stride=(16, 0)),
+        dict(stride=(16, 1.5)),
+        dict(pooling="max"),
+        dict(pooling=["mean"]),
+        dict(labels=("dog", "cat", "dog")),
+        dict(labels=(1, 2)),
+    ],
+    ids=str,
+)
+def test_impossible_models(changes):
+    wrong(lambda: ModelConfig(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [dict(mel_bins=0), dict(mel_bins=1.5), dict(std=0.0), dict(std=-1.0), dict(std=float("inf"))]
+    + [{name: float("nan")} for name in ("mean", "std")],
+    ids=str,
+)
+def test_impossible_audio(changes):
+    wrong(lambda: AudioConfig(**changes))
+
+
+@pytest.mark.parametrize("changes", [dict(count=0), dict(cluster=(0, 3)), dict(cluster=(5, 3))], ids=str)
+def test_impossible_masks(changes):
+    wrong(lambda: MaskConfig(**changes))
+
+
+def test_configurations_do_not_change():
+    with pytest.raises(AttributeError):
+        ModelConfig().width = 3
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(),
+        model_config("small-frame", frames=998, stride=(128, 1), pooling="cls", labels=("Hund", "späte Grüße", "鳥")),
+        model_config("nano-patch", audio=AudioConfig(mel_bins=64, mean=-5.5, std=0.1)),
+    ],
+    ids=["default", "classifier", "audio"],
+)
+def test_round_trip_through_json(config):
+    settings = json.loads(json.dumps(to_dict(config)))
+    again = ModelConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
+    assert again == config
+    assert hash(again) == hash(config)
