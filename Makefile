@@ -1,0 +1,35 @@
+# make app | lab | test | check | clean, in an environment of its own under .venv
+#   PYTHON=python3.12  the interpreter of a new environment
+#   ARGS="..."         more arguments for the app or for pytest, such as ARGS="tests/test_model.py -x"
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+
+.PHONY: app lab test check clean
+
+app: $(READY)
+	$(BIN)/python app.py $(ARGS)
+
+lab: $(READY)
+	$(BIN)/jupyter lab --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(ARGS) notebooks
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# The stamp is older than pyproject.toml only when the requirements may have changed: else nothing is installed again.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"SSAST Lab needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}: name another one, as in make app PYTHON=python3.12.")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[app,notebooks,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find ssast_lab tests notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,199 @@
+"""The house stands as it was drawn: who may import whom, what an import does, and what the repository holds."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ssast_lab
+
+PACKAGE = Path(ssast_lab.__file__).parent
+ROOT = Path(__file__).parent.parent
+FLOORS = [  # a room imports only rooms on lower floors; README.md describes them
+    {"patches", "objectives"},
+    {"config", "masking"},
+    {"audio", "model"},
+    {"data", "checkpoint"},
+    {"analysis", "run", "corpus"},
+    {"pretrain", "classify"},
+    {"figures", "bench"},
+    {"widgets", "app"},
+    {"__main__"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FACES = {"figures", "widgets", "app", "__main__"}  # all else is the core
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if room_of(path) != "__init__")
+ROOMS = sorted({room_of(path) for path in FILES})
+CORE = [room for room in ROOMS if room not in FACES]
+
+
+def imported(path):
+    """The dotted names that a file imports, at its top or anywhere else."""
+    package = path.relative_to(PACKAGE.parent).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{module}.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_stand_on_lower_floors(path):
+    room = room_of(path)
+    assert room in FLOOR, f"{room} has no floor yet: say in FLOORS (and in README.md) on which one it stands."
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        other = rest.split(".")[0]
+        if top != "ssast_lab" or other in (room, "__version__"):
+            continue
+        assert other in FLOOR, f"{path.name} imports {name}, which is no room of the house."
+        assert FLOOR[other] < FLOOR[room], f"{room} imports {other}, which does not stand on a lower floor."
+
+
+def test_figures_draw_without_torch():
+    for path in FILES:
+        if room_of(path) == "figures":
+            assert not any(name.split(".")[0] in ("torch", "torchaudio") for name in imported(path))
+
+
+def python(script, *arguments, folder):
+    """Runs a script in a fresh interpreter."""
+    run = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+STEP = """
+import importlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("gradio", "ipywidgets", "IPython", "plotly", "librosa", "anywidget"):
+            raise ImportError(f"the core imports {name}")
+sys.meta_path.insert(0, Blocked())
+for room in sys.argv[1:]:
+    importlib.import_module(f"ssast_lab.{room}")
+
+import torch
+from ssast_lab import audio, masking, objectives
+from ssast_lab.config import model_config
+from ssast_lab.model import SSAST
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = SSAST(model_config("nano-patch", frames=96))
+wave = torch.sin(torch.arange(16000) ** 2 * 1e-5)
+fbank = audio.log_mel(wave, frames=96)[None]
+mask = masking.cluster_mask(model.grid, 20, generator=torch.Generator().manual_seed(0), batch=1)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+totals = []
+for _ in range(2):
+    loss = objectives.joint(model(fbank, mask), model.targets(fbank, mask)).total
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    totals.append(loss.item())
+assert totals[1] < totals[0], totals
+print("learned")
+"""
+
+
+def test_core_trains_without_the_faces(tmp_path):
+    assert python(STEP, *CORE, folder=tmp_path) == "learned\n"
+
+
+def test_the_package_itself_imports_nothing(tmp_path):
+    script = "import sys, ssast_lab; print({'torch', 'numpy', 'gradio'} & set(sys.modules), ssast_lab.__version__)"
+    assert python(script, folder=tmp_path) == f"set() {ssast_lab.__version__}\n"
+
+
+OPENED = """
+import importlib, sys
+from pathlib import Path
+package, *rooms = sys.argv[1:]
+sys.argv[1:] = ["--no-such-option"]  # nobody reads the arguments
+here = (package, str(Path.cwd()))
+def watch(event, arguments):
+    if event == "open" and isinstance(arguments[0], str):
+        path = str(Path(arguments[0]).absolute())
+        if path.startswith(here) and not path.endswith((".py", ".pyc")) and ".pyc." not in path:
+            print("opened", path)
+sys.addaudithook(watch)
+for room in rooms:
+    importlib.import_module(f"ssast_lab.{room}")
+import torch
+assert torch.initial_seed() == torch.default_generator.initial_seed()
+assert not torch.cuda.is_initialized()
+"""
+
+
+def test_nothing_happens_at_import(tmp_path):
+    rooms = [room for room in ROOMS if room != "widgets"]  # a notebook's room: it may need what only notebooks have
+    assert python(OPENED, str(PACKAGE), *rooms, folder=tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+CONDA_NAMES = {"pysoundfile": "soundfile", "soxr-python": "soxr", "pre_commit": "pre-commit"}  # where they differ
+
+
+def requirement(line):
+    """ "name>=1,<2" -> ("name", the bounds in order)."""
+    name, bounds = re.fullmatch(r"([A-Za-z0-9_.-]+?)\s*((?:[<>=!~].*)?)", line.split("#")[0].strip()).groups()
+    return CONDA_NAMES.get(name, name).lower().replace("_", "-"), sorted(re.split(r"\s*,\s*", bounds))
+
+
+def test_conda_and_pip_ask_for_the_same():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = dict(map(requirement, [*project["dependencies"], *(line for extra in extras.values() for line in extra)]))
+
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    from_conda = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (from_pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert from_pip[-1] == "-e ."
+    given = [requirement(line) for line in [*from_conda, *from_pip[:-1]]]
+    assert len(dict(given)) == len(given), "nothing comes twice"
+    given = dict(given)
+    given.pop("pip")
+    assert given.pop("python") == ["=3.12"]
+    assert given == wanted
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("This is no git checkout.")
+    return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_registry_and_no_machine_is_named():
+    hosts = [".".join(words) for words in (("pypi", "org"), ("pythonhosted", "org"), ("anaconda", "org"))]
+    hosts += [".".join(words) for words in (("download", "pytorch", "org"), ("npmjs", "org"), ("jsdelivr", "net"))]
+    folders = "|".join(("work", "tmp", "root", "home", "Users", "mnt"))
+    pattern = re.compile("|".join(map(re.escape, hosts)) + rf"|(?<![\w.~/<$}}{{:-])/(?:{folders})/\w")
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a sound or a picture
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in pattern.finditer(text)]
+    assert not found
+
+
+def test_no_large_files():
+    heavy = [path.relative_to(ROOT) for path in tracked() if path.stat().st_size > 1 << 20]
+    assert not [path for path in heavy if path.parts[:2] not in (("ssast_lab", "models"), ("ssast_lab", "sounds"))]
