@@ -97,7 +97,7 @@ model = SSAST(model_config("nano-patch", frames=96))
 wave = torch.sin(torch.arange(16000) ** 2 * 1e-5)
 fbank = audio.log_mel(wave, frames=96)[None]
 mask = masking.cluster_mask(model.grid, 20, generator=torch.Generator().manual_seed(0), batch=1)
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
 totals = []
 for _ in range(2):
     loss = objectives.joint(model(fbank, mask), model.targets(fbank, mask)).total
