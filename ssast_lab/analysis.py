@@ -69,6 +69,7 @@ class Reconstruction:
     patch_mse: np.ndarray  # (N,) of each hidden patch; NaN where it was visible
     rank: np.ndarray  # (N,) place of the true patch among the hidden ones, 0 = recognised; -1 where it was visible
     mse: float  # mean over the hidden patches
+    baseline: float  # the MSE of drawing every hidden value as the visible mean of its mel bin, which needs no model
     nce: float  # nats
     accuracy: float  # share of the hidden patches that were recognised
 
@@ -108,16 +109,29 @@ def reconstruct(
     rank = torch.full((model.grid.count,), -1)
     own = scores[0].diagonal()[:, None]
     rank[mask] = (scores[0] > own).sum(1).cpu()
+    frames = model.grid.frames if frames is None else frames
     return Reconstruction(
         grid=model.grid,
         start=start,
-        frames=model.grid.frames if frames is None else frames,
+        frames=frames,
         original=fbank.cpu().numpy(),
         mask=mask.cpu().numpy(),
         reconstruction=torch.where(where, drawn, fbank.cpu()).numpy(),
         patch_mse=patch_mse.numpy(),
         rank=rank.numpy(),
         mse=float(losses.mse),
+        baseline=_mean_fill_mse(fbank[:frames].cpu(), where[:frames]),
         nce=float(losses.nce),
         accuracy=float(losses.accuracy),
     )
+
+
+def _mean_fill_mse(sound: Tensor, hidden: Tensor) -> float:
+    """(T, F) log-mel without padding, (T, F) bool -> the mean squared distance of the hidden values from the visible mean
+    of their mel bin; from the mean of all that is visible where a bin shows nothing, or from 0, the mean of the training
+    data, where nothing is visible at all."""
+    visible = ~hidden
+    count = visible.sum(0)
+    anywhere = sound[visible].mean() if bool(visible.any()) else sound.new_zeros(())
+    means = torch.where(count > 0, (sound * visible).sum(0) / count.clamp(min=1), anywhere)
+    return float((sound - means).square()[hidden].mean())

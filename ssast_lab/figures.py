@@ -1,0 +1,285 @@
+"""Records as plotly figures: returned, never shown. Nothing here computes a model, so torch is not needed.
+
+Axes: T frames, F mel bins, N patches. Pictures have time to the right, in seconds of the sound, and pitch upwards, on the
+mel scale with ticks in Hz. The colours are readable on light and on dark pages; backgrounds are transparent.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+from plotly.colors import hex_to_rgb, sequential
+
+if TYPE_CHECKING:
+    from ssast_lab.analysis import Reconstruction
+
+HOP, WINDOW = 0.010, 0.025  # seconds: a frame every 10 ms looks at 25 ms of sound
+LOWEST, HIGHEST = 20.0, 8000.0  # Hz, the feet of the outermost mel filters
+TICKS = {100: "100", 250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k"}  # Hz
+
+TEXT = "#7b8087"  # about the same contrast on white and on black
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+LOUDNESS = tuple(sequential.Magma)
+DEVIATION = ("#9bd7ff", "#3f8fe0", "#1d4478", "#16181d", "#74291f", "#df5f33", "#ffd592")  # too quiet, right, too loud
+HIDDEN = "#8a9099"
+RIGHT, WRONG = "#12b886", "#e8590c"  # hidden patches that were recognised, and that were not
+
+
+def spectrogram(record: Reconstruction) -> go.Figure:
+    """What was heard: the log-mel spectrogram."""
+    return _figure(record, ["spectrogram"])
+
+
+def patch_grid(record: Reconstruction) -> go.Figure:
+    """The grid of patches with the mask: which are hidden, and which of these the model recognised."""
+    return _figure(record, ["patch_grid"])
+
+
+def masked(record: Reconstruction) -> go.Figure:
+    """What the model was given: the spectrogram without its hidden patches."""
+    return _figure(record, ["masked"])
+
+
+def reconstruction(record: Reconstruction) -> go.Figure:
+    """The visible patches as they are, the hidden ones as the model drew them."""
+    return _figure(record, ["reconstruction"])
+
+
+def error(record: Reconstruction) -> go.Figure:
+    """Reconstruction minus original in the hidden patches."""
+    return _figure(record, ["error"])
+
+
+def overview(record: Reconstruction) -> go.Figure:
+    """All five pictures, one under another, which zoom together."""
+    return _figure(record, ["spectrogram", "patch_grid", "masked", "reconstruction", "error"])
+
+
+TITLES = {
+    "spectrogram": "<b>Spectrogram</b>  what was heard",
+    "patch_grid": f'<b>{{grid}} and mask</b>  <span style="color:{RIGHT}">■</span> hidden and recognised   '
+    f'<span style="color:{WRONG}">■</span> hidden and taken for another   grey: visible',
+    "masked": "<b>Masked</b>  all that the model was given",
+    "reconstruction": "<b>Reconstruction</b>  what was visible as it is, what was hidden as the model drew it",
+    "error": "<b>Error</b>  reconstruction minus original, where it was hidden",
+}
+
+
+def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
+    """The named pictures in rows over one time axis."""
+    grid, pictures, texts = record.grid, _Pictures(record), _hover(record)
+    begin, end, last = (_edge(record, frame) for frame in (0, record.frames, grid.frames))
+    shown = min(last, end + 0.06 * (end - begin))  # a stub of the padding says that there is more of it
+    row, gap, top, bottom = (102, 25, 22, 38) if len(names) > 1 else (260, 0, 26, 42)
+    inner = len(names) * row + (len(names) - 1) * gap
+    heading = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
+    traces, images, headings, axes = [], [], [], {}
+    for place, name in enumerate(names):
+        high = 1 - place * (row + gap) / inner
+        axis = _axis("y", place + 1)
+        axes["yaxis" + axis[1:]] = dict(
+            domain=[max(high - row / inner, 0), high], anchor="x", range=[-0.5, grid.mel_bins + 0.1],
+            tickvals=_bin(np.array(list(TICKS)), grid.mel_bins), ticks="outside", ticklen=3, tickcolor=TEXT,
+            ticktext=["" if row < 200 and hertz == 250 else label for hertz, label in TICKS.items()],  # no room there
+            tickfont=dict(size=10), showgrid=False, zeroline=False, title=dict(text="Hz", standoff=2, font=dict(size=10)),
+        ) | (dict(matches="y") if place else {})  # fmt: skip
+        images.append(
+            dict(source=pictures.of(name), xref="x", yref=axis, x=begin, y=grid.mel_bins - 0.5, sizex=end - begin,
+                 sizey=grid.mel_bins, sizing="stretch", layer="below")
+        )  # fmt: skip
+        title = TITLES[name].format(grid="Patch grid" if grid.rows > 1 else "Frames")
+        headings.append(heading | dict(text=title, x=0, y=high, xanchor="left", xshift=-2, font=dict(size=12)))
+        traces.append(_cells(record, axis, texts, tinted=name == "patch_grid"))
+        if name == "patch_grid":
+            traces.append(_lines(record, axis))
+        if shown > end:
+            traces.append(_padding(axis, end, last, grid.mel_bins))
+    if shown > end:
+        headings[0]["text"] += f"; hatched: {last - end:.1f} s of padding, never hidden and never counted"
+    traces += _colour_bars(names, pictures, row, gap, inner)
+    layout = dict(
+        height=inner + top + bottom,
+        margin=dict(l=46, r=64, t=top, b=bottom),
+        font=dict(family=FONT, size=11, color=TEXT),
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(128,134,145,0.10)",
+        images=images,
+        annotations=headings,
+        xaxis=dict(
+            range=[begin, shown], minallowed=begin, maxallowed=last, title=dict(text="seconds", standoff=3),
+            anchor=_axis("y", len(names)), showgrid=False, zeroline=False, ticks="outside", ticklen=4, tickcolor=TEXT,
+            showspikes=True, spikemode="across", spikesnap="cursor", spikethickness=1, spikedash="solid", spikecolor=TEXT,
+        ),
+        **axes,
+        showlegend=False,
+        dragmode="zoom",
+        hovermode="closest",
+        hoverlabel=dict(bgcolor="#22252b", bordercolor="#22252b", align="left", font=dict(color="#f1f3f5", size=12)),
+        modebar=dict(remove=["lasso2d", "select2d", "autoScale2d"], color=TEXT, activecolor=RIGHT,
+                     bgcolor="rgba(0,0,0,0)"),
+        uirevision=f"{begin:.3f} {end:.3f}",  # a new mask or model keeps the zoom; another window or sound does not
+    )  # fmt: skip
+    return go.Figure(dict(data=traces, layout=layout))  # at once: adding part by part takes four times as long
+
+
+class _Pictures:
+    """The five pictures of a record as PNGs, in one scale of colours."""
+
+    def __init__(self, record: Reconstruction) -> None:
+        self.record = record
+        sound = record.original[: record.frames]
+        low, high = np.percentile(sound, (0.5, 99.9))
+        self.low, self.high = float(low), float(max(high, low + 1e-3))
+        self.most = (self.high - self.low) / 2  # of the error; it depends on the sound alone, so that masks compare
+
+    def of(self, name: str) -> str:
+        record = self.record
+        original, hidden = record.original[: record.frames], _hidden(record)[: record.frames]
+        if name == "error":
+            scaled = (record.error[: record.frames] + self.most) / (2 * self.most)
+            return _png(np.where(hidden, _index(scaled), 255), DEVIATION, None)
+        if name == "patch_grid":
+            return _png(_index((original - self.low) / (self.high - self.low)), ("#26292e", "#d0d4d9"), HIDDEN)
+        values = record.reconstruction[: record.frames] if name == "reconstruction" else original
+        index = _index((values - self.low) / (self.high - self.low))
+        return _png(np.where(hidden, 255, index) if name == "masked" else index, LOUDNESS, HIDDEN)
+
+
+def _index(scaled: np.ndarray) -> np.ndarray:
+    """0..1 -> the first 255 colours of a palette; the last one is kept for what has no value."""
+    return (np.clip(scaled, 0, 1) * 254 + 0.5).astype(np.uint8)
+
+
+def _png(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> str:
+    """(T, F) palette indices -> data address of a PNG; colour 255 is ``extra``, or a veil over the page for None."""
+    image = Image.fromarray(np.ascontiguousarray(index.astype(np.uint8).T[::-1]))
+    stops = np.array([hex_to_rgb(colour) for colour in ramp], dtype=float)
+    steps = np.linspace(0, len(stops) - 1, 255)
+    colours = np.stack([np.interp(steps, np.arange(len(stops)), channel) for channel in stops.T], axis=1)
+    last = hex_to_rgb(extra or TEXT)
+    image.putpalette(np.vstack([colours.round(), [last]]).astype(np.uint8).tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=3, **({} if extra else {"transparency": b"\xff" * 255 + b"\x50"}))
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -> dict:
+    """One cell per patch, which says on hover what it is; ``tinted`` shows the mask as well."""
+    grid = record.grid
+    state = np.where(record.mask, np.where(record.rank == 0, 1, 2), 0).reshape(grid.rows, grid.columns)
+    clear = "rgba(0,0,0,0)"
+    colours = (clear, RIGHT, WRONG) if tinted else (clear, clear, clear)
+    return dict(
+        type="heatmap", z=state.astype(np.uint8), zmin=0, zmax=2, showscale=False, opacity=0.82, yaxis=axis,
+        text=texts, hovertemplate="%{text}<extra></extra>",
+        x0=_edge(record, 0) + grid.shape[1] * HOP / 2, dx=grid.stride[1] * HOP,
+        y0=grid.shape[0] / 2 - 0.5, dy=grid.stride[0],
+        colorscale=[(at, colour) for colour, ends in zip(colours, ((0, 0.25), (0.25, 0.75), (0.75, 1))) for at in ends],
+    )  # fmt: skip
+
+
+def _lines(record: Reconstruction, axis: str) -> dict:
+    """The lines between the patches of the sound; between frames they would only make a grey blur."""
+    grid = record.grid
+    begin, end = _edge(record, 0), _edge(record, record.frames)
+    rows = [row * grid.stride[0] - 0.5 for row in range(1, grid.rows)]
+    columns = [begin + column * grid.stride[1] * HOP for column in range(1, grid.columns + 1)] if grid.rows > 1 else []
+    ends = [((begin, end), (at, at)) for at in rows]
+    ends += [((at, at), (-0.5, grid.mel_bins - 0.5)) for at in columns if at < end]
+    return dict(
+        type="scatter", mode="lines", hoverinfo="skip", yaxis=axis, line=dict(color="rgba(16,18,22,0.55)", width=0.8),
+        x=[at for xs, _ in ends for at in (*xs, None)], y=[at for _, ys in ends for at in (*ys, None)],
+    )  # fmt: skip
+
+
+def _padding(axis: str, begin: float, end: float, mel_bins: int) -> dict:
+    low, high = -0.5, mel_bins - 0.5
+    return dict(
+        type="scatter", mode="lines", hoverinfo="skip", yaxis=axis, x=[begin, end, end, begin], y=[low, low, high, high],
+        fill="toself", fillcolor="rgba(128,134,145,0.18)", line=dict(width=0),
+        fillpattern=dict(shape="/", size=7, solidity=0.18, fgcolor=TEXT, bgcolor="rgba(0,0,0,0)"),
+    )  # fmt: skip
+
+
+def _colour_bars(names: list[str], pictures: _Pictures, row: int, gap: int, inner: int) -> list[dict]:
+    """A bar for the pictures of loudness and one for the error, each beside the first of its rows."""
+    bars = []
+    for name, ramp, low, high, title in (
+        (next((name for name in names if name not in ("patch_grid", "error")), None), LOUDNESS, pictures.low,
+         pictures.high, "log-mel"),
+        ("error" if "error" in names else None, DEVIATION, -pictures.most, pictures.most, "error"),
+    ):  # fmt: skip
+        if name:
+            bar = dict(
+                title=dict(text=title, side="top", font=dict(size=10)), thickness=9, lenmode="pixels", len=row + 8,
+                x=1.012, xanchor="left", y=1 - names.index(name) * (row + gap) / inner, yanchor="top", ypad=0,
+                outlinewidth=0, tickfont=dict(size=10), nticks=5,
+            )  # fmt: skip
+            marker = dict(color=[0], cmin=low, cmax=high, colorscale=list(ramp), showscale=True, colorbar=bar)
+            bars.append(dict(type="scatter", mode="markers", hoverinfo="skip", x=[None], y=[None], marker=marker))
+    return bars
+
+
+def _hover(record: Reconstruction) -> np.ndarray:
+    """(rows, columns) what a patch says of itself."""
+    grid, kind = record.grid, _kind(record)
+    edges = _mel_edges(grid.mel_bins)
+    words = []
+    for patch in range(grid.count):
+        row, column = divmod(patch, grid.columns)
+        low, first = row * grid.stride[0], column * grid.stride[1]
+        begin, end = first * HOP + record.start, (first + grid.shape[1] - 1) * HOP + WINDOW + record.start
+        band = f"{edges[low]:.0f}–{edges[low + grid.shape[0] + 1]:.0f} Hz"
+        text = f"<b>{kind.capitalize()} {patch}</b>  {begin:.2f}–{end:.2f} s, {band}<br>"
+        if record.mask[patch]:
+            place = int(record.rank[patch])
+            text += "hidden, recognised" if place == 0 else (
+                f"hidden, not recognised: {place} of {record.hidden - 1} others looked likelier")  # fmt: skip
+            text += f"<br>MSE {record.patch_mse[patch]:.3f}"
+        elif first + grid.shape[1] > record.frames:
+            text += "reaches into the padding: never hidden, never counted"
+        else:
+            text += "visible"
+        words.append(text)
+    return np.array(words, dtype=object).reshape(grid.rows, grid.columns)
+
+
+def _kind(record: Reconstruction) -> str:
+    return "patch" if record.grid.rows > 1 else "frame"
+
+
+def _hidden(record: Reconstruction) -> np.ndarray:
+    """(T, F) bool: True where a value is hidden."""
+    grid = record.grid
+    cells = record.mask.reshape(grid.rows, grid.columns).repeat(grid.shape[0], 0).repeat(grid.shape[1], 1)
+    return cells.T
+
+
+def _edge(record: Reconstruction, frame: int) -> float:
+    """Seconds at the left edge of a frame's column; the frame's window of 25 ms is centred on the column."""
+    return record.start + frame * HOP + (WINDOW - HOP) / 2
+
+
+def _axis(letter: str, number: int) -> str:
+    return letter if number == 1 else f"{letter}{number}"
+
+
+def _mel(hertz: np.ndarray) -> np.ndarray:
+    return 1127 * np.log1p(hertz / 700)
+
+
+def _mel_edges(bins: int) -> np.ndarray:
+    """(bins + 2,) Hz: feet and peaks of the mel filters; the one at m rises from edge m to m + 1 and falls to m + 2."""
+    mels = np.linspace(_mel(np.float64(LOWEST)), _mel(np.float64(HIGHEST)), bins + 2)
+    return 700 * np.expm1(mels / 1127)
+
+
+def _bin(hertz: np.ndarray, bins: int) -> np.ndarray:
+    """Where a frequency lies on the vertical axis, on which mel filter m has its peak at m."""
+    low, high = _mel(np.float64(LOWEST)), _mel(np.float64(HIGHEST))
+    return (_mel(hertz) - low) / (high - low) * (bins + 1) - 1
