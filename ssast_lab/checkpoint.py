@@ -44,7 +44,8 @@ def builtin_models() -> dict[str, Path]:
 
 
 def load(name_or_path: str | os.PathLike[str], **official: Any) -> SSAST | Classifier:
-    """A model in evaluation mode on the CPU, from a built-in name, a checkpoint folder or an official ``.pth`` file.
+    """A model in evaluation mode on the CPU, from a built-in name, a checkpoint folder, a training run's folder (its best
+    checkpoint) or an official ``.pth`` file.
 
     An official file does not say everything about itself; ``official`` may name its ``audio`` statistics, ``labels``,
     ``pooling``, and for a fine-tuned one the ``frames`` and ``stride`` (see :func:`from_official`).
@@ -74,7 +75,23 @@ def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
 def _located(name_or_path: str | os.PathLike[str]) -> Path:
     path = builtin_models().get(str(name_or_path), Path(name_or_path))
     old = _old(path)
-    return old if not os.path.exists(path) and os.path.isdir(old) else path
+    if not os.path.exists(path) and os.path.isdir(old):
+        return old
+    if os.path.isdir(path / "checkpoints"):
+        path = _of_run(path)
+    return path / "model" if os.path.isdir(path / "model") else path
+
+
+def _of_run(folder: Path) -> Path:
+    """The best checkpoint of a training run's folder, or the last one where none is known to be the best."""
+    found = {path.name: path for path in sorted((folder / "checkpoints").glob("step-*"))}
+    if not found:
+        raise CheckpointError(f"The run in {folder} has written no checkpoint yet.")
+    try:
+        best = f"step-{json.loads((folder / 'best.json').read_text(encoding='utf-8'))['step']:08d}"
+    except (OSError, ValueError, KeyError, TypeError):
+        best = ""
+    return found.get(best, [*found.values()][-1])
 
 
 def _old(path: Path) -> Path:
