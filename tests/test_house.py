@@ -128,7 +128,8 @@ here = (package, str(Path.cwd()))
 def watch(event, arguments):
     if event == "open" and isinstance(arguments[0], str):
         path = str(Path(arguments[0]).absolute())
-        if path.startswith(here) and not path.endswith((".py", ".pyc")) and ".pyc." not in path:
+        code = path.endswith((".py", ".pyc")) or ".pyc." in path
+        if path.startswith(here) and not code and Path(path).is_file():
             print("opened", path)
 sys.addaudithook(watch)
 for room in rooms:
