@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from gradio.components.plot import PlotData
 
 LONGEST = 600  # seconds that are decoded of a sound: 38 MB for each visitor
+VISITORS = 64  # whose sounds are remembered at once
 LARGEST = "50mb"  # of an upload
 SHARE = 400 / 512  # of the patches are hidden at first, as in the paper
 PAPER = "3 to 5 (paper)"
+PLURAL = {"patch": "patches", "frame": "frames"}
 CLUSTERS = {PAPER: (3, 5)} | {str(size): (size, size) for size in range(1, 9)}
+SEEDS = 2**31
 STATIC = Path(__file__).parent / "static"
 
 
@@ -149,16 +152,15 @@ def numbers(record: Reconstruction, maskable: int, kind: str) -> dict[str, Any]:
 
 def figures_html(values: dict[str, Any]) -> str:
     """The four figures, each beside what it has to be compared with."""
-    hidden, kind = values["hidden"], values["kind"]
+    hidden = values["hidden"]
     right = round(values["accuracy"] * hidden)
-    kinds = "patches" if kind == "patch" else "frames"
     cards = (
         ("mse", "Reconstruction MSE", f"{values['mse']:.3f}", f"{values['mse_of_visible_mean']:.3f} for filling in "
          "the visible mean of each mel bin"),
         ("accuracy", "InfoNCE accuracy", f"{values['accuracy']:.1%}", f"{right} of {hidden} recognised; guessing: "
          f"{values['chance']:.2%}"),
         ("nce", "InfoNCE loss", f"{values['info_nce']:.2f} nats", f"guessing: {values['info_nce_of_guessing']:.2f}"),
-        ("hidden", f"Hidden {kinds}", f"{hidden}",
+        ("hidden", f"Hidden {PLURAL[values['kind']]}", f"{hidden}",
          f"of {values['maskable']} that hold sound ({hidden / values['maskable']:.0%})"),
     )  # fmt: skip
     return '<dl class="figures">' + "".join(
@@ -205,10 +207,12 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
     sounds = audio.builtin_sounds()
     first_sound, first_model = next(iter(sounds)), next(iter(models), None)
 
-    def draw(piece: Excerpt, name: str, count: float, cluster: str, seed: float) -> dict:
+    def draw(now: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> dict:
         """From the mask on."""
-        record = analyse(piece, models[name], count, cluster, seed)
-        values = numbers(record, int(piece.maskable.sum()), models[name].kind)
+        if now is None:
+            raise gr.Error("This page forgot its sound in a long pause: choose one again.", print_exception=False)
+        record = analyse(now, models[name], count, cluster, seed)
+        values = numbers(record, int(now.maskable.sum()), models[name].kind)
         return {pictures: plot(figures.overview(record)), result: figures_html(values)}
 
     def look(
@@ -226,9 +230,7 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
             piece: now,
             player: gr.Audio(playable(heard, at, config)),
             window: gr.Slider(value=round(at, 1), maximum=round(max(spare, 0.1), 1), visible=spare > 0.05),
-            hidden: gr.Slider(
-                value=count, maximum=int(now.maskable.sum()), label=f"Hidden {model.kind}s" if frame else "Hidden patches"
-            ),
+            hidden: gr.Slider(value=count, maximum=int(now.maskable.sum()), label=f"Hidden {PLURAL[model.kind]}"),
             blocks: gr.Dropdown(
                 interactive=not frame,
                 info="The paper hides single frames at random." if frame else "Patches are hidden in blocks of C x C.",
@@ -246,25 +248,32 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
             gr.Warning(str(error), title="No usable sound", duration=5)
             return {status: status_line(str(error), kept=heard is not None)}
 
-    def on_builtin(name, heard, before, *rest):
+    def on_builtin(name: str, heard: Sound | None, before: Excerpt | None, *rest: Any) -> dict:
         return listen(heard, before, lambda: builtin_sound(name), *rest)
 
-    def on_upload(path, heard, before, *rest):
+    def on_upload(path: str, heard: Sound | None, before: Excerpt | None, *rest: Any) -> dict:
         shown = listen(heard, before, lambda: own_sound(path), *rest)
         return shown | {upload: None} | ({picked: None} if sound in shown else {})
 
-    def on_record(path, heard, before, *rest):
+    def on_record(path: str, heard: Sound | None, before: Excerpt | None, *rest: Any) -> dict:
         shown = listen(heard, before, lambda: own_sound(path, "Recording"), *rest)
         return shown | {mic: None} | ({picked: None} if sound in shown else {})
 
-    def on_window(heard, before, name, at, *rest):
+    def on_model(heard: Sound | None, before: Excerpt | None, name: str, at: float, *rest: Any) -> dict:
+        if heard is None:
+            return draw(None, name, *rest)
         try:
             return look(heard, before, name, at, *rest)
         except audio.AudioError as error:
             return {status: status_line(str(error))}
 
-    def on_another(before, name, count, cluster, number):
-        return draw(before, name, count, cluster, (number or 0) + 1) | {seed: (number or 0) + 1}
+    def on_window(*everything: Any) -> dict:
+        """As for another model, but the slider in the visitor's hand is left alone, and so are those of the mask."""
+        return {part: value for part, value in on_model(*everything).items() if part in window_moves}
+
+    def on_another(before: Excerpt, name: str, count: float, cluster: str, number: float | None) -> dict:
+        following = (int(number or 0) + 1) % SEEDS
+        return draw(before, name, count, cluster, following) | {seed: following}
 
     def reconstruct(
         file: str | None, builtin: str, model: str, start: float, hidden: float, cluster: str, seed: float
@@ -284,9 +293,10 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
     with gr.Blocks(title="SSAST Lab", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         sound, piece = gr.State(None, time_to_live=7200), gr.State(None, time_to_live=7200)
         gr.HTML(
-            '<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model. Compare the third picture, all that it '
-            "was given, with the fourth, what it made of it. Hover over a patch to see whether it was recognised; drag to "
-            "zoom, double-click to go back.</p></header>"
+            "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model: compare the third picture, all that it "
+            "was given, with the fourth, what it made of it. Hover over a patch to read whether it was recognised; drag to "
+            "zoom, double-click to go back.</p></header>",
+            elem_id="header",
         )
         if not models:
             gr.HTML(status_line("There is no model to look through: start the app with --models and a folder of them."))
@@ -314,40 +324,45 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
                 hidden = gr.Slider(1, 512, 400, step=1, label="Hidden patches", buttons=[], elem_id="count")
                 blocks = gr.Dropdown(list(CLUSTERS), value=PAPER, label="Cluster factor C", elem_id="cluster")
                 with gr.Row(equal_height=True):
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31, min_width=90,
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS - 1, min_width=90,
                                      elem_id="seed")  # fmt: skip
                     another = gr.Button("Another mask", size="md", min_width=110, elem_id="another")
             with gr.Column(scale=1, min_width=640):
                 with gr.Row(equal_height=False):
-                    caption = gr.HTML("", elem_id="caption", scale=3)
-                    player = gr.Audio(
-                        label="The window that is shown", interactive=False, elem_id="player", scale=2, buttons=[],
-                        waveform_options=gr.WaveformOptions(show_recording_waveform=False), show_label=False,
-                    )  # fmt: skip
+                    with gr.Column(scale=3, min_width=300):
+                        caption = gr.HTML("", elem_id="caption")
+                    with gr.Column(scale=2, min_width=300):
+                        player = gr.Audio(
+                            label="The window that is shown", show_label=False, interactive=False, elem_id="player",
+                            buttons=[], waveform_options=gr.WaveformOptions(show_recording_waveform=False),
+                        )  # fmt: skip
                 result = gr.HTML("", elem_id="figures")
                 pictures = gr.Plot(show_label=False, container=False, elem_id="pictures")
         json, builtin_name, start_at, file = (
-            gr.JSON(visible=False), gr.Textbox(first_sound, visible=False), gr.Number(0, visible=False),
+            gr.JSON(visible=False), gr.Dropdown(list(sounds), value=first_sound, visible=False), gr.Number(0, minimum=0, visible=False),
             gr.File(visible=False),
         )  # fmt: skip
 
         mask = [hidden, blocks, seed]
         seen = [pictures, result]
-        cut = [piece, player, window, hidden, blocks, note, status, *seen]
+        window_moves = [piece, player, status, *seen]
+        cut = [window, hidden, blocks, note, *window_moves]
         heard = [sound, caption, *cut]
-        model_event = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
-        live = dict(trigger_mode="always_last", show_progress="hidden", **model_event)
-        new = dict(inputs=[sound, piece, chosen, *mask], show_progress="minimal", show_progress_on=caption, **model_event)
+        model_event: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
+        live: dict[str, Any] = dict(trigger_mode="always_last", show_progress="hidden", **model_event)
+        new: dict[str, Any] = dict(
+            inputs=[sound, piece, chosen, *mask], show_progress="minimal", show_progress_on=caption, **model_event
+        )
 
-        def for_sound(source):
+        def for_sound(source: Any) -> dict[str, Any]:
             return new | dict(inputs=[source, *new["inputs"]])
 
         page.load(on_builtin, outputs=heard, **for_sound(picked))
         picked.input(on_builtin, outputs=heard, **for_sound(picked))
         upload.upload(on_upload, outputs=[*heard, upload, picked], **for_sound(upload))
         mic.stop_recording(on_record, outputs=[*heard, mic, picked], **for_sound(mic))
-        for changed in (chosen.input, window.input):
-            changed(on_window, [sound, piece, chosen, window, *mask], cut, **live)
+        chosen.input(on_model, [sound, piece, chosen, window, *mask], cut, **live)
+        window.input(on_window, [sound, piece, chosen, window, *mask], window_moves, **live)
         for changed in (hidden.input, blocks.input, seed.input):
             changed(draw, [piece, chosen, *mask], seen, **live)
         another.click(on_another, [piece, chosen, *mask], [seed, *seen], **live)
@@ -370,7 +385,7 @@ def launch(page: "gr.Blocks", host: str, port: int, password: str | None) -> Non
     page.queue(max_size=64, default_concurrency_limit=4).launch(
         server_name=host, server_port=port, share=False, ssr_mode=False, max_file_size=LARGEST, run_history=False,
         enable_monitoring=False, show_error=False, strict_cors=True, allowed_paths=[], footer_links=[], theme=theme,
-        css_paths=STATIC / "app.css", quiet=True, prevent_thread_lock=True,
+        state_session_capacity=VISITORS,        css_paths=STATIC / "app.css", quiet=True, prevent_thread_lock=True,
         auth=(lambda user, given: hmac.compare_digest(given.encode(), password.encode())) if password else None,
     )  # fmt: skip
     print(f"SSAST Lab is at http://{host}:{port} (Ctrl-C ends it)", flush=True)
@@ -385,7 +400,9 @@ def is_loopback(host: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="app.py", description="SSAST Lab: masked spectrogram models on your own sounds.")
+    parser = argparse.ArgumentParser(
+        prog="app.py", description="SSAST Lab: masked spectrogram models on your own sounds."
+    )
     parser.add_argument("--host", default="127.0.0.1", help="another address than this machine's needs a password")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--password", help="asked of every visitor, with any user name")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -77,8 +77,11 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     shown = min(last, end + 0.06 * (end - begin))  # a stub of the padding says that there is more of it
     row, gap, top, bottom = (102, 25, 22, 38) if len(names) > 1 else (260, 0, 26, 42)
     inner = len(names) * row + (len(names) - 1) * gap
-    heading = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
-    traces, images, headings, axes = [], [], [], {}
+    heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
+    traces: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    headings: list[dict[str, Any]] = []
+    axes: dict[str, Any] = {}
     for place, name in enumerate(names):
         high = 1 - place * (row + gap) / inner
         axis = _axis("y", place + 1)
@@ -269,17 +272,17 @@ def _axis(letter: str, number: int) -> str:
     return letter if number == 1 else f"{letter}{number}"
 
 
-def _mel(hertz: np.ndarray) -> np.ndarray:
+def _mel(hertz: Any) -> Any:
     return 1127 * np.log1p(hertz / 700)
 
 
 def _mel_edges(bins: int) -> np.ndarray:
     """(bins + 2,) Hz: feet and peaks of the mel filters; the one at m rises from edge m to m + 1 and falls to m + 2."""
-    mels = np.linspace(_mel(np.float64(LOWEST)), _mel(np.float64(HIGHEST)), bins + 2)
+    mels = np.linspace(_mel(LOWEST), _mel(HIGHEST), bins + 2)
     return 700 * np.expm1(mels / 1127)
 
 
 def _bin(hertz: np.ndarray, bins: int) -> np.ndarray:
     """Where a frequency lies on the vertical axis, on which mel filter m has its peak at m."""
-    low, high = _mel(np.float64(LOWEST)), _mel(np.float64(HIGHEST))
+    low, high = _mel(LOWEST), _mel(HIGHEST)
     return (_mel(hertz) - low) / (high - low) * (bins + 1) - 1

@@ -28,7 +28,8 @@ from ssast_lab.model import SSAST
 ROOT = Path(__file__).parent.parent
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / "artefacts"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
+         "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream",
+         "--use-fake-ui-for-media-stream"]  # a microphone that beeps  # fmt: skip
 PATIENCE = 30_000  # milliseconds
 SHARE = 400 / 512
 
@@ -194,7 +195,16 @@ def test_the_page_greets_with_a_sound_already_shown(page, models):
     agrees(page, expected(models, first["path"]))
     assert page.locator("#caption b").inner_text() == first["title"]
     pictures = page.locator("#pictures").inner_text()
-    for title in ("Spectrogram", "Patch grid and mask", "Masked", "Reconstruction", "Error", "seconds", "Hz", "padding"):
+    for title in (
+        "Spectrogram",
+        "Patch grid and mask",
+        "Masked",
+        "Reconstruction",
+        "Error",
+        "seconds",
+        "Hz",
+        "padding",
+    ):
         assert title in pictures
     assert images(page).count() == 5
     assert "(stop-gap)" in page.locator("#model").inner_text()
@@ -257,7 +267,7 @@ def test_what_is_no_sound_gets_a_sentence_and_the_earlier_sound_stays(page, mode
     assert name in trouble.inner_text()
     assert "cannot be decoded as sound" in trouble.inner_text()
     text = page.locator("body").inner_text()
-    assert "Traceback" not in text and 'File "' not in text and "ssast-lab-" not in text
+    assert not any(inner in text for inner in ("Traceback", 'File "', "ssast-lab-"))
     shot(page, f"no_sound_{name.partition('.')[0]}")
 
     assert page.locator("#caption b").inner_text() == "short.flac"
@@ -299,6 +309,18 @@ def test_a_short_sound_hides_only_its_own_patches(page, models, sounds):
     shot(page, "short_sound_all_hidden")
 
 
+def test_a_recording_is_shown(page, models):
+    choose(page, "patch")
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop", exact=True).first.click()
+    page.locator("#caption b", has_text="Recording").wait_for()
+    seconds = float(page.locator("#caption span").inner_text().split(" s,")[0])
+    assert 0.8 < seconds < 4
+    page.get_by_role("button", name="Record", exact=True).wait_for()  # and it is ready for another one
+    shot(page, "recording")
+
+
 def test_dark_page(browser, server, models):
     for page in visit(browser, server, color_scheme="dark"):
         shot(page, "dark")
@@ -333,7 +355,8 @@ def test_strangers_need_a_password(capsys):
 def test_built_in_stop_gap_weights_say_that_they_are():
     for name, model in app.find_models().items():
         if checkpoint.describe(name)["about"].get("stop_gap"):
-            assert "(stop-gap)" in model.label and model.note
+            assert "(stop-gap)" in model.label
+            assert model.note
 
 
 def test_the_share_of_hidden_patches_follows_the_sound():
@@ -342,9 +365,9 @@ def test_the_share_of_hidden_patches_follows_the_sound():
     whole, part = analysis.excerpt(wave, config), analysis.excerpt(wave[:48000], config)
     assert app.hidden_count(None, None, whole) == 400
     few = app.hidden_count(400, whole, part)
-    assert few == round(SHARE * 8 * 18) and app.hidden_count(few, part, whole) == 400
-    assert app.hidden_count(256, whole, part) == 72
-    assert app.hidden_count(1, whole, part) == 1 and app.hidden_count(512, whole, part) == 144
+    assert few == round(SHARE * 8 * 18)
+    assert app.hidden_count(few, part, whole) == 400
+    assert [app.hidden_count(asked, whole, part) for asked in (1, 256, 512)] == [1, 72, 144]
 
 
 def test_the_baseline_is_the_error_of_the_visible_mean():

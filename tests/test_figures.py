@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -75,7 +76,7 @@ def test_overview_holds_five_pictures_on_one_time_axis():
     assert {image.xref for image in figure.layout.images} == {"x"}
     assert len({image.yref for image in figure.layout.images}) == 5
     domains = [figure.layout[f"yaxis{n or ''}"].domain for n in ("", 2, 3, 4, 5)]
-    assert all(above[0] > below[1] for above, below in zip(domains, domains[1:], strict=False))
+    assert all(above[0] > below[1] for above, below in pairwise(domains))
     assert figure.layout.xaxis.range == pytest.approx((3.0075, 3.0075 + 10.24))
     for number, draw in enumerate(PICTURES):
         assert (pixels(draw(record(start=3.0))) == pixels(figure, number)).all()
@@ -103,7 +104,7 @@ def test_reconstruction_shares_the_colours_of_the_original():
 def test_error_is_veiled_where_visible_dark_where_right_and_warm_where_too_loud():
     one = record(hidden=(200, 201))
     picture = pixels(figures.error(one))[::-1]
-    loud, right = (picture[b[0]:b[1], b[2]:b[3]] for b in (PATCHES.bounds(200), PATCHES.bounds(201)))
+    loud, right = (picture[b[0] : b[1], b[2] : b[3]] for b in (PATCHES.bounds(200), PATCHES.bounds(201)))
     assert (loud[..., 0] > loud[..., 2] + 30).all()
     assert (right[..., :3] < 60).all()
     assert (picture[..., 3] == 255).sum() == 2 * PATCHES.values
@@ -128,8 +129,9 @@ def test_hover_tells_the_patch_its_place_and_its_fate(grid):
             assert begin + 2 < middle[0] < end + 2
             assert grid.bounds(patch)[0] < middle[1] < grid.bounds(patch)[1]
         flat = texts.ravel()
-        assert "recognised" in flat[5] and "not recognised" not in flat[5] and "MSE 1.000" in flat[5]
-        assert "not recognised: 7 of 1 " in flat[70] and "visible" in flat[0] and "MSE" not in flat[0]
+        assert flat[5].endswith("hidden, recognised<br>MSE 1.000")
+        assert flat[70].endswith("hidden, not recognised: 7 of 1 others looked likelier<br>MSE 0.000")
+        assert flat[0].endswith("visible")
 
 
 def test_grid_colours_tell_recognised_from_mistaken():
