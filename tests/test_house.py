@@ -124,7 +124,7 @@ import importlib, sys
 from pathlib import Path
 package, *rooms = sys.argv[1:]
 sys.argv[1:] = ["--no-such-option"]  # nobody reads the arguments
-here = (package, str(Path.cwd()))
+here = (package + "/", str(Path.cwd()) + "/")
 def watch(event, arguments):
     if event == "open" and isinstance(arguments[0], str):
         path = str(Path(arguments[0]).absolute())

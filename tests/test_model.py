@@ -79,6 +79,8 @@ def test_asking_for_layers_changes_nothing(nano):
     assert (sorted(asked.attention), sorted(asked.layers)) == ([0, 1], [1])
     assert torch.equal(nano.encoder.norm(asked.layers[1]), asked.tokens)
     assert torch.equal(asked.patches, asked.tokens[:, 2:])
+    second, entering = nano.encoder.blocks[1], nano.encode(fbank, mask, layers=[0]).layers[0]
+    assert torch.equal(asked.attention[1], second.attention.weights(second.norm1(entering)))
     for layer in (-1, 2):
         with pytest.raises(ValueError, match=r"^There is no layer [^\n]+\.$"):
             nano.encode(fbank, attention=[layer])
