@@ -174,7 +174,7 @@ def plot(figure: "go.Figure") -> "PlotData":
     from gradio.components.plot import PlotData
     from plotly.io.json import to_json_plotly
 
-    tools = dict(displaylogo=False, doubleClick="reset")
+    tools = dict(displaylogo=False, doubleClick="reset", showTips=False)
     return PlotData(type="plotly", plot=to_json_plotly(figure.to_dict() | {"config": tools}))
 
 
@@ -337,10 +337,14 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
                             buttons=[], waveform_options=gr.WaveformOptions(show_recording_waveform=False),
                         )  # fmt: skip
                 result = gr.HTML("", elem_id="figures")
-                pictures = gr.Plot(show_label=False, container=False, elem_id="pictures")
+                pictures = gr.Plot(
+                    plot(figures.blank()), label="Pictures", show_label=False, container=False, elem_id="pictures"
+                )
         json, builtin_name, start_at, file = (
-            gr.JSON(visible=False), gr.Dropdown(list(sounds), value=first_sound, visible=False), gr.Number(0, minimum=0, visible=False),
-            gr.File(visible=False),
+            gr.JSON(label="Figures", visible=False),
+            gr.Dropdown(list(sounds), value=first_sound, label="Built-in sound", visible=False),
+            gr.Number(0, minimum=0, label="Start (seconds)", visible=False),
+            gr.File(label="Sound file, or none for the built-in sound", visible=False),
         )  # fmt: skip
 
         mask = [hidden, blocks, seed]
@@ -385,7 +389,7 @@ def launch(page: "gr.Blocks", host: str, port: int, password: str | None) -> Non
     page.queue(max_size=64, default_concurrency_limit=4).launch(
         server_name=host, server_port=port, share=False, ssr_mode=False, max_file_size=LARGEST, run_history=False,
         enable_monitoring=False, show_error=False, strict_cors=True, allowed_paths=[], footer_links=[], theme=theme,
-        state_session_capacity=VISITORS,        css_paths=STATIC / "app.css", quiet=True, prevent_thread_lock=True,
+        state_session_capacity=VISITORS,        css_paths=STATIC / "app.css", head=f"<script>{(STATIC / 'app.js').read_text(encoding='utf-8')}</script>", quiet=True, prevent_thread_lock=True,
         auth=(lambda user, given: hmac.compare_digest(given.encode(), password.encode())) if password else None,
     )  # fmt: skip
     print(f"SSAST Lab is at http://{host}:{port} (Ctrl-C ends it)", flush=True)

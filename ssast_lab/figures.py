@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from plotly.colors import hex_to_rgb, sequential
 
 if TYPE_CHECKING:
     from ssast_lab.analysis import Reconstruction
+    from ssast_lab.pretrain import Step
 
 HOP, WINDOW = 0.010, 0.025  # seconds: a frame every 10 ms looks at 25 ms of sound
 LOWEST, HIGHEST = 20.0, 8000.0  # Hz, the feet of the outermost mel filters
@@ -27,6 +29,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 LOUDNESS = tuple(sequential.Magma)
 DEVIATION = ("#9bd7ff", "#3f8fe0", "#1d4478", "#16181d", "#74291f", "#df5f33", "#ffd592")  # too quiet, right, too loud
 HIDDEN = "#8a9099"
+ROWS, ALONE = (102, 25, 22, 38), (260, 0, 26, 42)  # pixels of a row, between rows, above and below them
 RIGHT, WRONG = "#12b886", "#e8590c"  # hidden patches that were recognised, and that were not
 
 
@@ -60,6 +63,50 @@ def overview(record: Reconstruction) -> go.Figure:
     return _figure(record, ["spectrogram", "patch_grid", "masked", "reconstruction", "error"])
 
 
+def curves(steps: Sequence[Step]) -> go.Figure:
+    """How a pretraining run learns: InfoNCE, accuracy and MSE of every step, and of the held-out clips."""
+    found = [(step.step, step.evaluation) for step in steps if step.evaluation]
+    traces: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {}
+    for place, (name, title) in enumerate((("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE")), 1):
+        axes = dict(xaxis=_axis("x", place), yaxis=_axis("y", place), showlegend=place == 1)
+        smooth = _smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
+        traces.append(axes | dict(type="scatter", mode="lines", name="training", x=[step.step for step in steps], y=smooth,
+                                  line=dict(color=sequential.Magma[4], width=1.5)))  # fmt: skip
+        traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=[at for at, _ in found],
+                                  y=[getattr(told, name) for _, told in found], line=dict(color=RIGHT, width=2)))  # fmt: skip
+        if name == "accuracy" and found:
+            traces.append(axes | dict(type="scatter", mode="lines", name="guessing", x=[steps[0].step, steps[-1].step],
+                                      y=[1 / found[0][1].masked] * 2, line=dict(color=TEXT, dash="dot", width=1),
+                                      showlegend=True))  # fmt: skip
+        low = (place - 1) * 0.36
+        layout["xaxis" + axes["xaxis"][1:]] = dict(domain=[low, low + 0.28], anchor=axes["yaxis"], title=dict(text="step"),
+                                                   gridcolor="rgba(128,134,145,0.2)")  # fmt: skip
+        layout["yaxis" + axes["yaxis"][1:]] = dict(anchor=axes["xaxis"], title=dict(text=title), zeroline=False,
+                                                   gridcolor="rgba(128,134,145,0.2)",
+                                                   tickformat=".1%" if name == "accuracy" else None)  # fmt: skip
+    look = dict(height=300, margin=dict(l=60, r=20, t=30, b=45), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+                font=dict(family=FONT, size=11, color=TEXT), legend=dict(orientation="h", y=1.15))  # fmt: skip
+    return go.Figure(dict(data=traces, layout=layout | look))
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Means over the last steps, a fiftieth of all of them, so that a noisy curve can be read."""
+    width = max(len(values) // 50, 1)
+    sums = np.concatenate(([0.0], values.cumsum()))
+    ends = np.arange(1, len(values) + 1)
+    begins = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[begins]) / (ends - begins)
+
+
+def blank() -> go.Figure:
+    """Nothing yet, in the place of an overview: a page that shows it first has plotly ready when the pictures come."""
+    row, gap, top, bottom = ROWS
+    unseen = dict(xaxis=dict(visible=False), yaxis=dict(visible=False), paper_bgcolor="rgba(0,0,0,0)",
+                  plot_bgcolor="rgba(0,0,0,0)")  # fmt: skip
+    return go.Figure(layout=dict(height=5 * row + 4 * gap + top + bottom, **unseen))
+
+
 TITLES = {
     "spectrogram": "<b>Spectrogram</b>  what was heard",
     "patch_grid": f'<b>{{grid}} and mask</b>  <span style="color:{RIGHT}">■</span> hidden and recognised   '
@@ -75,7 +122,7 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     grid, pictures, texts = record.grid, _Pictures(record), _hover(record)
     begin, end, last = (_edge(record, frame) for frame in (0, record.frames, grid.frames))
     shown = min(last, end + 0.06 * (end - begin))  # a stub of the padding says that there is more of it
-    row, gap, top, bottom = (102, 25, 22, 38) if len(names) > 1 else (260, 0, 26, 42)
+    row, gap, top, bottom = ROWS if len(names) > 1 else ALONE
     inner = len(names) * row + (len(names) - 1) * gap
     heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
     traces: list[dict[str, Any]] = []

@@ -244,6 +244,33 @@ def test_upload_then_slider_seed_and_cluster(page, models, sounds):
     assert "Hz" in page.locator("#pictures .hovertext").text_content()
 
 
+def test_a_zoom_stays_for_another_mask_and_goes_with_the_sound(page, sounds):
+    def seen():
+        return page.evaluate("document.querySelector('#pictures .js-plotly-plot').layout.xaxis.range")
+
+    def wait_for(unlike):
+        page.wait_for_function("was => document.querySelectorAll('#pictures .imagelayer image')[2]?.href.baseVal != was",
+                               arg=unlike)  # fmt: skip
+        page.wait_for_timeout(500)
+
+    whole, box = seen(), page.locator("#pictures .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + 30, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    part, before = seen(), images(page).nth(2).get_attribute("href")
+    assert part[1] - part[0] < 0.4 * (whole[1] - whole[0])
+    page.get_by_role("button", name="Another mask").click()
+    wait_for(unlike=before)
+    assert seen() == part
+    shot(page, "zoomed")
+    before = images(page).nth(2).get_attribute("href")
+    upload(page, sounds["ten.flac"])
+    wait_for(unlike=before)
+    assert seen() == pytest.approx([0.0075, 10.0], abs=0.3)
+
+
 def test_frame_model_gives_its_own(page, models, sounds):
     choose(page, "patch")
     upload(page, sounds["ten.flac"])
