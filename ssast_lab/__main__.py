@@ -38,21 +38,23 @@ def pretrain(arguments: list[str]) -> None:
     recipe = config.pretrain_config(name)
     default = Pretrain(recipe.model, recipe.mask, recipe.data, recipe.training, config.RunConfig(folder=f"runs/{name}"))
     asked = tyro.cli(Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__)
-    last = None
+    main, last = int(os.environ.get("RANK", 0)) == 0, None
     for last in train(
         config.PretrainConfig(asked.model, asked.mask, asked.data, asked.training),
         asked.run,
         progress=sys.stderr.isatty(),
     ):
-        if last.evaluation and int(os.environ.get("RANK", 0)) == 0:
+        if last.evaluation and main:
             e = last.evaluation
             print(
                 f"step {last.step}: loss {last.loss:.3f}, {last.clips_per_second:.1f} clips/s; on {e.clips} held-out clips "
                 f"InfoNCE {e.nce:.3f}, accuracy {e.accuracy:.2%} (chance {1 / e.masked:.2%}), MSE {e.mse:.4f}",
                 flush=True,
             )
-    if last is None or last.step < asked.training.steps:
-        print(f"Stopped; go on with --run.resume (the run is in {asked.run.folder}).")
+    if main and last is None:
+        print(f"The run in {asked.run.folder} has done its {asked.training.steps} steps already.")
+    elif main and last is not None and last.step < asked.training.steps:
+        print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {asked.run.folder}).")
 
 
 def info(arguments: list[str]) -> None:
@@ -156,6 +158,9 @@ def main(arguments: list[str] | None = None) -> None:
         COMMANDS[name](rest)
     except (AudioError, CheckpointError, ConfigError, DataError, RunError) as error:
         sys.exit(f"ssast-lab {name}: {error}")
+    except KeyboardInterrupt:
+        print(f"ssast-lab {name}: interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

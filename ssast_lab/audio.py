@@ -8,12 +8,12 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ HOP = 160  # samples, 10 ms
 FFT = 512  # the window is zero-padded to this many samples
 PREEMPHASIS = 0.97
 OFFICIAL = AudioConfig()
+Source = str | os.PathLike | BinaryIO  # a path, or a file that is open for reading and can be sought in
 EPSILON = torch.finfo(torch.float32).eps  # the least mel energy: silence is log(EPSILON) = -15.94
 
 MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler, and for decoders with a memory
@@ -54,10 +55,10 @@ class AudioInfo:
 # --- decoding -----------------------------------------------------------------------------------------------------
 
 
-def load_waveform(path: str | os.PathLike, offset: float = 0.0, duration: float | None = None) -> Tensor:
+def load_waveform(path: Source, offset: float = 0.0, duration: float | None = None) -> Tensor:
     """(S,) float32, the mean of the channels at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
 
-    A crop is the same stretch of the whole file's waveform, but only it is read. Where the file ends earlier the
+    ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning. A crop is the same stretch of the whole file's waveform, but only it is read. Where the file ends earlier the
     result is shorter. Whatever is no usable sound raises :class:`AudioError`.
     """
     for name, value in (("offset", offset), ("duration", 0.0 if duration is None else duration)):
@@ -84,20 +85,23 @@ def load_waveform(path: str | os.PathLike, offset: float = 0.0, duration: float 
     return torch.from_numpy(np.ascontiguousarray(mono))
 
 
-def info(path: str | os.PathLike) -> AudioInfo:
+def info(path: Source) -> AudioInfo:
     """Length, rate, channels and format from the header alone, unless the header does not tell the length."""
     found = _decode(path, lambda reader, path: _HEADERS[reader](path))
     _check_length(path, round(found.seconds * SAMPLE_RATE))
     return found
 
 
-def _decode(path: str | os.PathLike, read: Callable[[Callable, str], Any]) -> Any:
+def _decode(path: Source, read: Callable[[Callable, Any], Any]) -> Any:
     """What ``read`` gets out of a file through the first of the two libraries that manages it to the end. A part read
     before an error is dropped: the second library starts again from the beginning."""
     _check_file(path)
     reasons = []
     for name, reader in (("soundfile", _read_soundfile), ("PyAV", _read_av)):
         try:
+            if _is_open(path):
+                path.seek(0)
+                return read(reader, path)
             return read(reader, os.path.abspath(path))
         except AudioError as error:
             raise AudioError(f"{_quote(path)} {error}") from None
@@ -109,7 +113,15 @@ def _decode(path: str | os.PathLike, read: Callable[[Callable, str], Any]) -> An
                      f"sound file, or convert it to WAV or FLAC.")
 
 
-def _check_file(path: str | os.PathLike) -> None:
+def _is_open(path: Source) -> TypeGuard[BinaryIO]:
+    return hasattr(path, "read")
+
+
+def _check_file(path: Source) -> None:
+    if _is_open(path):
+        if path.seek(0, os.SEEK_END) == 0:
+            raise AudioError(f"{_quote(path)} is empty (0 bytes); record, copy or download it again.")
+        return
     try:
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode):
@@ -129,7 +141,7 @@ def _check_file(path: str | os.PathLike) -> None:
         raise AudioError(f"{_quote(path)} is empty (0 bytes); record, copy or download it again.")
 
 
-def _open_soundfile(path: str) -> Any:
+def _open_soundfile(path: str | BinaryIO) -> Any:
     import soundfile
 
     sound = soundfile.SoundFile(path)
@@ -139,7 +151,7 @@ def _open_soundfile(path: str) -> Any:
     return sound
 
 
-def _read_soundfile(path: str, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _read_soundfile(path: str | BinaryIO, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
     """(mono samples of the span, sample rate)."""
     with _open_soundfile(path) as sound:
         rate = _check_rate(sound.samplerate)
@@ -157,7 +169,7 @@ def _read_soundfile(path: str, offset: float, duration: float | None) -> tuple[n
     return np.concatenate(parts or [np.empty(0, np.float32)]), rate
 
 
-def _read_av(path: str, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _read_av(path: str | BinaryIO, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
     """(mono samples of the span, sample rate)."""
     with _open_av(path) as container:
         import av
@@ -188,13 +200,13 @@ def _read_av(path: str, offset: float, duration: float | None) -> tuple[np.ndarr
     return np.concatenate(parts or [np.empty(0, np.float32)]), rate
 
 
-def _header_soundfile(path: str) -> AudioInfo:
+def _header_soundfile(path: str | BinaryIO) -> AudioInfo:
     with _open_soundfile(path) as sound:
         rate = _check_rate(sound.samplerate)
         return AudioInfo(sound.frames / rate, rate, sound.channels, f"{sound.format}, {sound.subtype_info}")
 
 
-def _header_av(path: str) -> AudioInfo:
+def _header_av(path: str | BinaryIO) -> AudioInfo:
     with _open_av(path) as container:
         stream = container.streams.audio[0]
         rate, channels = _check_rate(stream.rate), stream.channels
@@ -202,6 +214,8 @@ def _header_av(path: str) -> AudioInfo:
         promised = _promised(container)
     if promised:
         return AudioInfo(promised, rate, channels, kind)
+    if _is_open(path):
+        path.seek(0)
     return AudioInfo(len(_read_av(path, 0.0, None)[0]) / rate, rate, channels, kind)
 
 
@@ -219,12 +233,14 @@ _HEADERS = {_read_soundfile: _header_soundfile, _read_av: _header_av}
 
 
 @contextmanager
-def _open_av(path: str) -> Iterator[Any]:
+def _open_av(path: str | BinaryIO) -> Iterator[Any]:
     import av
 
     av.logging.set_level(av.logging.PANIC)  # libav would write its complaints to stderr; ours are exceptions
     # Opened here, under no name: libav takes "a:b" for a protocol and anything called "noise.gsm" for sound.
-    with (os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb") as file,
+    opened = nullcontext(path) if _is_open(path) else os.fdopen(
+        os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")
+    with (opened as file,
           av.open(file, options={"format_whitelist": CONTAINERS}) as container):
         if not container.streams.audio:
             raise AudioError("has no audio stream; choose a file with sound in it.")
@@ -249,7 +265,7 @@ def _check_rate(rate: int) -> int:
     return rate
 
 
-def _check_length(path: str | os.PathLike, samples: int, where: str = "") -> None:
+def _check_length(path: Source, samples: int, where: str = "") -> None:
     if not samples:
         raise AudioError(f"{_quote(path)} contains no samples; record or export it again.")
     if samples < WINDOW:
@@ -258,6 +274,8 @@ def _check_length(path: str | os.PathLike, samples: int, where: str = "") -> Non
 
 
 def _quote(path: Any) -> str:
+    if _is_open(path):
+        return "The sound"
     return repr(os.fspath(path) if isinstance(path, os.PathLike) else path)
 
 

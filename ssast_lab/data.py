@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import signal
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,7 @@ EXTENSIONS = frozenset(
     ]
 )
 COLUMNS = ("path", "wav", "file", "filename", "audio")  # of a manifest, the first that is there
-TRIES = 20  # unreadable clips in a row before a corpus is given up
+TRIES = 1000  # draws of a clip that stands in for an unreadable one before a corpus is given up
 
 
 class DataError(ValueError):
@@ -139,7 +140,10 @@ def _manifest(path: Path) -> list[str]:
 def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
     """(training, held-out): ``held_out`` clips drawn by the seed are set aside."""
     if not 0 < held_out < len(clips):
-        raise DataError(f"{held_out} clips cannot be held out of {len(clips)}: some must be left to train on.")
+        raise DataError(
+            f"{held_out} of {len(clips)} clips cannot be held out, for some must be left to train on: "
+            "add sounds, or name the ones to hold out."
+        )
     aside = set(np.random.default_rng([seed, 2]).permutation(len(clips))[:held_out].tolist())
     return (
         [clip for i, clip in enumerate(clips) if i not in aside],
@@ -189,14 +193,18 @@ class Files:
             stand_ins = np.random.default_rng([*key, 1])
             for _ in range(TRIES):
                 clip = self.clips[index]
-                try:
-                    piece = to_int16(read_piece(clip, float(fraction), self.samples))
-                    break
-                except (audio.AudioError, OSError) as error:
-                    unreadable[clip.name] = str(error)
-                    index = int(stand_ins.integers(len(self.clips)))
+                if clip.name not in unreadable:
+                    try:
+                        piece = to_int16(read_piece(clip, float(fraction), self.samples))
+                        break
+                    except (audio.AudioError, OSError) as error:
+                        unreadable[clip.name] = str(error)
+                index = int(stand_ins.integers(len(self.clips)))
             else:
-                raise DataError(f"{TRIES} clips in a row could not be read; the last: {unreadable[clip.name]}")
+                raise DataError(
+                    f"No clip that can be read was found in {TRIES} draws from {len(self.clips)}; "
+                    f"one that cannot: {unreadable[clip.name]}"
+                )
             waveforms[row, : len(piece)] = piece
             lengths[row] = len(piece)
             names.append(clip.name)
@@ -291,12 +299,21 @@ class Plan:
         return self._order[1]
 
 
-class _Steps(torch.utils.data.Dataset[Batch]):
+class _Steps(torch.utils.data.Dataset[Batch | DataError]):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def __getitem__(self, step: int) -> Batch:
-        return self.plan[step]
+    def __getitem__(self, step: int) -> Batch | DataError:
+        try:
+            return self.plan[step]
+        except DataError as error:  # raised here, it would reach the user wrapped in this process's trace
+            return error
+
+
+def _undisturbed(worker: int) -> None:
+    """Ctrl-C and an end asked of the whole process group are the training process's business: it ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
@@ -304,9 +321,13 @@ def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> It
     if isinstance(plan.corpus, Memory) or workers == 0:
         yield from map(plan.__getitem__, steps)
         return
-    yield from torch.utils.data.DataLoader(
-        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=4
-    )  # type: ignore[arg-type]
+    for batch in torch.utils.data.DataLoader(
+        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=4,
+        worker_init_fn=_undisturbed,
+    ):  # type: ignore[arg-type]  # fmt: skip
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def statistics(

@@ -8,8 +8,8 @@ any number of processes with the same global batch make the same run, up to roun
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,49 +82,72 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
     train, held_out = _clips(config)
     samples = audio.WINDOW + (config.model.frames - 1) * audio.HOP
     folder = Run(run.folder, keep=run.keep)
-    start = folder.open(to_dict(config), run.resume, main)
+    start = folder.open(to_dict(config), run.resume)
     accelerator.wait_for_everyone()
-    corpus = _corpus(train, samples, accelerator.device, run, progress and main)
+    if main:
+        folder.begin(to_dict(config), start)
+    accelerator.wait_for_everyone()
+    corpus = _corpus(train, samples, accelerator, run, progress and main)
     exam = _Exam(held_out, samples, config, accelerator)
     trainer = _Trainer(config, run, accelerator)
     if start:
         trainer.restore(folder, start)
-    unreadable = folder.unreadable() | getattr(corpus, "unreadable", {})
+    unreadable = folder.unreadable()
+    found = exam.unreadable | getattr(corpus, "unreadable", {})  # and not yet listed
 
     done = saved = start
+    trouble: RunError | None = None
     began = last = time.perf_counter()
     plan = data.Plan(corpus, settings.batch, settings.seed, rows)
     stream = data.batches(plan, range(start, settings.steps), run.workers, pin=accelerator.device.type == "cuda")
+    if run.track:
+        accelerator.init_trackers("pretrain")
     bar = tqdm(total=settings.steps, initial=start, desc=run.folder, disable=not (progress and main))
+
+    def write(act: Callable[..., None], *what: Any) -> None:
+        """In the main process. Where that fails while others wait for the next step, all end together after it."""
+        nonlocal trouble
+        if main and not trouble:
+            try:
+                act(*what)
+            except RunError as error:
+                if accelerator.num_processes == 1:
+                    raise
+                trouble = error
 
     def save(evaluation: Evaluation | None = None) -> None:
         nonlocal saved
-        if main:
-            about = {"recipe": to_dict(config), "steps": done}
-            folder.save(done, trainer.model, trainer.state(), about, evaluation and evaluation.loss)
+        if not trainer.finite():
+            raise RunError(f"The weights are no finite numbers after step {done}; {_intact(saved)}. "
+                           f"The clips of that step: {', '.join(gather_object(batch.names))}.")  # fmt: skip
+        about = {"recipe": to_dict(config), "steps": done}
+        write(folder.save, done, trainer.model, trainer.state(), about, evaluation and evaluation.loss)
         saved = done
-        accelerator.wait_for_everyone()
 
-    with Interrupts() as interrupted, bar:
+    with Interrupts() as interrupted, bar, closing(stream):
         try:
             for batch in stream:
-                new = {name: why for name, why in batch.unreadable.items() if name not in unreadable}
-                if new:
-                    unreadable |= new
-                    folder.note_unreadable(new)
+                found |= batch.unreadable
+                new = {name: why for name, why in found.items() if name not in unreadable}
                 masks = draw_masks(config.model.grid, config.mask, settings.batch, settings.seed, done)[rows]
                 losses, norm = trainer.differentiate(batch, masks)
-                told = torch.stack(
-                    (*losses, norm, norm.new_tensor(len(unreadable)), norm.new_tensor(bool(interrupted)))
-                )
-                *means, norm_, lost, stop = accelerator.reduce(told, "mean").tolist()
+                told = torch.stack((*losses, norm, *norm.new_tensor((len(new), bool(interrupted or trouble)))))
+                *means, norm_, more, stop = accelerator.reduce(told, "mean").tolist()
+                if more:
+                    new = {name: why for each in gather_object([new]) for name, why in each.items()}
+                    unreadable |= new
+                    write(folder.note_unreadable, new)
+                found = {}
+                if len(unreadable) > config.data.unreadable * (len(train) + exam.clips):
+                    if done > saved:
+                        save()
+                    raise RunError(
+                        f"{len(unreadable)} of {len(train) + exam.clips} clips cannot be read, more than the share of "
+                        f"{config.data.unreadable:g} that is allowed: they are listed in {folder.path / 'unreadable.tsv'}; "
+                        "mend them, delete that list, and resume."
+                    )
                 if not math.isfinite(sum(means) + norm_):
                     raise RunError(_diverged(done + 1, means, losses, batch, saved))
-                if lost * accelerator.num_processes > config.data.unreadable * len(train):
-                    raise RunError(
-                        f"{lost * accelerator.num_processes:.0f} of {len(train)} clips cannot be read, more than the share of "
-                        f"{config.data.unreadable:g} that is allowed: see {folder.path / 'unreadable.tsv'}."
-                    )
                 learning_rate = trainer.update(done)
                 done += 1
                 now = time.perf_counter()
@@ -134,14 +157,13 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
                     trainer.rate.heed(evaluation.mse if settings.nce_weight == 0 else -evaluation.accuracy)
                 epoch, speed = done * settings.batch / len(train), settings.batch / (now - last)
                 step = Step(done, epoch, *means, norm_, learning_rate, speed, now - began, evaluation, pictures)
-                if main:
-                    _log(folder, step, accelerator if run.track else None)
+                write(_log, folder, step, accelerator if run.track else None)
                 if evaluation or done % run.checkpoint_every == 0:
                     save(evaluation)
-                bar.update()
                 bar.set_postfix(loss=f"{step.loss:.3f}", accuracy=f"{step.accuracy:.1%}", refresh=False)
-                last = time.perf_counter()
+                bar.update()
                 yield step
+                last = time.perf_counter()
                 if stop:
                     break
         except GeneratorExit:
@@ -150,8 +172,11 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
             raise
         if done > saved:
             save()
-    if run.track:
-        accelerator.end_training()
+    accelerator.wait_for_everyone()
+    if trouble:
+        raise trouble
+    for tracker in accelerator.trackers:
+        tracker.finish()
 
 
 def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
@@ -216,6 +241,9 @@ class _Trainer:
         if run.compile:
             for block in self.model.encoder.blocks:
                 block.compile()
+        for token in (self.model.encoder.cls_token, self.model.encoder.distillation_token):
+            # their gradients are slices, of whose strides the exchange among processes would warn
+            token.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
         self.trained = accelerator.prepare_model(self.model)
         share = settings.batch // accelerator.num_processes
         self.micro = run.micro_batch or share
@@ -259,6 +287,9 @@ class _Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), settings.clip_norm, norm)
         return Losses(*torch.stack(sums).sum(0)), norm
 
+    def finite(self) -> bool:
+        return all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+
     def update(self, step: int) -> float:
         learning_rate = self.rate(step)
         for group in self.optimizer.param_groups:
@@ -278,6 +309,7 @@ class _Exam:
         keys = [(config.training.seed, 6, int(index)) for index in own]
         self.masks = draw_masks(grid, MaskConfig(count, config.mask.cluster), len(chosen), config.training.seed, 0)[own]
         self.batch = data.Files(chosen, samples).cut(own, np.full(len(own), 0.5), keys) if len(own) else None
+        self.unreadable = self.batch.unreadable if self.batch else {}
         self.clips, self.count = len(chosen), count
 
     @torch.no_grad()
@@ -327,11 +359,16 @@ def _clips(config: PretrainConfig) -> tuple[list[data.Clip], list[data.Clip]]:
     return data.split(train, min(config.data.held_out_clips, max(len(train) // 10, 1)), config.training.seed)
 
 
-def _corpus(clips: list[data.Clip], samples: int, device: torch.device, run: RunConfig, progress: bool) -> data.Corpus:
-    held = run.in_memory
+def _corpus(
+    clips: list[data.Clip], samples: int, accelerator: Accelerator, run: RunConfig, progress: bool
+) -> data.Corpus:
+    held, device = run.in_memory, accelerator.device
     if held is None:  # ten times is what speech takes up when Opus is decoded; other formats take less
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        free = psutil.virtual_memory().available / accelerator.num_processes
+        if device.type == "cuda":
+            free = min(free, torch.cuda.mem_get_info(device)[0])
         held = 10 * sum(clip.span[1] if clip.span else _size(clip.path) for clip in clips) < free / 4
+        held = all(gather_object([held]))
     return data.Memory(clips, samples, device, max(run.workers, 1), progress) if held else data.Files(clips, samples)
 
 
@@ -345,11 +382,15 @@ def _size(path: str) -> int:
 def _diverged(step: int, means: list[float], losses: Losses, batch: data.Batch, saved: int) -> str:
     guilty = [] if torch.stack(losses).isfinite().all() else batch.names
     names = gather_object(guilty) or gather_object(batch.names)
-    kept = f"the checkpoint of step {saved} is intact" if saved else "there was no checkpoint yet"
+    values = ", ".join(f"{name} {value:g}" for name, value in zip(Losses._fields, means, strict=True))
     return (
-        f"The loss is no finite number at step {step} ({', '.join(f'{n} {v:g}' for n, v in zip(Losses._fields, means, strict=False))}); "
-        f"{kept}. The clips of that step: {', '.join(names)}."
+        f"The loss or its gradient is no finite number at step {step} ({values}); {_intact(saved)}. "
+        f"The clips of that step: {', '.join(names)}."
     )
+
+
+def _intact(saved: int) -> str:
+    return f"the checkpoint of step {saved} is intact" if saved else "there was no checkpoint yet"
 
 
 def _log(folder: Run, step: Step, tracker: Accelerator | None) -> None:

@@ -11,7 +11,9 @@
 Whatever is written is written aside and renamed, so that a run that is killed at any moment leaves whole files only.
 """
 
+import io
 import json
+import math
 import os
 import platform
 import shutil
@@ -41,32 +43,35 @@ class Run:
     def __init__(self, path: str | os.PathLike[str], keep: int = 2) -> None:
         self.path, self.keep = Path(path), keep
 
-    def open(self, config: dict[str, Any], resume: bool, main: bool) -> int:
-        """Makes the folder, or finds the run that is in it: returns the step to go on from."""
+    def open(self, config: dict[str, Any], resume: bool) -> int:
+        """Finds the run that is in the folder, if there is one: returns the step to go on from. Writes nothing, so that
+        all processes of a run find the same; then one of them calls :meth:`begin`."""
         settings = self.path / "config.json"
-        start = 0
-        if settings.exists():
-            if not resume:
-                raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
-            differences = list(
-                _differences(json.loads(settings.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
-            )
-            if differences:
-                raise RunError(
-                    f"The run in {self.path} was started with another configuration: {'; '.join(differences)}."
-                )
-            start = max(self.checkpoints(), default=0)
-        if main:
-            with self.writing():
-                self.path.mkdir(parents=True, exist_ok=True)
-                for left in self.path.glob("**/.writing-*"):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
-                self._forget_after(start)
-                environment = self.path / "environment.json"
-                starts = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else []
-                _write(environment, json.dumps([*starts, _environment(start)], indent=1))
-                _write(settings, json.dumps(config, indent=1))
-        return start
+        if not settings.exists():
+            if self.checkpoints():
+                raise RunError(f"{self.path} has checkpoints but no {settings.name} to go with them: choose another folder.")
+            return 0
+        if not resume:
+            raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
+        differences = list(_differences(json.loads(settings.read_text(encoding="utf-8")), json.loads(json.dumps(config))))
+        if differences:
+            raise RunError(f"The run in {self.path} was started with another configuration: {'; '.join(differences)}.")
+        return max(self.checkpoints(), default=0)
+
+    def begin(self, config: dict[str, Any], start: int) -> None:
+        """Makes the folder ready to go on from a step."""
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            for left in list(self.path.glob("**/.writing-*")):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            self._forget_after(start)
+            environment = self.path / "environment.json"
+            starts = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else []
+            _write(environment, json.dumps([*starts, _environment(start)], indent=1))
+            _write(self.path / "config.json", json.dumps(config, indent=1))
+            if start:  # killed between a checkpoint and the note that it is the best?
+                about = checkpoint.describe(self.checkpoints()[start] / "model")["about"]
+                self._note_best(start, about.get("held_out_loss"))
 
     def checkpoints(self) -> dict[int, Path]:
         """Step -> folder, in order."""
@@ -79,23 +84,26 @@ class Run:
         folder = self.path / "checkpoints"
         target = folder / f"step-{step:08d}"
         with self.writing():
-            if not target.exists():
-                aside = folder / f".writing-{target.name}"
+            aside = folder / f".writing-{target.name}"
+            try:
+                checkpoint.save(model, aside / "model", about=about | {"held_out_loss": loss})
+                state = io.BytesIO()  # written by torch.save itself, a full disk would not show as an OSError
+                torch.save(dict(training), state)
+                (aside / "training.pt").write_bytes(state.getbuffer())
+                aside.rename(target)
+            finally:
                 shutil.rmtree(aside, ignore_errors=True)
-                try:
-                    checkpoint.save(model, aside / "model", about=about)
-                    torch.save(dict(training), aside / "training.pt")
-                    aside.rename(target)
-                finally:
-                    shutil.rmtree(aside, ignore_errors=True)
+            self._note_best(step, loss)
             best = self.best()
-            if loss is not None and (best is None or loss < best["loss"]):
-                best = {"step": step, "loss": loss}
-                _write(self.path / "best.json", json.dumps(best))
             kept = [*self.checkpoints()][-self.keep :]
             for other, path in self.checkpoints().items():
                 if other not in kept and (best is None or other != best["step"]):
-                    shutil.rmtree(path)
+                    shutil.rmtree(path.rename(folder / f".writing-{path.name}"))
+
+    def _note_best(self, step: int, loss: float | None) -> None:
+        best = self.best()
+        if loss is not None and math.isfinite(loss) and (best is None or loss < best["loss"]):
+            _write(self.path / "best.json", json.dumps({"step": step, "loss": loss}))
 
     def best(self) -> dict[str, Any] | None:
         path = self.path / "best.json"
@@ -132,12 +140,14 @@ class Run:
 
     def unreadable(self) -> dict[str, str]:
         path = self.path / "unreadable.tsv"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return dict(line.split("\t", 1) for line in lines if "\t" in line)
+        text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+        return dict(line.rsplit("\t", 1) for line in text.split("\n")[:-1] if "\t" in line)
 
     def note_unreadable(self, clips: Mapping[str, str]) -> None:
-        with self.writing(), (self.path / "unreadable.tsv").open("a", encoding="utf-8") as file:
-            file.writelines(f"{name}\t{' '.join(why.split())}\n" for name, why in clips.items())
+        """Adds to the list; names that are no UTF-8, as the file system may have them, are written as they are."""
+        path = self.path / "unreadable.tsv"
+        with self.writing(), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(_table(clips))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -151,11 +161,9 @@ class Run:
 
     def _forget_after(self, step: int) -> None:
         """Drops what was logged after the checkpoint that a resumed run goes on from: it will be logged again."""
-        lines = self.metrics()
-        if lines:
-            _write(
-                self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
-            )
+        lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        _write(self.path / "metrics.jsonl", "".join(lines))
+        _write(self.path / "unreadable.tsv", _table(self.unreadable()))  # whole lines, should one have been cut short
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()
@@ -163,8 +171,12 @@ class Run:
 
 def _write(path: Path, text: str) -> None:
     aside = path.with_name(f".writing-{path.name}")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_text(text, encoding="utf-8", errors="surrogateescape")
     aside.replace(path)
+
+
+def _table(clips: Mapping[str, str]) -> str:
+    return "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in clips.items())
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
