@@ -73,7 +73,7 @@ class ModelConfig:
 
 
 SIZES: dict[str, dict[str, Any]] = {
-    "nano": dict(width=128, depth=4, heads=4),  # ours, for teaching; the others are the paper's
+    "nano": dict(width=128, depth=4, heads=2),  # ours, for teaching; the others are the paper's
     "tiny": dict(width=192, depth=12, heads=3),
     "small": dict(width=384, depth=12, heads=6),
     "base": dict(width=768, depth=12, heads=12),

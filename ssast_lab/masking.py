@@ -47,12 +47,23 @@ def cluster_mask(
             before, after = (size - 1) // 2, size // 2
             inside = ranks[:, : grid.rows, : grid.columns]
             blocks = torch.nn.functional.pad(inside, (after, before, after, before), value=2.0)
-        pooled = -torch.nn.functional.max_pool2d(-blocks[:, None], size, stride=1)[:, 0]
-        reached = torch.where(factors == size, pooled, reached)
+        reached = torch.where(factors == size, _min_pool(blocks, size), reached)
     # float32 ranks are multiples of 2^-24: half of that decides at random among the patches of the last block
     order = reached.flatten(1).double()
     order = order + torch.rand(order.shape, generator=generator, device=device, dtype=torch.float64) * 2.0**-25
     return _smallest(order, grid, count, maskable, batch)
+
+
+def _min_pool(ranks: Tensor, size: int) -> Tensor:
+    """(B, rows + C - 1, columns + C - 1) -> (B, rows, columns): along one axis and then the other, which is quicker."""
+    rows, columns = ranks.shape[1] - size + 1, ranks.shape[2] - size + 1
+    down = ranks[:, :rows]
+    for shift in range(1, size):
+        down = torch.minimum(down, ranks[:, shift : shift + rows])
+    right = down[..., :columns]
+    for shift in range(1, size):
+        right = torch.minimum(right, down[..., shift : shift + columns])
+    return right
 
 
 def random_mask(
@@ -75,7 +86,8 @@ def official_mask(grid: PatchGrid, count: int = 400, *, generator: torch.Generat
     """The published code's cluster masks with all their biases: for study only, never for training.
 
     Blocks extend right and down from a random patch and wrap past the right edge into the next row; patch 0 is never
-    hidden; one patch too many is collected and then the largest numbers are dropped, so the last patch never is either
+    hidden; one patch too many is collected and then the largest numbers are dropped, so the last patch never is either, for the
+    paper's 100, 250 and 400
     (``gen_maskid_patch`` in the official ``src/models/ast_models.py``, which loops forever for counts that this refuses).
     """
     if not 1 <= count <= grid.count - 2:
@@ -107,8 +119,9 @@ def _smallest(order: Tensor, grid: PatchGrid, count: int, maskable: Tensor | Non
         order = order.masked_fill(~maskable, float("inf"))
     if not 1 <= count <= room:
         raise ValueError(f"Between 1 and {room} patches can be hidden here, not {count}.")
-    hidden = torch.zeros_like(order, dtype=torch.bool)
-    hidden.scatter_(1, order.topk(count, dim=1, largest=False).indices, True)
+    few_visible = 2 * count > grid.count  # the smaller set is quicker to find
+    chosen = order.topk(grid.count - count if few_visible else count, dim=1, largest=few_visible).indices
+    hidden = torch.full_like(order, few_visible, dtype=torch.bool).scatter_(1, chosen, not few_visible)
     return hidden if batch else hidden[0]
 
 
