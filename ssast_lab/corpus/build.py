@@ -120,6 +120,8 @@ def _assemble(out: Path, table: dict, size: str, recipe: str, paths: list[Path],
                            if pieces[p][0][c]["role"] == role)  # packages well mixed, the same way every time
             order = iter(enumerate(mixed))
             (out / role).mkdir(exist_ok=True)
+            for old in (out / role).glob("[0-9]" * 5 + ".tar*"):  # of a build that did not get as far as the manifest
+                old.unlink()
             for shard in range(-(-len(mixed) // CLIPS_PER_SHARD)):
                 name = f"{role}/{shard:05d}.tar"
                 with tarfile.open(out / f"{name}.part", "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -190,8 +192,8 @@ def card(manifest: dict[str, Any], rows: list[list[str]]) -> str:
               "package joined with 0.1 s of silence; only the last clip of a package and kind may be shorter. Of a "
               f"music file the middle {CUT['music']} s are taken, of an effect {CUT['effect']} s.", "",
               "The held-out set is whole packages that training never sees. Files that the downstream tasks test on, the "
-              "built-in sounds and the packages of the independent evaluation are in neither, under any name: files with "
-              "the same bytes are left out too.", "",
+              "built-in sounds and the packages of the independent evaluation are in neither; nor are files with the same "
+              "bytes under other names.", "",
               "## Packages", "", "| package | version | role | licence of its clips | minutes |", "| --- | --- | --- | --- | --: |"]
     for package, entry in manifest["packages"].items():
         own = [row for row in rows if row[4] == package]
