@@ -127,7 +127,7 @@ def analyse(piece: Excerpt, model: Model, count: float | None, cluster: str, see
     """Mask and model on an excerpt that is already there."""
     room = int(piece.maskable.sum())
     blocks = None if model.kind == "frame" else CLUSTERS[cluster]
-    mask = analysis.draw_mask(piece, MaskConfig(min(max(int(count or 1), 1), room), blocks), int(seed or 0))
+    mask = analysis.draw_mask(piece, MaskConfig(min(max(round(count or 1), 1), room), blocks), int(seed or 0) % SEEDS)
     return analysis.reconstruct(load_model(model.path), piece.fbank, mask, piece.start, piece.frames)
 
 
@@ -324,7 +324,7 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
                 hidden = gr.Slider(1, 512, 400, step=1, label="Hidden patches", buttons=[], elem_id="count")
                 blocks = gr.Dropdown(list(CLUSTERS), value=PAPER, label="Cluster factor C", elem_id="cluster")
                 with gr.Row(equal_height=True):
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS - 1, min_width=90,
+                    seed = gr.Number(0, label="Seed", precision=0, min_width=90,
                                      elem_id="seed")  # fmt: skip
                     another = gr.Button("Another mask", size="md", min_width=110, elem_id="another")
             with gr.Column(scale=1, min_width=640):
@@ -366,8 +366,10 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         upload.upload(on_upload, outputs=[*heard, upload, picked], **for_sound(upload))
         mic.stop_recording(on_record, outputs=[*heard, mic, picked], **for_sound(mic))
         chosen.input(on_model, [sound, piece, chosen, window, *mask], cut, **live)
-        window.input(on_window, [sound, piece, chosen, window, *mask], window_moves, **live)
-        for changed in (hidden.input, blocks.input, seed.input):
+        window.input(on_window, [sound, piece, chosen, window, *mask], window_moves,
+                     js="(...all) => withinRange('#window', 3, all)", **live)  # fmt: skip
+        hidden.input(draw, [piece, chosen, *mask], seen, js="(...all) => withinRange('#count', 2, all)", **live)
+        for changed in (blocks.input, seed.input):
             changed(draw, [piece, chosen, *mask], seen, **live)
         another.click(on_another, [piece, chosen, *mask], [seed, *seen], **live)
         gr.Button(visible=False).click(
