@@ -3,6 +3,7 @@
 Axes: B batch, S samples at 16 kHz, T frames of 25 ms every 10 ms, F mel bins.
 """
 
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,15 +28,14 @@ HOP = 160  # samples, 10 ms
 FFT = 512  # the window is zero-padded to this many samples
 PREEMPHASIS = 0.97
 OFFICIAL = AudioConfig()
-Source = str | os.PathLike | BinaryIO  # a path, or a file that is open for reading and can be sought in
+Source = str | os.PathLike[str] | io.IOBase  # a path, or a file that is open for reading and can be sought in
 EPSILON = torch.finfo(torch.float32).eps  # the least mel energy: silence is log(EPSILON) = -15.94
 
 MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler, and for decoders with a memory
 BLOCK = 1 << 18  # frames decoded at a time, whatever length a header claims
 CHUNK = 512  # spectrogram frames computed at a time on a CPU: their spectra, 1 MB, stay in its cache
 # What PyAV may open: sound and films, but no playlists or pictures, which could name other files.
-CONTAINERS = ("aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mov,mp3,mpeg,mpegts,ogg,rm,tta,"
-              "w64,wav,wv")
+CONTAINERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
 
 
 class AudioError(ValueError):
@@ -71,14 +71,16 @@ def load_waveform(path: Source, offset: float = 0.0, duration: float | None = No
     first, _, skip, want = _span(rate, offset, duration)
     bad = np.flatnonzero(~np.isfinite(mono))
     if len(bad):
-        raise AudioError(f"{_quote(path)} has a sample that is not a finite number, {(first + bad[0]) / rate:.3f} s "
-                         f"from its start; export the sound again without clipping or errors.")
+        raise AudioError(
+            f"{_quote(path)} has a sample that is not a finite number, {(first + bad[0]) / rate:.3f} s "
+            f"from its start; export the sound again without clipping or errors."
+        )
     if rate != SAMPLE_RATE and len(mono):
         import soxr
 
         length = round(len(mono) * SAMPLE_RATE / rate)
         mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")[:length]
-    mono = mono[skip:] if want is None else mono[skip:skip + want]
+    mono = mono[skip:] if want is None else mono[skip : skip + want]
     if offset and not len(mono):
         raise AudioError(f"{_quote(path)} ends before the offset of {offset} s; choose an earlier one.")
     _check_length(path, len(mono), f" from {offset} s on" if offset else "")
@@ -99,7 +101,7 @@ def _decode(path: Source, read: Callable[[Callable, Any], Any]) -> Any:
     reasons = []
     for name, reader in (("soundfile", _read_soundfile), ("PyAV", _read_av)):
         try:
-            if _is_open(path):
+            if isinstance(path, io.IOBase):
                 path.seek(0)
                 return read(reader, path)
             return read(reader, os.path.abspath(path))
@@ -109,16 +111,14 @@ def _decode(path: Source, read: Callable[[Callable, Any], Any]) -> Any:
             reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
             reason = " ".join(reason.replace(". ", ", ").split()).rstrip(" .")
             reasons.append(f"{name}: {reason or type(error).__name__}")
-    raise AudioError(f"{_quote(path)} cannot be decoded as sound ({'; '.join(reasons)}); check that it is a complete "
-                     f"sound file, or convert it to WAV or FLAC.")
-
-
-def _is_open(path: Source) -> TypeGuard[BinaryIO]:
-    return hasattr(path, "read")
+    raise AudioError(
+        f"{_quote(path)} cannot be decoded as sound ({'; '.join(reasons)}); check that it is a complete "
+        f"sound file, or convert it to WAV or FLAC."
+    )
 
 
 def _check_file(path: Source) -> None:
-    if _is_open(path):
+    if isinstance(path, io.IOBase):
         if path.seek(0, os.SEEK_END) == 0:
             raise AudioError(f"{_quote(path)} is empty (0 bytes); record, copy or download it again.")
         return
@@ -129,8 +129,9 @@ def _check_file(path: Source) -> None:
     except FileNotFoundError:
         raise AudioError(f"There is no file {_quote(path)}; check the path.") from None
     except OSError as error:
-        raise AudioError(f"{_quote(path)} cannot be opened ({error.strerror}); check the path and its "
-                         f"permissions.") from None
+        raise AudioError(
+            f"{_quote(path)} cannot be opened ({error.strerror}); check the path and its permissions."
+        ) from None
     except (TypeError, ValueError) as error:  # a NUL character, for one
         raise AudioError(f"{_quote(path)} is no path ({error}); give the path of a sound file.") from None
     if stat.S_ISDIR(status.st_mode):
@@ -141,7 +142,7 @@ def _check_file(path: Source) -> None:
         raise AudioError(f"{_quote(path)} is empty (0 bytes); record, copy or download it again.")
 
 
-def _open_soundfile(path: str | BinaryIO) -> Any:
+def _open_soundfile(path: str | io.IOBase) -> Any:
     import soundfile
 
     sound = soundfile.SoundFile(path)
@@ -151,7 +152,7 @@ def _open_soundfile(path: str | BinaryIO) -> Any:
     return sound
 
 
-def _read_soundfile(path: str | BinaryIO, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _read_soundfile(path: str | io.IOBase, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
     """(mono samples of the span, sample rate)."""
     with _open_soundfile(path) as sound:
         rate = _check_rate(sound.samplerate)
@@ -169,7 +170,7 @@ def _read_soundfile(path: str | BinaryIO, offset: float, duration: float | None)
     return np.concatenate(parts or [np.empty(0, np.float32)]), rate
 
 
-def _read_av(path: str | BinaryIO, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
+def _read_av(path: str | io.IOBase, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
     """(mono samples of the span, sample rate)."""
     with _open_av(path) as container:
         import av
@@ -177,7 +178,8 @@ def _read_av(path: str | BinaryIO, offset: float, duration: float | None) -> tup
         stream = container.streams.audio[0]
         rate = _check_rate(stream.rate)
         first, last, _, _ = _span(rate, offset, duration)
-        position, start = 0, stream.start_time or 0
+        position: int | None = 0
+        start = stream.start_time or 0
         if first > 10 * rate and stream.time_base == Fraction(1, rate):  # only there do time stamps count samples
             container.seek(start + first - rate, stream=stream)  # one second early: decoders need a run-up
             position = None
@@ -187,7 +189,7 @@ def _read_av(path: str | BinaryIO, offset: float, duration: float | None) -> tup
                 position = frame.pts - start
             for piece in to_float.resample(frame):
                 mono = piece.to_ndarray().mean(0)
-                parts.append(mono[max(0, first - position):None if last is None else max(0, last - position)])
+                parts.append(mono[max(0, first - position) : None if last is None else max(0, last - position)])
                 position += len(mono)
             if last is not None and position >= last:
                 break
@@ -195,18 +197,20 @@ def _read_av(path: str | BinaryIO, offset: float, duration: float | None) -> tup
         if promised and position is not None:
             wanted = promised if last is None else min(promised, last / rate)
             if position / rate < wanted - 0.5:
-                raise AudioError(f"is truncated: its header promises {promised:.2f} s of sound, but only "
-                                 f"{position / rate:.2f} s can be decoded; copy or download it again.")
+                raise AudioError(
+                    f"is truncated: its header promises {promised:.2f} s of sound, but only "
+                    f"{position / rate:.2f} s can be decoded; copy or download it again."
+                )
     return np.concatenate(parts or [np.empty(0, np.float32)]), rate
 
 
-def _header_soundfile(path: str | BinaryIO) -> AudioInfo:
+def _header_soundfile(path: str | io.IOBase) -> AudioInfo:
     with _open_soundfile(path) as sound:
         rate = _check_rate(sound.samplerate)
         return AudioInfo(sound.frames / rate, rate, sound.channels, f"{sound.format}, {sound.subtype_info}")
 
 
-def _header_av(path: str | BinaryIO) -> AudioInfo:
+def _header_av(path: str | io.IOBase) -> AudioInfo:
     with _open_av(path) as container:
         stream = container.streams.audio[0]
         rate, channels = _check_rate(stream.rate), stream.channels
@@ -214,7 +218,7 @@ def _header_av(path: str | BinaryIO) -> AudioInfo:
         promised = _promised(container)
     if promised:
         return AudioInfo(promised, rate, channels, kind)
-    if _is_open(path):
+    if isinstance(path, io.IOBase):
         path.seek(0)
     return AudioInfo(len(_read_av(path, 0.0, None)[0]) / rate, rate, channels, kind)
 
@@ -233,15 +237,17 @@ _HEADERS = {_read_soundfile: _header_soundfile, _read_av: _header_av}
 
 
 @contextmanager
-def _open_av(path: str | BinaryIO) -> Iterator[Any]:
+def _open_av(path: str | io.IOBase) -> Iterator[Any]:
     import av
 
     av.logging.set_level(av.logging.PANIC)  # libav would write its complaints to stderr; ours are exceptions
     # Opened here, under no name: libav takes "a:b" for a protocol and anything called "noise.gsm" for sound.
-    opened = nullcontext(path) if _is_open(path) else os.fdopen(
-        os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")
-    with (opened as file,
-          av.open(file, options={"format_whitelist": CONTAINERS}) as container):
+    opened = (
+        nullcontext(path)
+        if isinstance(path, io.IOBase)
+        else os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")
+    )
+    with opened as file, av.open(file, options={"format_whitelist": CONTAINERS}) as container:
         if not container.streams.audio:
             raise AudioError("has no audio stream; choose a file with sound in it.")
         yield container
@@ -269,12 +275,14 @@ def _check_length(path: Source, samples: int, where: str = "") -> None:
     if not samples:
         raise AudioError(f"{_quote(path)} contains no samples; record or export it again.")
     if samples < WINDOW:
-        raise AudioError(f"{_quote(path)} lasts only {1000 * samples / SAMPLE_RATE:.1f} ms{where}, less than one "
-                         f"analysis window of 25 ms; use a longer sound.")
+        raise AudioError(
+            f"{_quote(path)} lasts only {1000 * samples / SAMPLE_RATE:.1f} ms{where}, less than one "
+            f"analysis window of 25 ms; use a longer sound."
+        )
 
 
 def _quote(path: Any) -> str:
-    if _is_open(path):
+    if isinstance(path, io.IOBase):
         return "The sound"
     return repr(os.fspath(path) if isinstance(path, os.PathLike) else path)
 
@@ -322,7 +330,7 @@ def _product_type(device: torch.device) -> torch.dtype:
     """The type in which the mel energies are summed: float64 where float32 products may be rounded to TF32 or bfloat16,
     which training often allows and these sums, compared with an independent reference, do not bear."""
     if device.type == "cpu":
-        settings = (torch.backends, torch.backends.mkldnn, torch.backends.mkldnn.matmul)
+        settings = (torch.backends, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None))
         exact = all(getattr(s, "fp32_precision", "none") in ("none", "ieee") for s in settings)
         return torch.float32 if exact else torch.float64
     return torch.float64 if device.type == "cuda" else torch.float32
@@ -339,8 +347,10 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
     waveforms = torch.as_tensor(waveforms).float()
     samples = waveforms.shape[-1] if waveforms.ndim in (1, 2) else 0
     if samples < WINDOW:
-        raise AudioError(f"Log-mel features need waveforms (S,) or (B, S) of at least {WINDOW} samples, "
-                         f"not the shape {tuple(waveforms.shape)}.")
+        raise AudioError(
+            f"Log-mel features need waveforms (S,) or (B, S) of at least {WINDOW} samples, "
+            f"not the shape {tuple(waveforms.shape)}."
+        )
     device = waveforms.device
     window, exact = _window(device), _product_type(device)
     filters = _mel_filters(mel_bins, device, exact)
@@ -356,7 +366,7 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
             for frame in range(0, frames, long):
                 here = slice(clip, clip + many), slice(frame, frame + long)
                 x = windows[here] - windows[here].mean(-1, keepdim=True)
-                y = padded[:x.shape[0], :x.shape[1]]
+                y = padded[: x.shape[0], : x.shape[1]]
                 # Product and sum apart, because fused into one step the product would not be rounded.
                 torch.mul(x[..., :-1], -PREEMPHASIS, out=y[..., 1:WINDOW]).add_(x[..., 1:])
                 torch.mul(x[..., 0], -PREEMPHASIS, out=y[..., 0]).add_(x[..., 0])
@@ -367,8 +377,12 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
     return energies if waveforms.ndim == 2 else energies[0]
 
 
-def log_mel(waveform: Tensor, config: AudioConfig = OFFICIAL, frames: int | None = None,
-            lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+def log_mel(
+    waveform: Tensor,
+    config: AudioConfig = OFFICIAL,
+    frames: int | None = None,
+    lengths: Sequence[int] | Tensor | None = None,
+) -> Tensor:
     """(S,) -> (T, F) or (B, S) -> (B, T, F): the model's input, ``(fbank - mean) / (2 * std)``, of the waveform without
     its mean.
 
@@ -382,16 +396,19 @@ def log_mel(waveform: Tensor, config: AudioConfig = OFFICIAL, frames: int | None
     else:
         lengths = torch.as_tensor(lengths)
         if waveform.ndim != 2 or lengths.shape != waveform.shape[:1]:
-            raise AudioError(f"Lengths {tuple(lengths.shape)} go with a batch (B, S) of as many waveforms, "
-                             f"not with the shape {tuple(waveform.shape)}.")
+            raise AudioError(
+                f"Lengths {tuple(lengths.shape)} go with a batch (B, S) of as many waveforms, "
+                f"not with the shape {tuple(waveform.shape)}."
+            )
         if not WINDOW <= int(lengths.min()) <= int(lengths.max()) <= samples:
-            raise AudioError(f"The clips of this batch have from {WINDOW} to {samples} samples of their own, "
-                             f"not {lengths.tolist()}.")
+            raise AudioError(
+                f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
+            )
         lengths = lengths.to(waveform.device).unsqueeze(1)
         own = torch.arange(samples, device=waveform.device) < lengths
         waveform = waveform - waveform.where(own, 0).sum(-1, keepdim=True) / lengths
     if frames is not None:  # compute no frame that would be cut
-        waveform = waveform[..., :WINDOW + max(0, frames - 1) * HOP]
+        waveform = waveform[..., : WINDOW + max(0, frames - 1) * HOP]
     fbank = kaldi_fbank(waveform, config.mel_bins)
     if lengths is not None:
         frame = torch.arange(fbank.shape[1], device=fbank.device)
@@ -425,8 +442,18 @@ def mel_to_waveform(fbank: Tensor, iterations: int = 32) -> Tensor:
     power = (fbank.detach().float().cpu().exp() @ _inverse_filters(fbank.shape[-1])).clamp(min=0)
     # Griffin-Lim's frame t is centred on sample 160 t, Kaldi's on 160 t + 200: two more frames a side make room.
     magnitude = torch.nn.functional.pad(power.sqrt().T[None], (2, 2), mode="replicate")[0]
-    sound = griffinlim(magnitude, window=_window(torch.device("cpu")), n_fft=FFT, hop_length=HOP, win_length=WINDOW,
-                       power=1.0, n_iter=iterations, momentum=0.9, length=None, rand_init=False)
+    sound = griffinlim(
+        magnitude,
+        window=_window(torch.device("cpu")),
+        n_fft=FFT,
+        hop_length=HOP,
+        win_length=WINDOW,
+        power=1.0,
+        n_iter=iterations,
+        momentum=0.9,
+        length=None,
+        rand_init=False,
+    )
     start = 2 * HOP - WINDOW // 2
-    sound = deemphasis(sound, PREEMPHASIS)[start:start + WINDOW + (len(fbank) - 1) * HOP]
+    sound = deemphasis(sound, PREEMPHASIS)[start : start + WINDOW + (len(fbank) - 1) * HOP]
     return sound / sound.abs().max().clamp(min=1.0)

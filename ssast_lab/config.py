@@ -212,20 +212,21 @@ class RunConfig:
 
 
 def pretrain_config(name: str, **data: Any) -> PretrainConfig:
-    """A recipe by name: ``"official-base-patch-400"`` or ``"modern-tiny-frame-250"``, that is recipe, size, patches and
-    how many of them are hidden (400, 250 and 100 in the paper). ``data`` are the fields of :class:`DataConfig`.
+    """A recipe by name: ``"official-base-patch-400"`` or ``"modern-tiny-frame-250"``, that is recipe, size, patches and how
+    many of them are hidden (400, 250 and 100 in the paper); ``"modern-base-patch-400-2048"`` names the batch as well.
+    ``data`` are the fields of :class:`DataConfig`.
 
-    *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``); *modern* is AdamW with
-    a cosine, gradient clipping and a learning rate that grows with the square root of a larger batch.
+    *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``); *modern* is AdamW
+    with a cosine, gradient clipping, and a learning rate that grows with the square root of the batch.
     """
-    recipe, size, kind, count = (name.split("-") + [""] * 4)[:4]
-    if recipe not in ("official", "modern") or not count.isdigit() or name.count("-") != 3:
+    recipe, size, kind, *numbers = [*name.split("-"), "", "", ""][: max(4, name.count("-") + 1)]
+    if recipe not in ("official", "modern") or not 1 <= len(numbers) <= 2 or not all(n.isdigit() for n in numbers):
         raise ConfigError(
             f'There is no recipe {name!r}: names are like "official-base-patch-400" or "modern-nano-frame-250", '
             f"with official or modern, {', '.join(SIZES)}, patch or frame, and the number of hidden patches."
         )
     model = model_config(f"{size}-{kind}")
-    mask = MaskConfig(int(count), (3, 5) if kind == "patch" else None)
+    mask = MaskConfig(int(numbers[0]), (3, 5) if kind == "patch" else None)
     if recipe == "official":
         tiny = size in ("nano", "tiny")
         training = TrainingConfig(
@@ -233,10 +234,12 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
             betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
             clip_norm=None, over="predictions", evaluate_every=4000,
         )  # fmt: skip
+        if numbers[1:]:
+            training = replace(training, batch=int(numbers[1]))
     else:
-        batch = {"nano": 32, "tiny": 256, "small": 512, "base": 1024}[size]
-        peak = {"nano": 1e-3, "tiny": 1e-3, "small": 7e-4, "base": 5e-4}[size]
-        training = TrainingConfig(batch=batch, learning_rate=peak)
+        usual, peak = {"nano": (32, 1e-3), "tiny": (256, 1e-3), "small": (512, 7e-4), "base": (1024, 5e-4)}[size]
+        batch = int(numbers[1]) if numbers[1:] else usual
+        training = TrainingConfig(batch=batch, learning_rate=peak * (batch / usual) ** 0.5)
     return PretrainConfig(model, mask, DataConfig(**data), training)
 
 

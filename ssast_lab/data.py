@@ -260,7 +260,7 @@ class Memory:
 
     def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         indices = indices.copy()
-        for row in np.flatnonzero(self.lengths[indices] == 0):
+        for row in np.flatnonzero(self.lengths[indices] == 0).tolist():
             stand_ins = np.random.default_rng([*keys[row], 1])
             while self.lengths[indices[row]] == 0:
                 indices[row] = stand_ins.integers(len(self.clips))

@@ -69,7 +69,7 @@ def curves(steps: Sequence[Step]) -> go.Figure:
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
     for place, (name, title) in enumerate((("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE")), 1):
-        axes = dict(xaxis=_axis("x", place), yaxis=_axis("y", place), showlegend=place == 1)
+        axes: dict[str, Any] = dict(xaxis=_axis("x", place), yaxis=_axis("y", place), showlegend=place == 1)
         smooth = _smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
         traces.append(axes | dict(type="scatter", mode="lines", name="training", x=[step.step for step in steps], y=smooth,
                                   line=dict(color=sequential.Magma[4], width=1.5)))  # fmt: skip

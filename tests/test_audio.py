@@ -48,18 +48,30 @@ def signals() -> dict[str, torch.Tensor]:
     found = {
         "voice": torch.from_numpy(voice(16000)[:, 0]),
         "music": sum(torch.sin(2 * math.pi * f * t) for f in (220, 277.2, 329.6, 440)) * torch.exp(-2 * (t % 0.5)) / 5,
-        "noise": 0.1 * noise, "whisper": 1e-5 * noise, "silence": 0 * t, "offset": 0.3 * torch.sin(1900 * t) + 0.5,
+        "noise": 0.1 * noise,
+        "whisper": 1e-5 * noise,
+        "silence": 0 * t,
+        "offset": 0.3 * torch.sin(1900 * t) + 0.5,
         "chirp": 0.5 * torch.sin(2 * math.pi * (50 * t + 1900 * t * t)),
         "clicks": (torch.arange(32000) % 3777 == 9) * 0.9,
-        "sine 60": torch.sin(2 * math.pi * 60 * t), "sine 1k": 0.9 * torch.sin(2 * math.pi * 1000 * t),
+        "sine 60": torch.sin(2 * math.pi * 60 * t),
+        "sine 1k": 0.9 * torch.sin(2 * math.pi * 1000 * t),
         "sine 7k": 0.9 * torch.sin(2 * math.pi * 7000 * t),
     }
     return {name: signal.float() for name, signal in found.items()}
 
 
 def reference(waveform: torch.Tensor, mel_bins: int = 128) -> torch.Tensor:
-    return kaldi.fbank(waveform[None], htk_compat=True, sample_frequency=16000, use_energy=False,
-                       window_type="hanning", num_mel_bins=mel_bins, dither=0.0, frame_shift=10)
+    return kaldi.fbank(
+        waveform[None],
+        htk_compat=True,
+        sample_frequency=16000,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=mel_bins,
+        dither=0.0,
+        frame_shift=10,
+    )
 
 
 # --- features -----------------------------------------------------------------------------------------------------
@@ -87,8 +99,9 @@ def test_batch_equals_single_clips_at_every_length(samples):
 
 @pytest.mark.parametrize("mel_bins", [40, 64])
 def test_other_numbers_of_mel_bins(signals, mel_bins):
-    torch.testing.assert_close(kaldi_fbank(signals["voice"], mel_bins), reference(signals["voice"], mel_bins),
-                               rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        kaldi_fbank(signals["voice"], mel_bins), reference(signals["voice"], mel_bins), rtol=0, atol=1e-4
+    )
 
 
 def test_filters_peak_where_the_patch_grid_says():
@@ -135,11 +148,16 @@ def test_a_padded_batch_equals_its_clips(signals):
             torch.testing.assert_close(ours, log_mel(clip, frames=frames or 198), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: kaldi_fbank(torch.zeros(399)), lambda: kaldi_fbank(torch.zeros(2, 1, 800)),
-    lambda: log_mel(torch.zeros(2, 800), lengths=[800, 399]), lambda: log_mel(torch.zeros(2, 800), lengths=[801, 800]),
-    lambda: log_mel(torch.zeros(800), lengths=[800]),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kaldi_fbank(torch.zeros(399)),
+        lambda: kaldi_fbank(torch.zeros(2, 1, 800)),
+        lambda: log_mel(torch.zeros(2, 800), lengths=[800, 399]),
+        lambda: log_mel(torch.zeros(2, 800), lengths=[801, 800]),
+        lambda: log_mel(torch.zeros(800), lengths=[800]),
+    ],
+)
 def test_what_has_no_features_is_refused(call):
     with pytest.raises(AudioError):
         call()
@@ -159,13 +177,24 @@ def test_mel_to_waveform_sounds_like_the_original(signals, name, bound):
 # --- decoding -----------------------------------------------------------------------------------------------------
 
 SOUNDFILE = [("wav", "WAV", width) for width in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")] + [
-    ("flac", "FLAC", "PCM_24"), ("ogg", "OGG", "VORBIS"), ("aiff", "AIFF", "PCM_16")]
-FILES = [(rate, channels, *kind) for rate, channels in ((44100, 2), (8000, 1), (48000, 6), (96000, 1), (16000, 2))
-         for kind in SOUNDFILE]
+    ("flac", "FLAC", "PCM_24"),
+    ("ogg", "OGG", "VORBIS"),
+    ("aiff", "AIFF", "PCM_16"),
+]
+FILES = [
+    (rate, channels, *kind)
+    for rate, channels in ((44100, 2), (8000, 1), (48000, 6), (96000, 1), (16000, 2))
+    for kind in SOUNDFILE
+]
 FILES += [(44100, 2, "mp3", "MP3", "MPEG_LAYER_III"), (48000, 1, "opus", "OGG", "OPUS")]
-FILES += [(44100, 2, "m4a", "mp4", "aac"), (48000, 6, "m4a", "mp4", "aac"), (16000, 1, "aac", "adts", "aac"),
-          (48000, 2, "webm", "webm", "libopus"), (48000, 1, "mkv", "matroska", "flac"),
-          (44100, 1, "mp4", "mp4", "alac")]
+FILES += [
+    (44100, 2, "m4a", "mp4", "aac"),
+    (48000, 6, "m4a", "mp4", "aac"),
+    (16000, 1, "aac", "adts", "aac"),
+    (48000, 2, "webm", "webm", "libopus"),
+    (48000, 1, "mkv", "matroska", "flac"),
+    (44100, 1, "mp4", "mp4", "alac"),
+]
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix", "container", "codec"), FILES)
@@ -187,11 +216,11 @@ def test_every_format_gives_the_sound_that_was_written(tmp_path, rate, channels,
     delay = 0  # a bare ADTS stream cannot say how late its encoder starts
     if container == "adts":
         delay = int(np.correlate(waveform[:17000].numpy(), original[:15000].numpy(), "valid").argmax())
-    error = (waveform[delay:][1000:31000] - original[1000:len(waveform) - delay][:30000]).abs()
+    error = (waveform[delay:][1000:31000] - original[1000 : len(waveform) - delay][:30000]).abs()
     assert error.max() < (0.1 if not lossless else 0.02 if codec == "PCM_U8" else 2e-3)
     for offset, duration in ((0.0, 0.5), (0.7, 0.6), (1.23456, 0.5), (1.5, None)):
         begin = round(offset * 16000)
-        expected = waveform[begin:] if duration is None else waveform[begin:begin + round(duration * 16000)]
+        expected = waveform[begin:] if duration is None else waveform[begin : begin + round(duration * 16000)]
         torch.testing.assert_close(load_waveform(path, offset, duration), expected, rtol=0, atol=1e-5)
 
 
@@ -225,6 +254,7 @@ def test_what_soundfile_read_before_it_failed_is_dropped(tmp_path, monkeypatch):
     whole, read = load_waveform(tmp_path / "a.flac"), soundfile.SoundFile.read
     monkeypatch.setattr(audio, "BLOCK", 5000)
     for failure in (soundfile.LibsndfileError(1), None):  # an error, and an end before the promised one
+
         def stumble(self, n, failure=failure, **kinds):
             if self.tell() < 10000:
                 return read(self, n, **kinds)
@@ -240,8 +270,13 @@ def test_what_soundfile_read_before_it_failed_is_dropped(tmp_path, monkeypatch):
 def broken(tmp_path_factory) -> dict:
     """A file for every way of being no usable sound, and a word of the sentence that says so."""
     folder = tmp_path_factory.mktemp("broken")
-    found = {folder / "missing.wav": "no file", folder: "folder", "a\0b.wav": "no path", None: "no path",
-             folder / "no" / "thing": "no file"}
+    found = {
+        folder / "missing.wav": "no file",
+        folder: "folder",
+        "a\0b.wav": "no path",
+        None: "no path",
+        folder / "no" / "thing": "no file",
+    }
     sound = voice(16000)
 
     def put(name: str, content: bytes, word: str):
@@ -268,9 +303,9 @@ def broken(tmp_path_factory) -> dict:
     wav_bytes, flac = (folder / "short.wav").read_bytes(), (folder / "a.flac").read_bytes()
     put("header.wav", wav_bytes[:30], "decoded")
     put("no\ndata \xe9 % {}.wav", wav_bytes[:44], "no samples")
-    put("half.flac", flac[:len(flac) // 2], "")
+    put("half.flac", flac[: len(flac) // 2], "")
     put("half.m4a", (folder / "a.m4a").read_bytes()[:9000], "decoded")
-    put("half.mkv", (folder / "a.mkv").read_bytes()[:len(flac) // 2], "truncated")
+    put("half.mkv", (folder / "a.mkv").read_bytes()[: len(flac) // 2], "truncated")
     put("slow.wav", wav_bytes[:24] + (10).to_bytes(4, "little") + wav_bytes[28:], "rate of 10 Hz")
     with av.open(str(folder / "silent film.mp4"), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
@@ -290,7 +325,7 @@ def test_everything_unusable_gets_one_sentence(broken, capfd):
         message = str(caught.value)
         assert word in message, message
         assert message.endswith("."), message
-        assert not {"\n", ". "} & {message[i:i + n] for i in range(len(message)) for n in (1, 2)}, message
+        assert not {"\n", ". "} & {message[i : i + n] for i in range(len(message)) for n in (1, 2)}, message
         assert repr(path and str(path)) in message
         if not str(path).endswith(("nan.wav", "inf.wav", "half.flac", "half.mkv", "random.flac")):  # beyond the header
             with pytest.raises(AudioError):
@@ -298,10 +333,21 @@ def test_everything_unusable_gets_one_sentence(broken, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("offset", "duration"), [
-    (-1, None), (math.nan, None), ("1", 1), (0, 0), (0, 0.02), (0, -1), (0, math.inf),
-    (2.0, None), (5.0, 1.0), (1.99, 1),
-])
+@pytest.mark.parametrize(
+    ("offset", "duration"),
+    [
+        (-1, None),
+        (math.nan, None),
+        ("1", 1),
+        (0, 0),
+        (0, 0.02),
+        (0, -1),
+        (0, math.inf),
+        (2.0, None),
+        (5.0, 1.0),
+        (1.99, 1),
+    ],
+)
 def test_impossible_crops_are_refused(tmp_path, offset, duration):
     soundfile.write(tmp_path / "a.wav", voice(44100), 44100)
     with pytest.raises(AudioError):
@@ -327,6 +373,8 @@ def test_builtin_sounds_are_sounds():
 
 
 def test_import_is_lazy():
-    code = ("import sys, ssast_lab.audio\n"
-            "sys.exit(any(name in sys.modules for name in ('av', 'torchaudio', 'librosa', 'soxr', 'soundfile')))")
+    code = (
+        "import sys, ssast_lab.audio\n"
+        "sys.exit(any(name in sys.modules for name in ('av', 'torchaudio', 'librosa', 'soxr', 'soundfile')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

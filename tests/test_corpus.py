@@ -23,8 +23,9 @@ from ssast_lab.corpus.clips import GAP, WINDOW
 from ssast_lab.corpus.packages import SOUNDS
 from ssast_lab.corpus.table import kind_of
 
-pytestmark = pytest.mark.skipif(any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb")),
-                                reason="the corpus is made on Debian or Ubuntu")
+pytestmark = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb")), reason="the corpus is made on Debian or Ubuntu"
+)
 RATE = 16000
 TASKS = {"tones", "letters and digits", "phones", "drums", "game effects", "instruments", "built-in sounds"}
 
@@ -40,7 +41,9 @@ def sound(path, wave, rate=RATE):
         with av.open(str(path), "w", format="g722") as container:
             stream = container.add_stream("g722", rate=16000, layout="mono", format="s16")
             for start in range(0, len(wave) // 320 * 320, 320):
-                frame = av.AudioFrame.from_ndarray((wave[None, start:start + 320] * 32767).astype("<i2"), "s16", "mono")
+                frame = av.AudioFrame.from_ndarray(
+                    (wave[None, start : start + 320] * 32767).astype("<i2"), "s16", "mono"
+                )
                 frame.sample_rate, frame.pts = 16000, start
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
@@ -51,13 +54,21 @@ def sound(path, wave, rate=RATE):
 def make_deb(store, name, fill):
     root = store / f"{name}.root"
     fill(root / "usr/share" / name)
-    for file, text in (("DEBIAN/control", f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\n"
-                                          "Maintainer: Nobody <nobody@example.org>\nDescription: sounds\n"),
-                       (f"usr/share/doc/{name}/copyright", f"{name} is by Nobody.\n")):
+    for file, text in (
+        (
+            "DEBIAN/control",
+            f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\n"
+            "Maintainer: Nobody <nobody@example.org>\nDescription: sounds\n",
+        ),
+        (f"usr/share/doc/{name}/copyright", f"{name} is by Nobody.\n"),
+    ):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(text)
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, store / f"{name}.deb"], check=True,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, store / f"{name}.deb"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     shutil.rmtree(root)
 
 
@@ -102,21 +113,40 @@ def world(tmp_path_factory):
 
     for name, fill in dict(voices=voices, tunes=tunes, game=game, held=held).items():
         make_deb(store, name, fill)
-    table = dict(recipe=1, left_out=dict(why="a test", packages=["kept"]),
-                 reserved=[dict(use="letters", package="voices", paths=["*/secret/*"], why="a test")],
-                 packages=[
-                     dict(name="held", role="heldout", size="small", licence="CC0-1.0", kinds=[["*", "speech"]], clips=dict(speech=4)),
-                     dict(name="voices", role="train", size="small", licence="GPL-2", kinds=[["*", "speech"]],
-                          licences=[["*/bert/*", "CC-BY-4.0"]]),
-                     dict(name="tunes", role="train", size="large", licence="CC0-1.0", kinds=[["*", "music"]]),
-                     dict(name="game", role="train", size="large", licence="GPL-3", kinds=[["*/menu/*", None], ["*", "effect"]]),
-                     dict(name="unknown", role="train", size="large", licence="GPL-3", kinds=[["*", "effect"]])])
+    table = dict(
+        recipe=1,
+        left_out=dict(why="a test", packages=["kept"]),
+        reserved=[dict(use="letters", package="voices", paths=["*/secret/*"], why="a test")],
+        packages=[
+            dict(
+                name="held",
+                role="heldout",
+                size="small",
+                licence="CC0-1.0",
+                kinds=[["*", "speech"]],
+                clips=dict(speech=4),
+            ),
+            dict(
+                name="voices",
+                role="train",
+                size="small",
+                licence="GPL-2",
+                kinds=[["*", "speech"]],
+                licences=[["*/bert/*", "CC-BY-4.0"]],
+            ),
+            dict(name="tunes", role="train", size="large", licence="CC0-1.0", kinds=[["*", "music"]]),
+            dict(name="game", role="train", size="large", licence="GPL-3", kinds=[["*/menu/*", None], ["*", "effect"]]),
+            dict(name="unknown", role="train", size="large", licence="GPL-3", kinds=[["*", "effect"]]),
+        ],
+    )
     (store / "table.json").write_text(json.dumps(table))
     return store
 
 
 def build(world, out, fetch=local_fetch, **options):
-    return corpus.build(out, fetch=functools.partial(fetch, world), table=world / "table.json", progress=False, **options)
+    return corpus.build(
+        out, fetch=functools.partial(fetch, world), table=world / "table.json", progress=False, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +228,14 @@ def test_clips_hold_the_sounds_in_order(built):
             assert names == ["0.ogg", "1.ogg", "2.ogg", "3.ogg"]  # 4 x 2.5 s and three gaps of 0.1 s fill 10.26 s
             for i in range(4):
                 start = int(i * (2.5 * RATE + GAP))
-                assert hertz(wave[start + 8000:start + 24000]) == pytest.approx(300 + 50 * i, abs=3)
+                assert hertz(wave[start + 8000 : start + 24000]) == pytest.approx(300 + 50 * i, abs=3)
         if clip["package"] == "tunes":
             assert clip["files"][0]["path"].endswith("long.flac")
             assert hertz(wave) == pytest.approx(440, abs=1)
         if clip["package"] == "game":
-            assert [file["path"] for file in clip["files"]] == [f"usr/share/game/data.pk3!sound/{i}.wav" for i in range(4)]
+            assert [file["path"] for file in clip["files"]] == [
+                f"usr/share/game/data.pk3!sound/{i}.wav" for i in range(4)
+            ]
     # 9 x 2.5 s and 3 s: two windows and the rest; 35 s: three windows; the rest of the tunes is left out, see below
     assert {name: len(every) for name, every in found.items()} == {"voices": 3, "tunes": 3, "game": 1}
     assert manifest["clips"] == {"train": 7, "heldout": 4}
@@ -213,7 +245,9 @@ def test_clips_hold_the_sounds_in_order(built):
 
 def test_what_is_kept_or_held_out_is_in_no_training_clip_under_any_name(built):
     out, manifest = built
-    paths = [file["path"] for role in ("train", "heldout") for clip, _ in read_clips(out, role) for file in clip["files"]]
+    paths = [
+        file["path"] for role in ("train", "heldout") for clip, _ in read_clips(out, role) for file in clip["files"]
+    ]
     assert not [path for path in paths if "secret" in path or "skipped" in path or "link" in path]
     assert "usr/share/tunes/also held out.wav" not in paths
     assert "usr/share/held/held.wav" in paths
@@ -231,7 +265,12 @@ def test_every_clip_names_its_source_licence_and_kind(built):
     rows = [line.split("\t") for line in (out / "manifest.tsv").read_text().splitlines()]
     assert rows[0] == ["shard", "clip", "role", "kind", "package", "licence", "seconds", "files"]
     assert len(rows) == 1 + 11
-    licences = {"voices": {"GPL-2", "CC-BY-4.0 AND GPL-2"}, "tunes": {"CC0-1.0"}, "game": {"GPL-3"}, "held": {"CC0-1.0"}}
+    licences = {
+        "voices": {"GPL-2", "CC-BY-4.0 AND GPL-2"},
+        "tunes": {"CC0-1.0"},
+        "game": {"GPL-3"},
+        "held": {"CC0-1.0"},
+    }
     for role in ("train", "heldout"):
         for clip, _ in read_clips(out, role):
             assert set(clip) == {"package", "version", "role", "kind", "licence", "seconds", "files"}
@@ -257,7 +296,7 @@ def test_cutting_and_joining_lose_nothing():
         for file in files:
             whole = waves[int(file["path"])]
             length = len(wave) if len(files) == 1 and len(whole) >= WINDOW else len(whole)
-            back[file["path"]].append(wave[position:position + length])
+            back[file["path"]].append(wave[position : position + length])
             position += length + GAP
     for i, wave in enumerate(waves):
         np.testing.assert_array_equal(np.concatenate(back[str(i)]), wave)
@@ -343,14 +382,28 @@ def test_the_real_table_keeps_the_tasks_sounds_out(tmp_path):
     manifest = corpus.build(tmp_path / "out", fetch=fetch, progress=False)
     assert set(asked) == used
     assert {name: record["kept_back"] for name, record in manifest["packages"].items()} == {
-        name: count for name, (count, _) in expected.items()}
+        name: count for name, (count, _) in expected.items()
+    }
     rows = [line.split("\t") for line in (tmp_path / "out/manifest.tsv").read_text().splitlines()[1:]]
     for row in rows:
         assert all(path.endswith("free/sound.wav") for path in row[7].split("|"))
     assert all(not corpus.reserved(table, row[4], path) for row in rows for path in row[7].split("|"))
     with pytest.raises(CorpusError, match="kept for drums"):
-        check_reserved(table, [["train/00000.tar", "000000", "train", "music", "hydrogen-data", "GPL-2+", "10",
-                                       "usr/share/hydrogen/data/drumkits/GMRockKit/Kick-Hard.wav"]])
+        check_reserved(
+            table,
+            [
+                [
+                    "train/00000.tar",
+                    "000000",
+                    "train",
+                    "music",
+                    "hydrogen-data",
+                    "GPL-2+",
+                    "10",
+                    "usr/share/hydrogen/data/drumkits/GMRockKit/Kick-Hard.wav",
+                ]
+            ],
+        )
 
 
 def test_a_contradictory_table_is_refused(tmp_path):

@@ -41,6 +41,6 @@ def test_sound(entry):
 def test_sweep_is_the_stated_chirp():
     wave, rate = soundfile.read(SOUNDS / "sweep.flac")
     for at in (1.0, 4.0, 7.0):
-        piece = wave[int(at * rate) - 400: int(at * rate) + 400] * np.hanning(800)
+        piece = wave[int(at * rate) - 400 : int(at * rate) + 400] * np.hanning(800)
         peak = np.abs(np.fft.rfft(piece, 16384)).argmax() * rate / 16384
         assert peak == pytest.approx(100 * 75 ** (at / 8), rel=0.02)
