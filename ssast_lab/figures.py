@@ -207,7 +207,8 @@ def _index(scaled: np.ndarray) -> np.ndarray:
 
 def _png(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> str:
     """(T, F) palette indices -> data address of a PNG; colour 255 is ``extra``, or a veil over the page for None."""
-    image = Image.fromarray(np.ascontiguousarray(index.astype(np.uint8).T[::-1]))
+    wide = index.astype(np.uint8).repeat(max(1024 // len(index), 1), axis=0)  # else browsers blur a few frames into one
+    image = Image.fromarray(np.ascontiguousarray(wide.T[::-1]))
     stops = np.array([hex_to_rgb(colour) for colour in ramp], dtype=float)
     steps = np.linspace(0, len(stops) - 1, 255)
     colours = np.stack([np.interp(steps, np.arange(len(stops)), channel) for channel in stops.T], axis=1)

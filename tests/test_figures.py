@@ -152,7 +152,7 @@ def test_no_line_between_frames_but_one_between_patches():
 @pytest.mark.parametrize("grid", [PATCHES, FRAMES], ids=["patch", "frame"])
 def test_padding_is_set_apart_and_said_to_be_padding(grid):
     figure = figures.overview(record(grid, frames=300))
-    assert all(pixels(figure, n).shape[1] == 300 for n in range(5))
+    assert all(pixels(figure, n).shape[1] == 3 * 300 for n in range(5))  # every frame three pixels wide
     end = 300 * 0.01 + 0.0075
     assert figure.layout.images[0].x + figure.layout.images[0].sizex == pytest.approx(end)
     hatched = [trace for trace in figure.data if trace.type == "scatter" and trace.fill]
@@ -168,4 +168,4 @@ def test_padding_is_set_apart_and_said_to_be_padding(grid):
 def test_silence_has_a_picture_too():
     one = record()
     silent = Reconstruction(**{**vars(one), "original": np.zeros_like(one.original), "frames": 40})
-    assert pixels(figures.overview(silent)).shape == (128, 40, 4)
+    assert pixels(figures.overview(silent)).shape == (128, 25 * 40, 4)
