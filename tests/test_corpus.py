@@ -304,13 +304,14 @@ def test_cutting_and_joining_lose_nothing():
     assert len(every[-1][1]) < WINDOW
 
 
-def test_a_long_track_gives_its_middle(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["a.wav", "a.g722"])
+def test_a_long_track_gives_its_middle(tmp_path, monkeypatch, name):
     monkeypatch.setitem(clips.CUT, "music", 4)
-    sound(tmp_path / "a.wav", np.concatenate([tone(200, 3), tone(1000, 4), tone(3000, 3)]))
-    wave = clips.decode(tmp_path / "a.wav", "music")
+    sound(tmp_path / name, np.concatenate([tone(200, 3), tone(1000, 4), tone(3000, 3)]))
+    wave = clips.decode(tmp_path / name, "music")
     assert len(wave) == pytest.approx(4 * RATE, abs=1)
     assert hertz(wave) == pytest.approx(1000, abs=1)
-    assert len(clips.decode(tmp_path / "a.wav", "speech")) == pytest.approx(10 * RATE, abs=1)
+    assert len(clips.decode(tmp_path / name, "speech")) == pytest.approx(10 * RATE, abs=1)
 
 
 def test_reading_back_notices_a_bad_encoder(monkeypatch):

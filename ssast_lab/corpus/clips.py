@@ -23,9 +23,12 @@ RAW = (".g722", ".gsm")  # telephone formats without a header, which must be tol
 
 def decode(file: Path, kind: str) -> np.ndarray:
     """(S,) float32 at 16 kHz, without silence at the ends; of a long track or effect only the middle."""
+    limit = CUT.get(kind, 0)
     if file.suffix in RAW:
         wave = _decode_raw(file)
-    elif (limit := CUT.get(kind)) and (seconds := info(file).seconds) > limit:
+        if limit and (over := len(wave) - limit * SAMPLE_RATE) > 0:
+            wave = wave[over // 2:over // 2 + limit * SAMPLE_RATE]
+    elif limit and (seconds := info(file).seconds) > limit:
         wave = load_waveform(file, (seconds - limit) / 2, limit).numpy()
     else:
         wave = load_waveform(file).numpy()
