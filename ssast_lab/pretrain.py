@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -72,6 +73,8 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
     """
     run = run or RunConfig()
     settings = config.training
+    if run.track and run.track not in {tracker.value for tracker in get_available_trackers()}:
+        raise ConfigError(f"{run.track} is no tracker that is installed: install it, or do without --run.track.")
     accelerator = Accelerator(
         mixed_precision="no", log_with=run.track, project_dir=run.folder, cpu=not torch.cuda.is_available()
     )

@@ -167,16 +167,23 @@ def test_warm_up_and_cosine_end_where_they_should():
 # --- the same run, however it is run ------------------------------------------------------------------------------
 
 
+def plateau(clips, **changes):
+    """A recipe whose learning rate depends on the evaluations so far."""
+    return recipe(clips, **dict(schedule="plateau", patience=0, evaluate_every=3) | changes)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    return folder, train(recipe(clips), here(folder))
+    train(plateau(clips), here(folder))
+    assert Run(folder).read_training(12)["rate"]["factor"] < 1
+    return folder
 
 
 @pytest.mark.parametrize("change", [{"in_memory": True}, {"workers": 2}], ids=["memory", "workers"])
 def test_where_the_sound_comes_from_changes_nothing(clips, undisturbed, tmp_path, change):
-    train(recipe(clips), here(tmp_path / "run", **change))
-    one, other = undisturbed[0], tmp_path / "run"
+    train(plateau(clips), here(tmp_path / "run", **change))
+    one, other = undisturbed, tmp_path / "run"
     assert lines(one) == lines(other)
     assert all(torch.equal(value, weights(other, 12)[name]) for name, value in weights(one, 12).items())
     assert Run(one).unreadable() == Run(other).unreadable()
@@ -184,8 +191,8 @@ def test_where_the_sound_comes_from_changes_nothing(clips, undisturbed, tmp_path
 
 @pytest.mark.parametrize("micro", [1, 2])
 def test_micro_batches_are_the_whole_batch(clips, undisturbed, tmp_path, micro):
-    train(recipe(clips), here(tmp_path / "run", micro_batch=micro))
-    for one, other in zip(lines(undisturbed[0]), lines(tmp_path / "run"), strict=True):
+    train(plateau(clips), here(tmp_path / "run", micro_batch=micro))
+    for one, other in zip(lines(undisturbed), lines(tmp_path / "run"), strict=True):
         for name in {"loss", "nce", "mse", "gradient_norm", "held_out_loss"} & one.keys():
             assert other[name] == pytest.approx(one[name], rel=1e-5), (name, one["step"])
 
@@ -193,19 +200,19 @@ def test_micro_batches_are_the_whole_batch(clips, undisturbed, tmp_path, micro):
 def test_whoever_stops_asking_can_go_on(clips, undisturbed, tmp_path):
     """The generator is left by break, by close, and by a thread; each time a checkpoint is there to go on from."""
     run = here(tmp_path / "run", checkpoint_every=100)
-    with contextlib.closing(pretrain.pretrain(recipe(clips), run)) as steps:
+    with contextlib.closing(pretrain.pretrain(plateau(clips), run)) as steps:
         for step in steps:
             if step.step == 3:
                 break
     assert [*Run(run.folder).checkpoints()] == [3]
-    for step in pretrain.pretrain(recipe(clips), replace(run, resume=True)):
+    for step in pretrain.pretrain(plateau(clips), replace(run, resume=True)):
         if step.step == 6:
             break
     del step
     assert max(Run(run.folder).checkpoints()) == 6
 
     def some() -> None:
-        steps = pretrain.pretrain(recipe(clips), replace(run, resume=True))
+        steps = pretrain.pretrain(plateau(clips), replace(run, resume=True))
         seen.extend(next(steps).step for _ in range(2))
         steps.close()
 
@@ -214,16 +221,16 @@ def test_whoever_stops_asking_can_go_on(clips, undisturbed, tmp_path):
     thread.start()
     thread.join()
     assert seen == [7, 8]
-    assert [step.step for step in pretrain.pretrain(recipe(clips), replace(run, resume=True))] == [9, 10, 11, 12]
-    assert_same_run(undisturbed[0], tmp_path / "run", 12)
-    assert train(recipe(clips), replace(run, resume=True)) == []  # nothing is left to do
+    assert [step.step for step in pretrain.pretrain(plateau(clips), replace(run, resume=True))] == [9, 10, 11, 12]
+    assert_same_run(undisturbed, tmp_path / "run", 12)
+    assert train(plateau(clips), replace(run, resume=True)) == []  # nothing is left to do
 
 
 def test_a_run_is_resumed_only_as_it_was(clips, undisturbed):
     with pytest.raises(RunError, match="There is a run"):
-        train(recipe(clips), here(undisturbed[0]))
+        train(plateau(clips), here(undisturbed))
     with pytest.raises(RunError, match=r"training\.seed was 0 and is now 1\.$"):
-        train(recipe(clips, seed=1), here(undisturbed[0], resume=True))
+        train(plateau(clips, seed=1), here(undisturbed, resume=True))
 
 
 KILLS = int(os.environ.get("SSAST_KILLS", 4))
@@ -231,7 +238,7 @@ KILLS = int(os.environ.get("SSAST_KILLS", 4))
 
 def test_a_run_that_is_killed_and_resumed_is_the_undisturbed_run(clips, tmp_path):
     """SIGKILL at random moments of a real process that reads ahead with a worker of its own. SSAST_KILLS: how often."""
-    steps, run = 30 * KILLS, here(tmp_path / "killed", workers=1, checkpoint_every=3, resume=True)
+    steps, run = 20 * KILLS, here(tmp_path / "killed", workers=1, checkpoint_every=3, resume=True)
     asked = recipe(clips, steps=steps, evaluate_every=10)
     train(asked, replace(run, folder=str(tmp_path / "whole")))
 
@@ -379,39 +386,45 @@ def test_an_absurd_learning_rate_is_noticed(clips, tmp_path):
 
 @pytest.fixture
 def disk(tmp_path):
-    """(folder, fill, make room): a file system of 8 MB, or, where none may be mounted, a limit on the size of files."""
+    """(folder, fill, make room): a file system of 8 MB that is filled up to so many bytes, or, where none may be mounted,
+    as small a limit on the size of files."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True)
-    if mount.returncode == 0:
-        yield folder, lambda: _fill(folder / "filler"), (folder / "filler").unlink
-        subprocess.run(["umount", folder], check=True)
+    if not subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True).returncode:
+        filler = folder / "filler"
+        yield folder, lambda room: _fill(filler, room), filler.unlink
+        subprocess.run(["umount", "-l", folder], check=True)
     else:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        limits = [(20_000, hard), (soft, hard)]
-        yield folder, *(lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, limit) for limit in limits)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        def limit(size: int = soft) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+        yield folder, limit, limit
+        limit()
 
 
-def _fill(path) -> None:
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+def _fill(filler, room: int) -> None:
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
+    os.truncate(filler, filler.stat().st_size - room)
 
 
-def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_when_there_is_room(clips, undisturbed, disk):
+@pytest.mark.parametrize("room", [16_384, 300_000])  # for some figures; for the model but not its optimiser
+def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_when_there_is_room(clips, undisturbed, disk, room):
     folder, fill, make_room = disk
     run = here(folder / "run")
-    steps = pretrain.pretrain(recipe(clips), run)
+    steps = pretrain.pretrain(plateau(clips), run)
     assert [next(steps).step for _ in range(6)][-1] == 6
-    fill()
-    with pytest.raises(RunError, match=r"cannot be written: .+\. The checkpoint of step 5 is intact; make room") as caught:
+    fill(room)
+    with pytest.raises(RunError, match=r"cannot be written: .+\. The checkpoint of step 6 is intact; make room") as caught:
         list(steps)
     make_room()
     assert "\n" not in str(caught.value)
-    assert [*Run(run.folder).checkpoints()] == [4, 5]
-    assert train(recipe(clips), replace(run, resume=True))[0].step == 6
-    assert_same_run(undisturbed[0], folder / "run", 12)
+    assert max(Run(run.folder).checkpoints()) == 6
+    assert train(plateau(clips), replace(run, resume=True))[0].step == 7
+    assert_same_run(undisturbed, folder / "run", 12)
 
 
 # --- at a glance --------------------------------------------------------------------------------------------------
@@ -425,6 +438,12 @@ def test_progress_is_a_bar_with_the_time_that_is_left(clips, tmp_path, capsys):
     assert "loss=" in shown
     train(recipe(clips), here(tmp_path / "quiet"))
     assert capsys.readouterr().err == ""
+
+
+def test_a_tracker_that_is_not_there_is_said_before_anything_is_written(clips, tmp_path):
+    with pytest.raises(ConfigError, match="nonsense is no tracker that is installed"):
+        train(recipe(clips), here(tmp_path / "run", track="nonsense"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_figures_reach_a_tracker_too(clips, tmp_path):
