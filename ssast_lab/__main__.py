@@ -37,7 +37,9 @@ def pretrain(arguments: list[str]) -> None:
     )
     recipe = config.pretrain_config(name)
     default = Pretrain(recipe.model, recipe.mask, recipe.data, recipe.training, config.RunConfig(folder=f"runs/{name}"))
-    asked = tyro.cli(Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__)
+    asked = tyro.cli(
+        Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__
+    )
     main, last = int(os.environ.get("RANK", 0)) == 0, None
     for last in train(
         config.PretrainConfig(asked.model, asked.mask, asked.data, asked.training),

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import glob
@@ -316,7 +316,7 @@ def _undisturbed(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
+def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Generator[Batch, None, None]:
     """The batches of these steps in order, read ahead by ``workers`` processes when the corpus is one of files."""
     if isinstance(plan.corpus, Memory) or workers == 0:
         yield from map(plan.__getitem__, steps)

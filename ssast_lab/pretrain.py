@@ -8,7 +8,7 @@ any number of processes with the same global batch make the same run, up to roun
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -135,7 +135,7 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
                 masks = draw_masks(config.model.grid, config.mask, settings.batch, settings.seed, done)[rows]
                 losses, norm = trainer.differentiate(batch, masks)
                 told = torch.stack((*losses, norm, *norm.new_tensor((len(new), bool(interrupted or trouble)))))
-                *means, norm_, more, stop = accelerator.reduce(told, "mean").tolist()
+                loss, nce, mse, accuracy, gradient_norm, more, stop = accelerator.reduce(told, "mean").tolist()
                 if more:
                     new = {name: why for each in gather_object([new]) for name, why in each.items()}
                     unreadable |= new
@@ -149,17 +149,21 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
                         f"{config.data.unreadable:g} that is allowed: they are listed in {folder.path / 'unreadable.tsv'}; "
                         "mend them, delete that list, and resume."
                     )
-                if not math.isfinite(sum(means) + norm_):
-                    raise RunError(_diverged(done + 1, means, losses, batch, saved))
+                if not math.isfinite(loss + gradient_norm):
+                    raise RunError(_diverged(done + 1, (loss, nce, mse, accuracy), losses, batch, saved))
                 learning_rate = trainer.update(done)
                 done += 1
                 now = time.perf_counter()
-                evaluation, pictures = None, ()
+                evaluation: Evaluation | None = None
+                pictures: tuple[Reconstruction, ...] = ()
                 if done % settings.evaluate_every == 0 or done == settings.steps:
                     evaluation, pictures = exam.take(trainer)
                     trainer.rate.heed(evaluation.mse if settings.nce_weight == 0 else -evaluation.accuracy)
                 epoch, speed = done * settings.batch / len(train), settings.batch / (now - last)
-                step = Step(done, epoch, *means, norm_, learning_rate, speed, now - began, evaluation, pictures)
+                step = Step(
+                    done, epoch, loss, nce, mse, accuracy, gradient_norm, learning_rate, speed, now - began,
+                    evaluation, pictures,
+                )  # fmt: skip
                 write(_log, folder, step, accelerator if run.track else None)
                 if evaluation or done % run.checkpoint_every == 0:
                     save(evaluation)
@@ -236,7 +240,10 @@ class _Trainer:
         adamw = (
             settings.optimizer == "adamw"
         )  # which spares biases, norms and tokens; Adam, as the official code, does not
-        groups = [{"params": decay}, {"params": rest, "weight_decay": 0.0 if adamw else settings.weight_decay}]
+        groups: list[dict[str, Any]] = [
+            {"params": decay},
+            {"params": rest, "weight_decay": 0.0 if adamw else settings.weight_decay},
+        ]
         self.optimizer = (torch.optim.AdamW if adamw else torch.optim.Adam)(
             groups, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=True
         )
@@ -336,8 +343,8 @@ class _Exam:
                 for fbank_, mask_, length in list(zip(fbank, mask, piece.lengths.tolist(), strict=True))[:WATCHED]:
                     frames = min(audio.frames_of(length), self.config.model.frames)
                     pictures.append(reconstruct(model, fbank_, mask_, frames=frames))
-        means = (self.accelerator.reduce(total, "sum") / self.clips).tolist()
-        return Evaluation(*means, clips=self.clips, masked=self.count), tuple(pictures)
+        loss, nce, mse, accuracy = (self.accelerator.reduce(total, "sum") / self.clips).tolist()
+        return Evaluation(loss, nce, mse, accuracy, self.clips, self.count), tuple(pictures)
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -382,7 +389,7 @@ def _size(path: str) -> int:
         return 0
 
 
-def _diverged(step: int, means: list[float], losses: Losses, batch: data.Batch, saved: int) -> str:
+def _diverged(step: int, means: Sequence[float], losses: Losses, batch: data.Batch, saved: int) -> str:
     guilty = [] if torch.stack(losses).isfinite().all() else batch.names
     names = gather_object(guilty) or gather_object(batch.names)
     values = ", ".join(f"{name} {value:g}" for name, value in zip(Losses._fields, means, strict=True))

@@ -49,11 +49,15 @@ class Run:
         settings = self.path / "config.json"
         if not settings.exists():
             if self.checkpoints():
-                raise RunError(f"{self.path} has checkpoints but no {settings.name} to go with them: choose another folder.")
+                raise RunError(
+                    f"{self.path} has checkpoints but no {settings.name} to go with them: choose another folder."
+                )
             return 0
         if not resume:
             raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
-        differences = list(_differences(json.loads(settings.read_text(encoding="utf-8")), json.loads(json.dumps(config))))
+        differences = list(
+            _differences(json.loads(settings.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
+        )
         if differences:
             raise RunError(f"The run in {self.path} was started with another configuration: {'; '.join(differences)}.")
         return max(self.checkpoints(), default=0)

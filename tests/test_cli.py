@@ -22,7 +22,9 @@ def clips(tmp_path_factory):
 
 
 def run(*arguments, **more) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "ssast_lab", *arguments], env=ALONE, capture_output=True, text=True, **more)
+    return subprocess.run(
+        [sys.executable, "-m", "ssast_lab", *arguments], env=ALONE, capture_output=True, text=True, **more
+    )
 
 
 def arguments(config, run) -> list[str]:

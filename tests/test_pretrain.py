@@ -418,7 +418,9 @@ def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_when_there_is_room
     steps = pretrain.pretrain(plateau(clips), run)
     assert [next(steps).step for _ in range(6)][-1] == 6
     fill(room)
-    with pytest.raises(RunError, match=r"cannot be written: .+\. The checkpoint of step 6 is intact; make room") as caught:
+    with pytest.raises(
+        RunError, match=r"cannot be written: .+\. The checkpoint of step 6 is intact; make room"
+    ) as caught:
         list(steps)
     make_room()
     assert "\n" not in str(caught.value)

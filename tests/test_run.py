@@ -147,7 +147,13 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path, model, monkeypatch):
 
 def test_unreadable_clips_of_any_name(tmp_path):
     run = begun(tmp_path / "run")
-    names = ["a.wav", "with\ttab.wav", "ü \u2028.wav", b"latin-\xfc.wav".decode("utf-8", "surrogateescape"), "x.tar:b.ogg"]
+    names = [
+        "a.wav",
+        "with\ttab.wav",
+        "ü \u2028.wav",
+        b"latin-\xfc.wav".decode("utf-8", "surrogateescape"),
+        "x.tar:b.ogg",
+    ]
     for name in names:
         run.note_unreadable({name: "cannot be\nread\tat all"})
     assert run.unreadable() == dict.fromkeys(names, "cannot be read at all")

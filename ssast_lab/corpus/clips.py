@@ -27,7 +27,7 @@ def decode(file: Path, kind: str) -> np.ndarray:
     if file.suffix in RAW:
         wave = _decode_raw(file)
         if limit and (over := len(wave) - limit * SAMPLE_RATE) > 0:
-            wave = wave[over // 2:over // 2 + limit * SAMPLE_RATE]
+            wave = wave[over // 2 : over // 2 + limit * SAMPLE_RATE]
     elif limit and (seconds := info(file).seconds) > limit:
         wave = load_waveform(file, (seconds - limit) / 2, limit).numpy()
     else:
@@ -36,7 +36,7 @@ def decode(file: Path, kind: str) -> np.ndarray:
     if peak < QUIET:
         raise AudioError(f"{file} is silent.")
     loud = np.flatnonzero(np.abs(wave) > 0.001 * peak)
-    return wave[max(0, loud[0] - 800):loud[-1] + 800] * min(1.0, 0.99 / peak)
+    return wave[max(0, loud[0] - 800) : loud[-1] + 800] * min(1.0, 0.99 / peak)
 
 
 def _decode_raw(file: Path) -> np.ndarray:
@@ -51,7 +51,9 @@ def _decode_raw(file: Path) -> np.ndarray:
     return np.concatenate([frame.to_ndarray()[0] for frame in frames] or [np.zeros(0, np.float32)])
 
 
-def cut_and_join(sounds: Iterable[tuple[dict[str, Any], np.ndarray]]) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+def cut_and_join(
+    sounds: Iterable[tuple[dict[str, Any], np.ndarray]],
+) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
     """Clips of at least a window each, from (file, wave) pairs of one kind: [(file, ...)] with "start", and the wave.
 
     A long sound is cut into equal parts of one to two windows, so that nothing is left over; short ones are joined,
@@ -84,7 +86,7 @@ def encode(wave: np.ndarray) -> bytes:
     with av.open(file, "w", format="opus", options={"fflags": "+bitexact"}) as container:  # no random serial number
         stream = container.add_stream("libopus", rate=SAMPLE_RATE, layout="mono", format="s16", options=OPUS)
         for start in range(0, len(pcm), FRAME):
-            frame = av.AudioFrame.from_ndarray(pcm[None, start:start + FRAME], format="s16", layout="mono")
+            frame = av.AudioFrame.from_ndarray(pcm[None, start : start + FRAME], format="s16", layout="mono")
             frame.sample_rate, frame.pts = SAMPLE_RATE, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -92,8 +94,10 @@ def encode(wave: np.ndarray) -> bytes:
     back, rate = soundfile.read(io.BytesIO(data), dtype="float32")
     change = _level(back) - _level(wave)
     if rate != SAMPLE_RATE or back.ndim != 1 or abs(len(back) - len(wave)) > 16 or not -6 < change < 3:
-        raise CorpusError(f"A clip of {len(wave)} samples came back from Opus with {len(back)} samples at {rate} Hz and a "
-                          f"level changed by {change:.1f} dB; this PyAV or libsndfile is broken, install another.")
+        raise CorpusError(
+            f"A clip of {len(wave)} samples came back from Opus with {len(back)} samples at {rate} Hz and a "
+            f"level changed by {change:.1f} dB; this PyAV or libsndfile is broken, install another."
+        )
     return data
 
 

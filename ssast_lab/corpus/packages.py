@@ -28,8 +28,13 @@ Fetch = Callable[[str, Path], Path | None]
 
 def apt_download(package: str, folder: Path) -> Path | None:
     """The package's .deb, downloaded and checked by apt; None when apt knows no such package."""
-    done = subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=folder,
-                          capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    done = subprocess.run(
+        ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
     if not done.returncode and (found := sorted(folder.glob("*.deb"))):
         return found[0]
     said = done.stderr.strip().splitlines() or ["apt-get said nothing"]
@@ -41,9 +46,11 @@ def apt_download(package: str, folder: Path) -> Path | None:
 def check_tools() -> None:
     """The programs that a build calls are there."""
     if missing := [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]:
-        raise CorpusError(f"The corpus is made from Debian packages and needs apt-get and dpkg-deb, but "
-                          f"{' and '.join(missing)} was not found. Build it on Debian or Ubuntu (a container will do) and "
-                          f"copy the folder here, or train on a folder of your own recordings.")
+        raise CorpusError(
+            f"The corpus is made from Debian packages and needs apt-get and dpkg-deb, but "
+            f"{' and '.join(missing)} was not found. Build it on Debian or Ubuntu (a container will do) and "
+            f"copy the folder here, or train on a folder of your own recordings."
+        )
 
 
 def unpack(deb: Path, folder: Path) -> tuple[list[tuple[str, Path]], str]:
@@ -60,8 +67,10 @@ def unpack(deb: Path, folder: Path) -> tuple[list[tuple[str, Path]], str]:
             shutil.copyfileobj(data, out)
         found.append((name, file))
 
-    with (subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as unpacker,
-          tarfile.open(fileobj=unpacker.stdout, mode="r|") as members):
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as unpacker,
+        tarfile.open(fileobj=unpacker.stdout, mode="r|") as members,
+    ):
         for member in members:
             name, data = member.name.removeprefix("./"), members.extractfile(member) if member.isfile() else None
             if data is None:
@@ -103,7 +112,9 @@ def build_piece(table: dict[str, Any], entry: dict[str, Any], cache: Path, fetch
         sha = sha256_of(deb)
         files, copyright = unpack(deb, work)
         deb.unlink()
-        record: dict[str, Any] = dict(package=name, version=version, deb_sha256=sha, kept_back={}, dropped=[], copyright=copyright)
+        record: dict[str, Any] = dict(
+            package=name, version=version, deb_sha256=sha, kept_back={}, dropped=[], copyright=copyright
+        )
         with tarfile.open(work / "piece", "w", format=tarfile.USTAR_FORMAT) as out:
             for number, clip in enumerate(_clips(table, entry, files, record)):
                 clip["version"] = version
@@ -129,6 +140,7 @@ def _clips(table: dict, entry: dict, files: list[tuple[str, Path]], record: dict
             chosen[kind].append((match[1] if match else "", path, file))
 
     for kind in KINDS:
+
         def waves(kind: str = kind) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
             for _, path, file in sorted(chosen[kind]):
                 try:
@@ -139,8 +151,17 @@ def _clips(table: dict, entry: dict, files: list[tuple[str, Path]], record: dict
         clips = cut_and_join(waves())
         if most := entry.get("clips", {}).get(kind):  # evenly spread over the package
             every = list(clips)
-            clips = iter([every[i] for i in sorted({*np.linspace(0, len(every) - 1, most).astype(int)})] if every else [])
+            clips = iter(
+                [every[i] for i in sorted({*np.linspace(0, len(every) - 1, most).astype(int)})] if every else []
+            )
         for sources, wave in clips:
             licences = {licence_of(entry, file["path"]) for file in sources}
-            yield dict(data=encode(wave), package=entry["name"], role=entry["role"], kind=kind,
-                       licence=" AND ".join(sorted(licences)), seconds=round(len(wave) / SAMPLE_RATE, 3), files=sources)
+            yield dict(
+                data=encode(wave),
+                package=entry["name"],
+                role=entry["role"],
+                kind=kind,
+                licence=" AND ".join(sorted(licences)),
+                seconds=round(len(wave) / SAMPLE_RATE, 3),
+                files=sources,
+            )

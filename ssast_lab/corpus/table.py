@@ -32,7 +32,9 @@ def read_table(path: str | os.PathLike = TABLE) -> dict[str, Any]:
         if entry["role"] not in ("train", "heldout") or entry["size"] not in ("small", "large"):
             raise CorpusError(f"{path}: {entry['name']} needs a role (train, heldout) and a size (small, large).")
         if bad := [kind for _, kind in entry["kinds"] if kind not in (*KINDS, None)]:
-            raise CorpusError(f"{path}: {entry['name']} has the kind {bad[0]!r}; there are {', '.join(KINDS)} and null.")
+            raise CorpusError(
+                f"{path}: {entry['name']} has the kind {bad[0]!r}; there are {', '.join(KINDS)} and null."
+            )
     return table
 
 
@@ -40,8 +42,14 @@ def reserved(table: dict[str, Any], package: str, path: str) -> str | None:
     """Which task or use a package's file is kept for, or None when the corpus may hold it."""
     if package in table["left_out"]["packages"]:
         return "independent evaluation"
-    return next((rule["use"] for rule in table["reserved"]
-                 if rule["package"] == package and any(fnmatchcase(path, p) for p in rule["paths"])), None)
+    return next(
+        (
+            rule["use"]
+            for rule in table["reserved"]
+            if rule["package"] == package and any(fnmatchcase(path, p) for p in rule["paths"])
+        ),
+        None,
+    )
 
 
 def kind_of(entry: dict[str, Any], path: str) -> str | None:
