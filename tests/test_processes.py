@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from tiny import ALONE, command, here, tiny, write_clips
 
+from ssast_lab import audio, data
 from ssast_lab.config import PretrainConfig, RunConfig
-from ssast_lab.pretrain import pretrain
+from ssast_lab.pretrain import _clips, pretrain
 from ssast_lab.run import Run
 
 STEPS = 50
+SAMPLES = audio.WINDOW + 63 * audio.HOP
 COMPARED = ("loss", "nce", "mse", "held_out_loss", "held_out_nce", "held_out_mse")
 
 
@@ -68,7 +70,7 @@ def test_two_processes_make_the_run_of_one(alone, tmp_path):
 def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
     config, folder = alone
     run = Run(tmp_path / "run")
-    process = launch(4, config, here(run.path, in_memory=True, checkpoint_every=1000))
+    process = launch(4, config, here(run.path, checkpoint_every=1000))
     while len(run.metrics()) < 15:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
@@ -78,6 +80,11 @@ def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
     assert max(run.checkpoints()) == stopped < STEPS, err
     assert out.count(f"Stopped after step {stopped};") == 1
     assert "[rank" not in err  # the traces of our processes
+    clips, held_out = _clips(config)
+    plan = data.Plan(data.Files(clips, SAMPLES), config.training.batch, config.training.seed)
+    met = {name for step in range(stopped) for name in plan[step].unreadable}  # by whichever process
+    assert run.unreadable().keys() - {clip.name for clip in held_out} == met
+    assert (run.path / "unreadable.tsv").read_text().count("\n") == len(run.unreadable())
     assert sum(1 for _ in pretrain(config, here(run.path, resume=True))) == STEPS - stopped
     difference = largest_difference(Run(folder).metrics(), run.metrics())
     print(f"largest relative difference of 4 processes up to step {stopped}, then 1: {difference:.2g}")
