@@ -121,7 +121,6 @@ class DataConfig:
     train: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()  # empty: ``held_out_clips`` of the training clips are set aside
     held_out_clips: int = 64  # at most so many are evaluated
-    unreadable: float = 0.05  # the run stops when a larger share of the clips cannot be read
 
     def __post_init__(self) -> None:
         for name in ("train", "held_out"):
@@ -129,8 +128,6 @@ class DataConfig:
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(map(str, value)))
         if self.held_out_clips < 1:
             raise ConfigError("At least one clip must be held out: without it nobody sees whether the model learns.")
-        if not 0 <= self.unreadable <= 1:
-            raise ConfigError(f"unreadable is a share between 0 and 1, not {self.unreadable}.")
 
 
 @dataclass(frozen=True)
@@ -200,6 +197,7 @@ class RunConfig:
     compile: bool = False
     checkpoint_every: int = 500
     keep: int = 2
+    unreadable: float = 0.05  # the run stops when a larger share of the clips cannot be read
     track: str | None = None  # "tensorboard" or "trackio", beside metrics.jsonl
 
     def __post_init__(self) -> None:
@@ -207,6 +205,8 @@ class RunConfig:
             raise ConfigError(f"precision is auto, fp32 or bf16, not {self.precision!r}.")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"micro_batch must be at least 1, not {self.micro_batch}.")
+        if not 0 <= self.unreadable <= 1:
+            raise ConfigError(f"unreadable is a share between 0 and 1, not {self.unreadable}.")
         if min(self.checkpoint_every, self.keep) < 1:
             raise ConfigError("checkpoint_every and keep must be at least 1.")
 

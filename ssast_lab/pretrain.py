@@ -141,13 +141,13 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
                     unreadable |= new
                     write(folder.note_unreadable, new)
                 found = {}
-                if len(unreadable) > config.data.unreadable * (len(train) + exam.clips):
+                if len(unreadable) > run.unreadable * (len(train) + exam.clips):
                     if done > saved:
                         save()
                     raise RunError(
                         f"{len(unreadable)} of {len(train) + exam.clips} clips cannot be read, more than the share of "
-                        f"{config.data.unreadable:g} that is allowed: they are listed in {folder.path / 'unreadable.tsv'}; "
-                        "mend them, delete that list, and resume."
+                        f"{run.unreadable:g} that is allowed: they are listed in {folder.path / 'unreadable.tsv'}; "
+                        "mend them and delete that list, or allow more, and resume."
                     )
                 if not math.isfinite(loss + gradient_norm):
                     raise RunError(_diverged(done + 1, (loss, nce, mse, accuracy), losses, batch, saved))

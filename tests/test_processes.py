@@ -43,9 +43,7 @@ def alone(tmp_path_factory) -> tuple[PretrainConfig, Path]:
     write_clips(folder / "clips", 25)
     for name in ("a.wav", "b.wav", "c.wav"):
         (folder / "clips" / name).write_bytes(b"RIFF")
-    config = tiny(
-        folder / "clips", data={"unreadable": 0.2}, steps=STEPS, batch=8, learning_rate=1e-3, evaluate_every=20
-    )
+    config = tiny(folder / "clips", steps=STEPS, batch=8, learning_rate=1e-3, evaluate_every=20)
     for _ in pretrain(config, here(folder / "alone")):
         pass
     return config, folder / "alone"

@@ -38,7 +38,8 @@ def tiny(*train: Path, model: dict | None = None, data: dict | None = None, **tr
 
 
 def here(folder: Path, **changes) -> RunConfig:
-    return replace(RunConfig(str(folder), precision="fp32", workers=0, in_memory=False, checkpoint_every=4), **changes)
+    run = RunConfig(str(folder), precision="fp32", workers=0, in_memory=False, checkpoint_every=4, unreadable=0.2)
+    return replace(run, **changes)
 
 
 def command(config: PretrainConfig, run: RunConfig) -> list[str]:
