@@ -4,12 +4,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HELP = """ssast-lab: see, hear and train masked spectrogram models
 
   ssast-lab app                  the page on http://127.0.0.1:7860
   ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: modern-nano-patch-400, official-base-frame-250, ...)
-  ssast-lab info MODEL           what a model file or folder is
+  ssast-lab info MODEL           what a model file or folder is; with --evaluate, how well it does on a folder of sound
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
   ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with
   ssast-lab bench ...            how fast this machine trains
@@ -65,8 +66,20 @@ def info(arguments: list[str]) -> None:
 
     from ssast_lab import checkpoint
 
-    def show(model: tyro.conf.Positional[str]) -> None:
-        """What a model is: a built-in name, a checkpoint or run folder, or an official .pth file."""
+    def show(
+        model: tyro.conf.Positional[str],
+        evaluate: str | None = None,
+        counts: tuple[int, ...] = (100, 250, 400),
+        json: Path | None = None,
+    ) -> None:
+        """What a model is: a built-in name, a checkpoint or run folder, or an official .pth file.
+
+        Args:
+            model: the name, folder or file.
+            evaluate: measure it on this folder of sound, such as a corpus's "heldout".
+            counts: how many patches are hidden then.
+            json: a file to write the figures to as well.
+        """
         loaded = checkpoint.load(model)
         config, grid = loaded.config, loaded.config.grid
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
@@ -84,8 +97,30 @@ def info(arguments: list[str]) -> None:
             for name, value in checkpoint.describe(model)["about"].items():
                 if isinstance(value, str | int | float):
                     print(f"  {name:9} {value}")
+        if evaluate:
+            _evaluate(loaded, evaluate, counts, json)
 
     tyro.cli(show, args=arguments, prog="ssast-lab info")
+
+
+def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None) -> None:
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from ssast_lab.checkpoint import CheckpointError
+    from ssast_lab.evaluation import evaluate
+    from ssast_lab.model import SSAST
+
+    if not isinstance(model, SSAST):
+        raise CheckpointError("A classifier has lost its pretext heads: only a pretext model can be evaluated.")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    report = evaluate(model, [folder], counts, progress=sys.stderr.isatty())
+    print(f"\n{report}")
+    if out:
+        figures = {"scores": [asdict(score) for score in report.scores], "left_out": report.unreadable}
+        out.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def data(arguments: list[str]) -> None:

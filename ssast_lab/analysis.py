@@ -120,13 +120,13 @@ def reconstruct(
         patch_mse=patch_mse.numpy(),
         rank=rank.numpy(),
         mse=float(losses.mse),
-        baseline=_mean_fill_mse(fbank[:frames].cpu(), where[:frames]),
+        baseline=visible_mean_mse(fbank[:frames].cpu(), where[:frames]),
         nce=float(losses.nce),
         accuracy=float(losses.accuracy),
     )
 
 
-def _mean_fill_mse(sound: Tensor, hidden: Tensor) -> float:
+def visible_mean_mse(sound: Tensor, hidden: Tensor) -> float:
     """(T, F) log-mel without padding, (T, F) bool -> the mean squared distance of the hidden values from the visible mean
     of their mel bin; from the mean of all that is visible where a bin shows nothing, or from 0, the mean of the training
     data, where nothing is visible at all."""

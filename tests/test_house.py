@@ -20,7 +20,7 @@ FLOORS = [  # a room imports only rooms on lower floors; README.md describes the
     {"audio", "model"},
     {"data", "checkpoint"},
     {"analysis", "run", "corpus"},
-    {"pretrain", "classify"},
+    {"pretrain", "classify", "evaluation"},
     {"figures", "bench"},
     {"widgets", "app"},
     {"__main__"},
