@@ -3,7 +3,7 @@
 Axes: T frames, F mel bins, N patches, M hidden patches.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,17 +17,15 @@ from ssast_lab.patches import PatchGrid, unpatchify
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The stretch of a sound that a model looks at: cut from a longer one, or padded at the end from a shorter one."""
+    """The stretch of a sound that a model looks at: a whole window of a longer one, all whole patches of a shorter one.
+
+    Nothing is padded. A model takes a shorter sound at its own length, for which its positions are cut as for fine-tuning;
+    padding would be a sight that it never met in training, and no riddle.
+    """
 
     start: float  # seconds into the sound
-    fbank: Tensor  # (T, F) normalised log-mel, padding included
-    frames: int  # the first so many of the T frames are sound
+    fbank: Tensor  # (T, F) normalised log-mel
     grid: PatchGrid
-
-    @property
-    def maskable(self) -> Tensor:
-        """(N,) bool: the patches that hold nothing but sound; no other may be hidden, since padding is no riddle."""
-        return self.grid.covered(self.frames)
 
 
 def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerpt:
@@ -35,25 +33,24 @@ def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerp
     needed = audio.WINDOW + (config.frames - 1) * audio.HOP
     first = round(start * audio.SAMPLE_RATE)
     cut = waveform[first : first + needed]
-    grid = config.grid
-    frames = min(audio.frames_of(len(cut)), config.frames)
-    if not bool(grid.covered(frames).any()):
-        least = (audio.WINDOW + (grid.shape[1] - 1) * audio.HOP) / audio.SAMPLE_RATE
+    (_, shape), (_, stride) = config.patch, config.stride
+    columns = (audio.frames_of(len(cut)) - shape) // stride + 1
+    if columns < 1:
+        least = (audio.WINDOW + (shape - 1) * audio.HOP) / audio.SAMPLE_RATE
         raise audio.AudioError(
             f"From {start:g} s on, only {len(cut) / audio.SAMPLE_RATE:.3f} s of sound are left, "
             f"but one patch of this model spans {least:.3f} s: choose an earlier window or a longer sound."
         )
-    return Excerpt(start, audio.log_mel(cut, config.audio, frames=config.frames), frames, grid)
+    frames = (columns - 1) * stride + shape
+    return Excerpt(start, audio.log_mel(cut, config.audio, frames=frames), replace(config.grid, frames=frames))
 
 
 def draw_mask(piece: Excerpt, mask: MaskConfig, seed: int = 0) -> Tensor:
-    """(N,) bool: hides ``mask.count`` patches of the sound itself, never of its padding."""
+    """(N,) bool: hides ``mask.count`` patches of the excerpt."""
     generator = torch.Generator().manual_seed(seed)
     if mask.cluster is None:
-        return masking.random_mask(piece.grid, mask.count, generator=generator, maskable=piece.maskable)
-    return masking.cluster_mask(
-        piece.grid, mask.count, generator=generator, cluster=mask.cluster, maskable=piece.maskable
-    )
+        return masking.random_mask(piece.grid, mask.count, generator=generator)
+    return masking.cluster_mask(piece.grid, mask.count, generator=generator, cluster=mask.cluster)
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,6 @@ class Reconstruction:
 
     grid: PatchGrid
     start: float  # seconds into the sound
-    frames: int  # the first so many frames are sound, the rest is padding
     original: np.ndarray  # (T, F) normalised log-mel
     mask: np.ndarray  # (N,) bool, True = hidden
     reconstruction: np.ndarray  # (T, F) the visible patches as they are, the hidden ones as the model drew them
@@ -90,44 +86,41 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(
-    model: SSAST, fbank: Tensor, mask: Tensor, start: float = 0.0, frames: int | None = None
-) -> Reconstruction:
+def reconstruct(model: SSAST, fbank: Tensor, mask: Tensor, start: float = 0.0) -> Reconstruction:
     """Hides the patches of (T, F) log-mel where (N,) ``mask`` is True and lets the model draw and recognise them."""
-    device = model.mask_token.device
+    device, grid = model.mask_token.device, model.encoder.grid_of(fbank)
     batch, hidden = fbank[None].to(device), mask[None].to(device)
     guess, targets = model(batch, hidden), model.targets(batch, hidden)
     scores = objectives.similarity(guess.contrastive, targets)
     losses = objectives.per_clip(guess, targets)
 
-    patches = torch.zeros(model.grid.count, model.grid.values)
+    fbank, mask = fbank.cpu(), mask.cpu()
+    patches = torch.zeros(grid.count, grid.values)
     patches[mask] = guess.reconstruction[0].float().cpu()
-    drawn = unpatchify(patches, model.grid)
-    where = unpatchify(mask[:, None].expand(-1, model.grid.values).float(), model.grid) > 0
-    patch_mse = torch.full((model.grid.count,), float("nan"))
+    drawn = unpatchify(patches, grid)
+    where = unpatchify(mask[:, None].expand(-1, grid.values).float(), grid) > 0
+    patch_mse = torch.full((grid.count,), float("nan"))
     patch_mse[mask] = (guess.reconstruction - targets)[0].square().mean(-1).float().cpu()
-    rank = torch.full((model.grid.count,), -1)
+    rank = torch.full((grid.count,), -1)
     own = scores[0].diagonal()[:, None]
     rank[mask] = (scores[0] > own).sum(1).cpu()
-    frames = model.grid.frames if frames is None else frames
     return Reconstruction(
-        grid=model.grid,
+        grid=grid,
         start=start,
-        frames=frames,
-        original=fbank.cpu().numpy(),
-        mask=mask.cpu().numpy(),
-        reconstruction=torch.where(where, drawn, fbank.cpu()).numpy(),
+        original=fbank.numpy(),
+        mask=mask.numpy(),
+        reconstruction=torch.where(where, drawn, fbank).numpy(),
         patch_mse=patch_mse.numpy(),
         rank=rank.numpy(),
         mse=float(losses.mse),
-        baseline=visible_mean_mse(fbank[:frames].cpu(), where[:frames]),
+        baseline=visible_mean_mse(fbank, where),
         nce=float(losses.nce),
         accuracy=float(losses.accuracy),
     )
 
 
 def visible_mean_mse(sound: Tensor, hidden: Tensor) -> float:
-    """(T, F) log-mel without padding, (T, F) bool -> the mean squared distance of the hidden values from the visible mean
+    """(T, F) log-mel, (T, F) bool -> the mean squared distance of the hidden values from the visible mean
     of their mel bin; from the mean of all that is visible where a bin shows nothing, or from 0, the mean of the training
     data, where nothing is visible at all."""
     visible = ~hidden

@@ -116,25 +116,23 @@ def window_seconds(config: ModelConfig) -> float:
     return (audio.WINDOW + (config.frames - 1) * audio.HOP) / audio.SAMPLE_RATE
 
 
-def hidden_count(asked: float | None, before: Excerpt | None, now: Excerpt) -> int:
-    """The same share of another sound's patches is hidden; the paper's share until a visitor chose another one."""
-    room, earlier = int(now.maskable.sum()), int(before.maskable.sum()) if before else 0
-    share = SHARE if not earlier or asked in (None, round(SHARE * earlier)) else asked / earlier
-    return min(max(round(share * room), 1), room)
+def hidden_count(portion: float, now: Excerpt) -> int:
+    """How many patches make up a share of an excerpt's, and at least one."""
+    return min(max(round(portion * now.grid.count), 1), now.grid.count)
 
 
 def analyse(piece: Excerpt, model: Model, count: float | None, cluster: str, seed: float | None) -> Reconstruction:
     """Mask and model on an excerpt that is already there."""
-    room = int(piece.maskable.sum())
+    room = piece.grid.count
     blocks = None if model.kind == "frame" else CLUSTERS[cluster]
     mask = analysis.draw_mask(piece, MaskConfig(min(max(round(count or 1), 1), room), blocks), int(seed or 0) % SEEDS)
-    return analysis.reconstruct(load_model(model.path), piece.fbank, mask, piece.start, piece.frames)
+    return analysis.reconstruct(load_model(model.path), piece.fbank, mask, piece.start)
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def numbers(record: Reconstruction, maskable: int, kind: str) -> dict[str, Any]:
+def numbers(record: Reconstruction, kind: str) -> dict[str, Any]:
     """The figures of a reconstruction as plain JSON."""
     return {
         "mse": record.mse,
@@ -144,9 +142,9 @@ def numbers(record: Reconstruction, maskable: int, kind: str) -> dict[str, Any]:
         "info_nce": record.nce,
         "info_nce_of_guessing": math.log(record.hidden),
         "hidden": record.hidden,
-        "maskable": maskable,
+        "patches": record.grid.count,
         "kind": kind,
-        "seconds": [record.start, record.start + record.frames * audio.HOP / audio.SAMPLE_RATE],
+        "seconds": [record.start, record.start + record.grid.frames * audio.HOP / audio.SAMPLE_RATE],
     }
 
 
@@ -161,7 +159,7 @@ def figures_html(values: dict[str, Any]) -> str:
          f"{values['chance']:.2%}"),
         ("nce", "InfoNCE loss", f"{values['info_nce']:.2f} nats", f"guessing: {values['info_nce_of_guessing']:.2f}"),
         ("hidden", f"Hidden {PLURAL[values['kind']]}", f"{hidden}",
-         f"of {values['maskable']} that hold sound ({hidden / values['maskable']:.0%})"),
+         f"of {values['patches']} ({hidden / values['patches']:.0%})"),
     )  # fmt: skip
     return '<dl class="figures">' + "".join(
         f'<div id="{key}"><dt>{title}</dt><dd>{value}</dd><dd class="beside">{beside}</dd></div>'
@@ -212,25 +210,23 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         if now is None:
             raise gr.Error("This page forgot its sound in a long pause: choose one again.", print_exception=False)
         record = analyse(now, models[name], count, cluster, seed)
-        values = numbers(record, int(now.maskable.sum()), models[name].kind)
+        values = numbers(record, models[name].kind)
         return {pictures: plot(figures.overview(record)), result: figures_html(values)}
 
-    def look(
-        heard: Sound, before: Excerpt | None, name: str, at: float, count: float, cluster: str, seed: float
-    ) -> dict:
+    def look(heard: Sound, name: str, at: float, portion: float, cluster: str, seed: float) -> dict:
         """From the excerpt on."""
         model = models[name]
         config = load_model(model.path).config
         spare = heard.seconds - window_seconds(config)
         at = min(max(at or 0.0, 0.0), max(spare, 0.0))
         now = analysis.excerpt(heard.waveform, config, at)
-        count = hidden_count(count, before, now)
+        count = hidden_count(portion, now)
         frame = model.kind == "frame"
         return draw(now, name, count, cluster, seed) | {
             piece: now,
             player: gr.Audio(playable(heard, at, config)),
             window: gr.Slider(value=round(at, 1), maximum=round(max(spare, 0.1), 1), visible=spare > 0.05),
-            hidden: gr.Slider(value=count, maximum=int(now.maskable.sum()), label=f"Hidden {PLURAL[model.kind]}"),
+            hidden: gr.Slider(value=count, maximum=now.grid.count, label=f"Hidden {PLURAL[model.kind]}"),
             blocks: gr.Dropdown(
                 interactive=not frame,
                 info="The paper hides single frames at random." if frame else "Patches are hidden in blocks of C x C.",
@@ -239,31 +235,31 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
             status: "",
         }
 
-    def listen(heard: Sound | None, before: Excerpt | None, get: Any, *rest: Any) -> dict:
+    def listen(heard: Sound | None, get: Any, name: str, *rest: Any) -> dict:
         """From a new sound on; a sound that cannot be used changes nothing but the line that says why."""
         try:
             new = get()
-            return look(new, before, rest[0], 0.0, *rest[1:]) | {sound: new, caption: sound_line(new)}
+            return look(new, name, 0.0, *rest) | {sound: new, caption: sound_line(new)}
         except audio.AudioError as error:
             gr.Warning(str(error), title="No usable sound", duration=5)
             return {status: status_line(str(error), kept=heard is not None)}
 
-    def on_builtin(name: str, heard: Sound | None, before: Excerpt | None, *rest: Any) -> dict:
-        return listen(heard, before, lambda: builtin_sound(name), *rest)
+    def on_builtin(name: str, heard: Sound | None, *rest: Any) -> dict:
+        return listen(heard, lambda: builtin_sound(name), *rest)
 
-    def on_upload(path: str, heard: Sound | None, before: Excerpt | None, *rest: Any) -> dict:
-        shown = listen(heard, before, lambda: own_sound(path), *rest)
+    def on_upload(path: str, heard: Sound | None, *rest: Any) -> dict:
+        shown = listen(heard, lambda: own_sound(path), *rest)
         return shown | {upload: None} | ({picked: None} if sound in shown else {})
 
-    def on_record(path: str, heard: Sound | None, before: Excerpt | None, *rest: Any) -> dict:
-        shown = listen(heard, before, lambda: own_sound(path, "Recording"), *rest)
+    def on_record(path: str, heard: Sound | None, *rest: Any) -> dict:
+        shown = listen(heard, lambda: own_sound(path, "Recording"), *rest)
         return shown | {mic: None} | ({picked: None} if sound in shown else {})
 
-    def on_model(heard: Sound | None, before: Excerpt | None, name: str, at: float, *rest: Any) -> dict:
+    def on_model(heard: Sound | None, name: str, at: float, *rest: Any) -> dict:
         if heard is None:
             return draw(None, name, *rest)
         try:
-            return look(heard, before, name, at, *rest)
+            return look(heard, name, at, *rest)
         except audio.AudioError as error:
             return {status: status_line(str(error))}
 
@@ -271,9 +267,14 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         """As for another model, but the slider in the visitor's hand is left alone, and so are those of the mask."""
         return {part: value for part, value in on_model(*everything).items() if part in window_moves}
 
-    def on_another(before: Excerpt, name: str, count: float, cluster: str, number: float | None) -> dict:
+    def on_count(now: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> dict:
+        """What the visitor chose to hide is the share of the next sound, too."""
+        shown = draw(now, name, count, cluster, seed)
+        return shown | ({portion: count / now.grid.count} if now and count else {})
+
+    def on_another(now: Excerpt, name: str, count: float, cluster: str, number: float | None) -> dict:
         following = (int(number or 0) + 1) % SEEDS
-        return draw(before, name, count, cluster, following) | {seed: following}
+        return draw(now, name, count, cluster, following) | {seed: following}
 
     def reconstruct(
         file: str | None, builtin: str, model: str, start: float, hidden: float, cluster: str, seed: float
@@ -288,10 +289,11 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
             now = analysis.excerpt(wave, load_model(models[model].path).config, start)
         except audio.AudioError as error:
             raise gr.Error(str(error)) from None
-        return numbers(analyse(now, models[model], hidden, cluster, seed), int(now.maskable.sum()), models[model].kind)
+        return numbers(analyse(now, models[model], hidden, cluster, seed), models[model].kind)
 
     with gr.Blocks(title="SSAST Lab", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         sound, piece = gr.State(None, time_to_live=7200), gr.State(None, time_to_live=7200)
+        portion = gr.State(SHARE)
         gr.HTML(
             "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model: compare the third picture, all that it "
             "was given, with the fourth, what it made of it. Hover over a patch to read whether it was recognised; drag to "
@@ -348,6 +350,7 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         )  # fmt: skip
 
         mask = [hidden, blocks, seed]
+        same_share = [portion, blocks, seed]
         seen = [pictures, result]
         window_moves = [piece, player, status, *seen]
         cut = [window, hidden, blocks, note, *window_moves]
@@ -355,7 +358,7 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         model_event: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
         live: dict[str, Any] = dict(trigger_mode="always_last", show_progress="hidden", **model_event)
         new: dict[str, Any] = dict(
-            inputs=[sound, piece, chosen, *mask], show_progress="minimal", show_progress_on=caption, **model_event
+            inputs=[sound, chosen, *same_share], show_progress="minimal", show_progress_on=caption, **model_event
         )
 
         def for_sound(source: Any) -> dict[str, Any]:
@@ -365,10 +368,12 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         picked.input(on_builtin, outputs=heard, **for_sound(picked))
         upload.upload(on_upload, outputs=[*heard, upload, picked], **for_sound(upload))
         mic.stop_recording(on_record, outputs=[*heard, mic, picked], **for_sound(mic))
-        chosen.input(on_model, [sound, piece, chosen, window, *mask], cut, **live)
-        window.input(on_window, [sound, piece, chosen, window, *mask], window_moves,
-                     js="(...all) => withinRange('#window', 3, all)", **live)  # fmt: skip
-        hidden.input(draw, [piece, chosen, *mask], seen, js="(...all) => withinRange('#count', 2, all)", **live)
+        chosen.input(on_model, [sound, chosen, window, *same_share], cut, **live)
+        window.input(on_window, [sound, chosen, window, *same_share], window_moves,
+                     js="(...all) => withinRange('#window', 2, all)", **live)  # fmt: skip
+        hidden.input(
+            on_count, [piece, chosen, *mask], [*seen, portion], js="(...all) => withinRange('#count', 2, all)", **live
+        )
         for changed in (blocks.input, seed.input):
             changed(draw, [piece, chosen, *mask], seen, **live)
         another.click(on_another, [piece, chosen, *mask], [seed, *seen], **live)

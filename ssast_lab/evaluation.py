@@ -128,8 +128,8 @@ def evaluate(
     """What a pretext model does on the clips of ``sources`` (anything that :func:`ssast_lab.data.find_clips` finds, or clips).
 
     Of a clip that is longer than the model's window the middle is taken. Masks are keyed by (seed, clip's number, count):
-    clusters of 3 to 5 for patches, single frames for frame models, never padding. Where a clip is shorter than the window,
-    the same share of its patches is hidden. Clips that cannot be read or have fewer than two patches are left out.
+    clusters of 3 to 5 for patches, single frames for frame models. Where a clip is shorter than the window, it is taken at its own length, and the
+    same share of its patches is hidden. Clips that cannot be read or have fewer than two patches are left out.
     """
     grid = model.grid
     if not counts or not all(1 <= count < grid.count for count in counts):
@@ -144,14 +144,14 @@ def evaluate(
     ]
     samples = audio.WINDOW + (grid.frames - 1) * audio.HOP
     kinds, unreadable, outcomes = kinds_of(clips), dict[str, str](), list[Outcome]()
-    waiting: dict[int, list[tuple[int, Excerpt]]] = {}  # by the number of patches that hold sound
+    waiting: dict[int, list[tuple[int, Excerpt]]] = {}  # by the number of patches
     for index, clip in enumerate(tqdm(clips, "evaluating", disable=not progress)):
         try:
             piece = excerpt(data.read_piece(clip, 0.5, samples), model.config)
         except (audio.AudioError, OSError) as error:
             unreadable[clip.name] = str(error)
             continue
-        room = int(piece.maskable.sum())
+        room = piece.grid.count
         if room < 2:
             unreadable[clip.name] = "It is shorter than two patches."
             continue
@@ -177,10 +177,10 @@ def _outcomes(
     counts: Sequence[int],
     seed: int,
 ) -> list[Outcome]:
-    """Of numbered excerpts with equally many patches of sound, under each count."""
+    """Of numbered excerpts of equal length, under each count."""
     grid, device = model.grid, model.mask_token.device
     fbank = torch.stack([piece.fbank for _, piece in pieces]).to(device)
-    room = int(pieces[0][1].maskable.sum())
+    room = pieces[0][1].grid.count
     found = []
     for count in counts:
         hidden = min(max(round(count * room / grid.count), 1), room - 1)
@@ -188,9 +188,9 @@ def _outcomes(
         masks = torch.stack([draw_mask(piece, how, _key(seed, index, count)) for index, piece in pieces])
         on_device = masks.to(device)
         losses = objectives.per_clip(model(fbank, on_device), model.targets(fbank, on_device))
-        sounds = [piece.fbank[: piece.frames] for _, piece in pieces]
+        sounds = [piece.fbank for _, piece in pieces]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            beside = list(pool.map(rivals, sounds, masks, repeat(grid)))
+            beside = list(pool.map(rivals, sounds, masks, repeat(pieces[0][1].grid)))
         figures = torch.stack((losses.nce, losses.accuracy, losses.mse), 1).tolist()
         for (index, _), (nce, accuracy, mse), others in zip(pieces, figures, beside, strict=True):
             found.append(Outcome(clips[index].name, kinds[index], count, hidden, nce, accuracy, mse, others))
@@ -228,7 +228,7 @@ def _read_kinds(manifest: Path) -> dict[tuple[str, str], str]:
 
 
 def rivals(sound: Tensor, mask: Tensor, grid: PatchGrid) -> dict[str, float]:
-    """(T', F) log-mel without padding, (N,) mask -> the MSE over the hidden patches of each way to draw them without a model:
+    """(T, F) log-mel, (N,) mask -> the MSE over the hidden patches of each way to draw them without a model:
     every mel bin's visible mean, and :func:`linear_in_time` for frame models or :func:`linear_inpainting` for others."""
     where = unpatchify(mask[:, None].expand(-1, grid.values).float(), grid)[: len(sound)] > 0
     picture, hidden = sound.double().numpy(), where.numpy()

@@ -120,8 +120,7 @@ TITLES = {
 def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     """The named pictures in rows over one time axis."""
     grid, pictures, texts = record.grid, _Pictures(record), _hover(record)
-    begin, end, last = (_edge(record, frame) for frame in (0, record.frames, grid.frames))
-    shown = min(last, end + 0.06 * (end - begin))  # a stub of the padding says that there is more of it
+    begin, end = _edge(record, 0), _edge(record, grid.frames)
     row, gap, top, bottom = ROWS if len(names) > 1 else ALONE
     inner = len(names) * row + (len(names) - 1) * gap
     heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
@@ -147,10 +146,6 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
         traces.append(_cells(record, axis, texts, tinted=name == "patch_grid"))
         if name == "patch_grid":
             traces.append(_lines(record, axis))
-        if shown > end:
-            traces.append(_padding(axis, end, last, grid.mel_bins))
-    if shown > end:
-        headings[0]["text"] += f"; hatched: {last - end:.1f} s of padding, never hidden and never counted"
     traces += _colour_bars(names, pictures, row, gap, inner)
     layout = dict(
         height=inner + top + bottom,
@@ -161,7 +156,7 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
         images=images,
         annotations=headings,
         xaxis=dict(
-            range=[begin, shown], minallowed=begin, maxallowed=last, title=dict(text="seconds", standoff=3),
+            range=[begin, end], minallowed=begin, maxallowed=end, title=dict(text="seconds", standoff=3),
             anchor=_axis("y", len(names)), showgrid=False, zeroline=False, ticks="outside", ticklen=4, tickcolor=TEXT,
             showspikes=True, spikemode="across", spikesnap="cursor", spikethickness=1, spikedash="solid", spikecolor=TEXT,
         ),
@@ -182,20 +177,20 @@ class _Pictures:
 
     def __init__(self, record: Reconstruction) -> None:
         self.record = record
-        sound = record.original[: record.frames]
+        sound = record.original
         low, high = np.percentile(sound, (0.5, 99.9))
         self.low, self.high = float(low), float(max(high, low + 1e-3))
         self.most = (self.high - self.low) / 2  # of the error; it depends on the sound alone, so that masks compare
 
     def of(self, name: str) -> str:
         record = self.record
-        original, hidden = record.original[: record.frames], _hidden(record)[: record.frames]
+        original, hidden = record.original, _hidden(record)
         if name == "error":
-            scaled = (record.error[: record.frames] + self.most) / (2 * self.most)
+            scaled = (record.error + self.most) / (2 * self.most)
             return _png(np.where(hidden, _index(scaled), 255), DEVIATION, None)
         if name == "patch_grid":
             return _png(_index((original - self.low) / (self.high - self.low)), ("#26292e", "#d0d4d9"), HIDDEN)
-        values = record.reconstruction[: record.frames] if name == "reconstruction" else original
+        values = record.reconstruction if name == "reconstruction" else original
         index = _index((values - self.low) / (self.high - self.low))
         return _png(np.where(hidden, 255, index) if name == "masked" else index, LOUDNESS, HIDDEN)
 
@@ -237,7 +232,7 @@ def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -
 def _lines(record: Reconstruction, axis: str) -> dict:
     """The lines between the patches of the sound; between frames they would only make a grey blur."""
     grid = record.grid
-    begin, end = _edge(record, 0), _edge(record, record.frames)
+    begin, end = _edge(record, 0), _edge(record, grid.frames)
     rows = [row * grid.stride[0] - 0.5 for row in range(1, grid.rows)]
     columns = [begin + column * grid.stride[1] * HOP for column in range(1, grid.columns + 1)] if grid.rows > 1 else []
     ends = [((begin, end), (at, at)) for at in rows]
@@ -245,15 +240,6 @@ def _lines(record: Reconstruction, axis: str) -> dict:
     return dict(
         type="scatter", mode="lines", hoverinfo="skip", yaxis=axis, line=dict(color="rgba(16,18,22,0.55)", width=0.8),
         x=[at for xs, _ in ends for at in (*xs, None)], y=[at for _, ys in ends for at in (*ys, None)],
-    )  # fmt: skip
-
-
-def _padding(axis: str, begin: float, end: float, mel_bins: int) -> dict:
-    low, high = -0.5, mel_bins - 0.5
-    return dict(
-        type="scatter", mode="lines", hoverinfo="skip", yaxis=axis, x=[begin, end, end, begin], y=[low, low, high, high],
-        fill="toself", fillcolor="rgba(128,134,145,0.18)", line=dict(width=0),
-        fillpattern=dict(shape="/", size=7, solidity=0.18, fgcolor=TEXT, bgcolor="rgba(0,0,0,0)"),
     )  # fmt: skip
 
 
@@ -292,8 +278,6 @@ def _hover(record: Reconstruction) -> np.ndarray:
             text += "hidden, recognised" if place == 0 else (
                 f"hidden, not recognised: {place} of {record.hidden - 1} others looked likelier")  # fmt: skip
             text += f"<br>MSE {record.patch_mse[patch]:.3f}"
-        elif first + grid.shape[1] > record.frames:
-            text += "reaches into the padding: never hidden, never counted"
         else:
             text += "visible"
         words.append(text)

@@ -21,14 +21,12 @@ def cluster_mask(
     batch: int | None = None,
     cluster: int | tuple[int, int] = (3, 5),
     overhang: bool = True,
-    maskable: Tensor | None = None,
 ) -> Tensor:
     """Hides exactly ``count`` patches in C x C blocks around random centres: (N,) bool, or (B, N) for a ``batch`` of B.
 
     ``cluster`` is the factor C of the paper (section 2.2), or the range (least, most) from which each clip draws its own.
     ``overhang`` lets blocks hang over the edges of the grid, so that every patch is hidden equally often; without it,
-    centres lie inside the grid only and its edges are hidden less often (for study). ``maskable`` (N,) or (B, N) bool
-    restricts the mask to some patches, the ones that hold sound, say.
+    centres lie inside the grid only and its edges are hidden less often (for study).
 
     How: every possible block has a random rank, and a patch is reached by the first block, in the order of the ranks,
     that covers it. That is a C x C min-pool over the ranks; the ``count`` patches reached first are the mask.
@@ -51,7 +49,7 @@ def cluster_mask(
     # float32 ranks are multiples of 2^-24: half of that decides at random among the patches of the last block
     order = reached.flatten(1).double()
     order = order + torch.rand(order.shape, generator=generator, device=device, dtype=torch.float64) * 2.0**-25
-    return _smallest(order, grid, count, maskable, batch)
+    return _smallest(order, grid, count, batch)
 
 
 def _min_pool(ranks: Tensor, size: int) -> Tensor:
@@ -72,23 +70,21 @@ def random_mask(
     *,
     generator: torch.Generator,
     batch: int | None = None,
-    maskable: Tensor | None = None,
 ) -> Tensor:
     """Hides exactly ``count`` patches, each one independently of its neighbours: (N,) bool, or (B, N) for a ``batch``.
 
-    This is how the paper masks frames; ``maskable`` as in :func:`cluster_mask`.
+    This is how the paper masks frames.
     """
     order = torch.rand(batch or 1, grid.count, generator=generator, device=generator.device, dtype=torch.float64)
-    return _smallest(order, grid, count, maskable, batch)
+    return _smallest(order, grid, count, batch)
 
 
 def official_mask(grid: PatchGrid, count: int = 400, *, generator: torch.Generator, batch: int | None = None) -> Tensor:
     """The published code's cluster masks with all their biases: for study only, never for training.
 
     Blocks extend right and down from a random patch and wrap past the right edge into the next row; patch 0 is never
-    hidden; one patch too many is collected and then the largest numbers are dropped, so the last patch never is either, for the
-    paper's 100, 250 and 400
-    (``gen_maskid_patch`` in the official ``src/models/ast_models.py``, which loops forever for counts that this refuses).
+    hidden; one patch too many is collected and then the largest numbers are dropped, so the last patch never is either, for
+    the paper's 100, 250 and 400 (``gen_maskid_patch`` in the official ``src/models/ast_models.py``, which loops forever for counts that this refuses).
     """
     if not 1 <= count <= grid.count - 2:
         raise ValueError(f"The official algorithm can hide 1 to {grid.count - 2} of {grid.count} patches, not {count}.")
@@ -111,14 +107,9 @@ def official_mask(grid: PatchGrid, count: int = 400, *, generator: torch.Generat
     return hidden if batch else hidden[0]
 
 
-def _smallest(order: Tensor, grid: PatchGrid, count: int, maskable: Tensor | None, batch: int | None) -> Tensor:
-    room = grid.count
-    if maskable is not None:
-        maskable = maskable.to(order.device).expand_as(order)
-        room = int(maskable.sum(1).min())
-        order = order.masked_fill(~maskable, float("inf"))
-    if not 1 <= count <= room:
-        raise ValueError(f"Between 1 and {room} patches can be hidden here, not {count}.")
+def _smallest(order: Tensor, grid: PatchGrid, count: int, batch: int | None) -> Tensor:
+    if not 1 <= count <= grid.count:
+        raise ValueError(f"Between 1 and {grid.count} patches can be hidden here, not {count}.")
     few_visible = 2 * count > grid.count  # the smaller set is quicker to find
     chosen = order.topk(grid.count - count if few_visible else count, dim=1, largest=few_visible).indices
     hidden = torch.full_like(order, few_visible, dtype=torch.bool).scatter_(1, chosen, not few_visible)

@@ -99,17 +99,29 @@ class Encoder(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, fbank: Tensor, attention: Sequence[int] = (), layers: Sequence[int] = ()) -> Encoding:
-        """(B, T, F) normalised log-mel -> :class:`Encoding`; ``attention`` and ``layers`` name layers from 0."""
-        return self.transform(self.patch_embedding(patchify(fbank, self.grid)), attention, layers)
+    def grid_of(self, fbank: Tensor) -> PatchGrid:
+        """The patch grid of (B, T, F) log-mel of any length T."""
+        return replace(self.grid, frames=fbank.shape[-2])
 
-    def transform(self, x: Tensor, attention: Sequence[int] = (), layers: Sequence[int] = ()) -> Encoding:
-        """(B, N, D) embedded patches, hidden ones already replaced -> :class:`Encoding`."""
+    def forward(self, fbank: Tensor, attention: Sequence[int] = (), layers: Sequence[int] = ()) -> Encoding:
+        """(B, T, F) normalised log-mel -> :class:`Encoding`; ``attention`` and ``layers`` name layers from 0.
+
+        Where T is not the length that the model was made for, its positions are cut or interpolated.
+        """
+        grid = self.grid_of(fbank)
+        return self.transform(self.patch_embedding(patchify(fbank, grid)), grid, attention, layers)
+
+    def transform(
+        self, x: Tensor, grid: PatchGrid, attention: Sequence[int] = (), layers: Sequence[int] = ()
+    ) -> Encoding:
+        """(B, N, D) embedded patches of a grid, hidden ones already replaced -> :class:`Encoding`."""
         wrong = [layer for layer in (*attention, *layers) if not 0 <= layer < len(self.blocks)]
         if wrong:
             raise ValueError(f"There is no layer {wrong[0]}: the model has {len(self.blocks)}, numbered from 0.")
         special = torch.cat((self.cls_token, self.distillation_token), dim=1).expand(len(x), -1, -1)
-        x = torch.cat((special, x), dim=1) + self.positions
+        same = grid == self.grid
+        x = torch.cat((special, x), dim=1)
+        x = x + (self.positions if same else resample_positions(self.positions, self.grid, grid))
         seen: dict[int, Tensor] = {}
         kept: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
@@ -180,10 +192,11 @@ class SSAST(nn.Module):
         self, fbank: Tensor, mask: Tensor | None = None, attention: Sequence[int] = (), layers: Sequence[int] = ()
     ) -> Encoding:
         """(B, T, F) log-mel, hidden where ``mask`` (B, N) is True -> :class:`Encoding`."""
-        x = self.encoder.patch_embedding(patchify(fbank, self.grid))
+        grid = self.encoder.grid_of(fbank)
+        x = self.encoder.patch_embedding(patchify(fbank, grid))
         if mask is not None:
             x = torch.where(mask[..., None], self.mask_token.to(x.dtype), x)
-        return self.encoder.transform(x, attention, layers)
+        return self.encoder.transform(x, grid, attention, layers)
 
     def forward(self, fbank: Tensor, mask: Tensor) -> Prediction:
         """(B, T, F) normalised log-mel and (B, N) mask, True = hidden -> what it says of the M hidden patches."""
@@ -192,7 +205,7 @@ class SSAST(nn.Module):
 
     def targets(self, fbank: Tensor, mask: Tensor) -> Tensor:
         """(B, T, F), (B, N) -> (B, M, P): the true values of the hidden patches."""
-        return select(patchify(fbank, self.grid), mask)
+        return select(patchify(fbank, self.encoder.grid_of(fbank)), mask)
 
     def resized(self, frames: int) -> "SSAST":
         """The same model for spectrograms of another length."""

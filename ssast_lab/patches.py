@@ -82,11 +82,6 @@ class PatchGrid:
         edges = mel_edges(self.mel_bins, low, high)
         return float(edges[bottom]), float(edges[top + 1])
 
-    def covered(self, frames: int) -> Tensor:
-        """(N,) bool: True where a patch lies wholly within the first ``frames`` frames (the sound, not its padding)."""
-        ends = torch.arange(self.columns) * self.stride[1] + self.shape[1]
-        return (ends <= frames).repeat(self.rows)
-
 
 def mel_edges(mel_bins: int = 128, low: float = 20.0, high: float = 8000.0) -> Tensor:
     """(mel_bins + 2,) float64 Hz: feet and peaks of the triangular filters on the HTK mel scale, mel = 1127 ln(1 + f/700);

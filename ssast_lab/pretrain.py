@@ -340,9 +340,7 @@ class _Exam:
             )
             total += torch.stack([value.sum() for value in losses])
             if self.accelerator.is_main_process and begin == 0:
-                for fbank_, mask_, length in list(zip(fbank, mask, piece.lengths.tolist(), strict=True))[:WATCHED]:
-                    frames = min(audio.frames_of(length), self.config.model.frames)
-                    pictures.append(reconstruct(model, fbank_, mask_, frames=frames))
+                pictures += [reconstruct(model, *pair) for pair in list(zip(fbank, mask, strict=True))[:WATCHED]]
         loss, nce, mse, accuracy = (self.accelerator.reduce(total, "sum") / self.clips).tolist()
         return Evaluation(loss, nce, mse, accuracy, self.clips, self.count), tuple(pictures)
 

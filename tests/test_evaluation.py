@@ -17,7 +17,7 @@ from ssast_lab.config import ConfigError, ModelConfig
 from ssast_lab.evaluation import evaluate, kinds_of, linear_in_time, linear_inpainting, rivals
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.objectives import Prediction
-from ssast_lab.patches import unpatchify
+from ssast_lab.patches import patchify, unpatchify
 
 PATCH = ModelConfig(width=32, depth=2, heads=2, frames=64)  # 8 x 4 = 32 patches
 FRAME = replace(PATCH, patch=(128, 2), stride=(128, 2))  # 32 patches
@@ -80,31 +80,26 @@ def test_a_model_that_draws_the_truth_is_perfect(config, corpus):
 def test_the_model_is_measured_on_what_was_hidden(model, corpus, report):
     watched = Watched(model.config)
     zeros = evaluate(watched, [corpus / "heldout"], COUNTS, batch=1)
-    values = [fbank[unpatchify(mask[:, None].expand(-1, 256).float(), model.grid) > 0] for fbank, mask in watched.seen]
+    values = [patchify(fbank, model.encoder.grid_of(fbank))[mask] for fbank, mask in watched.seen]
     assert [o.mse for o in zeros.outcomes] == pytest.approx([float(v.square().mean()) for v in values], rel=1e-5)
     assert [o.nce for o in zeros.outcomes] == pytest.approx([math.log(o.hidden) for o in zeros.outcomes], rel=1e-5)
     rivals_of = {(o.name, o.count): o.rivals for o in report.outcomes}
     assert all(o.rivals == rivals_of[o.name, o.count] for o in zeros.outcomes), "which do not depend on the model"
 
 
-def test_padding_is_neither_hidden_nor_seen_by_rivals(corpus, model):
+def test_a_short_clip_is_taken_at_its_own_length(corpus, model):
     watched = Watched(model.config)
     outcomes = evaluate(watched, [corpus / "heldout"], COUNTS, batch=1).outcomes
     lengths = {c.name: len(audio.load_waveform(c.open())) for c in data.find_clips([corpus / "heldout"])}
     short = 0
-    for outcome, (_, mask) in zip(outcomes, watched.seen, strict=True):
-        frames = min(audio.frames_of(lengths[outcome.name]), 64)
-        covered = model.grid.covered(frames)
-        assert not bool((mask & ~covered).any())
-        assert outcome.hidden == int(mask.sum()) == round(outcome.count * int(covered.sum()) / 32)
-        short += int(frames < 64)
+    for outcome, (fbank, mask) in zip(outcomes, watched.seen, strict=True):
+        rows, frames = model.grid.rows, model.grid.shape[1]
+        columns = min(audio.frames_of(lengths[outcome.name]), 64) // frames
+        assert fbank.shape[-2] == columns * frames
+        assert mask.shape[-1] == rows * columns
+        assert outcome.hidden == int(mask.sum()) == round(outcome.count * rows * columns / model.grid.count)
+        short += columns * frames < 64
     assert 0 < short < len(outcomes)
-
-    fbank, mask = watched.seen[0][0].clone(), watched.seen[0][1]
-    last = int((mask.nonzero().max() % model.grid.columns + 1) * model.grid.shape[1])
-    once = rivals(fbank[: max(last, 40)], mask, model.grid)
-    fbank[max(last, 40) :] = 1e6
-    assert rivals(fbank[: max(last, 40)], mask, model.grid) == once
 
 
 def test_means_are_those_of_the_clips(report):

@@ -119,24 +119,6 @@ def test_same_seed_same_masks():
         assert torch.equal(draw(PATCH, 300, generator=seeded(1), batch=1)[0], draw(PATCH, 300, generator=seeded(1)))
 
 
-@pytest.mark.parametrize("draw", [cluster_mask, random_mask])
-def test_only_the_maskable(draw):
-    sound = PATCH.covered(500)
-    mask = draw(PATCH, 200, generator=seeded(), batch=20, maskable=sound)
-    assert mask.sum(1).tolist() == [200] * 20
-    assert not (mask & ~sound).any()
-    assert torch.equal(draw(PATCH, int(sound.sum()), generator=seeded(), maskable=sound), sound)
-
-    each = torch.stack([PATCH.covered(frames) for frames in (300, 700, 1024)])
-    mask = draw(PATCH, 100, generator=seeded(), batch=3, maskable=each)
-    assert mask.sum(1).tolist() == [100] * 3
-    assert not (mask & ~each).any()
-    assert mask[2, ~each[1]].any()
-
-    with pytest.raises(ValueError, match=r"^Between 1 and 144 patches can be hidden here, not 145\.$"):
-        draw(PATCH, 145, generator=seeded(), batch=3, maskable=each)
-
-
 def test_impossible_masks():
     for wrong in (
         lambda: cluster_mask(PATCH, 0, generator=seeded()),

@@ -90,13 +90,6 @@ def test_band_of_a_patch_is_where_its_filters_are_not_zero():
     torch.testing.assert_close(mel_edges()[1:-1].float(), centres.flatten().float(), rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize("grid", [SSAST_PATCH, SSAST_FRAME, OTHER[0]], ids=str)
-@pytest.mark.parametrize("frames", [0, 1, 2, 15, 16, 17, 40, 99, 100, 1024, 5000])
-def test_covered(grid, frames):
-    expected = [grid.bounds(number)[3] <= frames for number in range(grid.count)]
-    assert grid.covered(frames).tolist() == expected
-
-
 @pytest.mark.parametrize(
     "sizes", [(0, 10, (1, 1), (1, 1)), (8, 8, (4, 0), (4, 4)), (8, 8, (4, 4), (4, -1)), (8, 8, (9, 4), (1, 1))], ids=str
 )
