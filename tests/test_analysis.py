@@ -27,7 +27,7 @@ def test_a_long_sound_gives_a_window_and_a_short_one_its_whole_patches(name):
     short = analysis.excerpt(noise(3), config)  # 298 frames
     assert short.grid.frames == 298 // config.patch[1] * config.patch[1] == len(short.fbank)
     assert short.grid.rows == config.grid.rows
-    assert float(short.fbank.max()) < 0.4  # a frame of padding would be 0.467
+    torch.testing.assert_close(short.fbank, audio.log_mel(noise(3))[: short.grid.frames])
     assert analysis.excerpt(noise(12), config, start=9.0).grid == short.grid
 
 
