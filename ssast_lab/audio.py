@@ -58,8 +58,9 @@ class AudioInfo:
 def load_waveform(path: Source, offset: float = 0.0, duration: float | None = None) -> Tensor:
     """(S,) float32, the mean of the channels at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
 
-    ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning. A crop is the same stretch of the whole file's waveform, but only it is read. Where the file ends earlier the
-    result is shorter. Whatever is no usable sound raises :class:`AudioError`.
+    ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning. A crop is the
+    same stretch of the whole file's waveform, but only it is read. Where the file ends earlier the result is shorter.
+    Whatever is no usable sound raises :class:`AudioError`.
     """
     for name, value in (("offset", offset), ("duration", 0.0 if duration is None else duration)):
         if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0):

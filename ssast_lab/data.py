@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import tarfile
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -321,10 +322,14 @@ def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Ge
     if isinstance(plan.corpus, Memory) or workers == 0:
         yield from map(plan.__getitem__, steps)
         return
-    for batch in torch.utils.data.DataLoader(
+    loader = torch.utils.data.DataLoader(
         _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=4,
         worker_init_fn=_undisturbed,
-    ):  # type: ignore[arg-type]  # fmt: skip
+    )  # type: ignore[arg-type]  # fmt: skip
+    with warnings.catch_warnings():  # PyTorch forks its workers, of which Python 3.12 and later warn
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
+        read_ahead = iter(loader)
+    for batch in read_ahead:
         if isinstance(batch, DataError):
             raise batch
         yield batch

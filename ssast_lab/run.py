@@ -93,7 +93,7 @@ class Run:
                 checkpoint.save(model, aside / "model", about=about | {"held_out_loss": loss})
                 state = io.BytesIO()  # written by torch.save itself, a full disk would not show as an OSError
                 torch.save(dict(training), state)
-                (aside / "training.pt").write_bytes(state.getbuffer())
+                (aside / "training.pt").write_bytes(state.getvalue())
                 aside.rename(target)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
