@@ -326,13 +326,16 @@ def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Ge
         _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=4,
         worker_init_fn=_undisturbed,
     )  # type: ignore[arg-type]  # fmt: skip
-    with warnings.catch_warnings():  # PyTorch forks its workers, of which Python 3.12 and later warn
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
-        read_ahead = iter(loader)
-    for batch in read_ahead:
+    for batch in _started(loader):  # in no variable: a traceback would keep it, and its workers, alive
         if isinstance(batch, DataError):
             raise batch
         yield batch
+
+
+def _started(loader: Iterable[Batch | DataError]) -> Iterator[Batch | DataError]:
+    with warnings.catch_warnings():  # PyTorch forks its workers, of which Python 3.12 and later warn
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
+        return iter(loader)
 
 
 def statistics(
