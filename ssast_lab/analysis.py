@@ -30,13 +30,13 @@ class Excerpt:
 
 def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerpt:
     """(S,) at 16 kHz -> what a model of this configuration sees of it from ``start`` seconds on."""
-    needed = audio.WINDOW + (config.frames - 1) * audio.HOP
+    needed = audio.samples_of(config.frames)
     first = round(start * audio.SAMPLE_RATE)
     cut = waveform[first : first + needed]
     (_, shape), (_, stride) = config.patch, config.stride
     columns = (audio.frames_of(len(cut)) - shape) // stride + 1
     if columns < 1:
-        least = (audio.WINDOW + (shape - 1) * audio.HOP) / audio.SAMPLE_RATE
+        least = audio.samples_of(shape) / audio.SAMPLE_RATE
         raise audio.AudioError(
             f"From {start:g} s on, only {len(cut) / audio.SAMPLE_RATE:.3f} s of sound are left, "
             f"but one patch of this model spans {least:.3f} s: choose an earlier window or a longer sound."

@@ -113,7 +113,7 @@ def own_sound(path: str, title: str | None = None) -> Sound:
 
 def window_seconds(config: ModelConfig) -> float:
     """How much sound a model sees at once."""
-    return (audio.WINDOW + (config.frames - 1) * audio.HOP) / audio.SAMPLE_RATE
+    return audio.samples_of(config.frames) / audio.SAMPLE_RATE
 
 
 def hidden_count(portion: float, now: Excerpt) -> int:
@@ -179,7 +179,7 @@ def plot(figure: "go.Figure") -> "PlotData":
 def playable(sound: Sound, start: float, config: ModelConfig) -> tuple[int, np.ndarray]:
     """The excerpt as 16-bit samples for the player."""
     first = round(start * audio.SAMPLE_RATE)
-    cut = sound.waveform[first : first + round(window_seconds(config) * audio.SAMPLE_RATE)]
+    cut = sound.waveform[first : first + audio.samples_of(config.frames)]
     return audio.SAMPLE_RATE, (cut.clamp(-1, 1) * 32767).to(torch.int16).numpy()
 
 

@@ -298,6 +298,11 @@ def builtin_sounds() -> dict[str, dict[str, Any]]:
 # --- log-mel features ---------------------------------------------------------------------------------------------
 
 
+def samples_of(frames: int) -> int:
+    """How many samples so many frames look at: the least for which :func:`frames_of` gives them."""
+    return WINDOW + (frames - 1) * HOP
+
+
 def frames_of(samples: int) -> int:
     """T, the number of whole analysis windows in so many samples (Kaldi's snip_edges)."""
     return max(0, 1 + (samples - WINDOW) // HOP)

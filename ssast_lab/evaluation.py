@@ -142,7 +142,7 @@ def evaluate(
         for source in sources
         for clip in ([source] if isinstance(source, data.Clip) else data.find_clips([source]))
     ]
-    samples = audio.WINDOW + (grid.frames - 1) * audio.HOP
+    samples = audio.samples_of(grid.frames)
     kinds, unreadable, outcomes = kinds_of(clips), dict[str, str](), list[Outcome]()
     waiting: dict[int, list[tuple[int, Excerpt]]] = {}  # by the number of patches
     for index, clip in enumerate(tqdm(clips, "evaluating", disable=not progress)):

@@ -83,7 +83,7 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
     rows = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
     train, held_out = _clips(config)
-    samples = audio.WINDOW + (config.model.frames - 1) * audio.HOP
+    samples = audio.samples_of(config.model.frames)
     folder = Run(run.folder, keep=run.keep)
     start = folder.open(to_dict(config), run.resume)
     accelerator.wait_for_everyone()
