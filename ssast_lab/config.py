@@ -131,41 +131,59 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """The objective, the optimiser and the schedule. ``batch`` is the global batch, whatever hardware shares it."""
+class LearningConfig:
+    """The optimiser and its schedule, whatever is learned. ``batch`` is the global batch, whatever hardware shares it."""
 
-    steps: int = 10_000
     batch: int = 64
     learning_rate: float = 1e-3
     optimizer: str = "adamw"  # or "adam", as the official code
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
-    schedule: str = "cosine"  # to zero; or "plateau": halved when held-out accuracy does not rise
+    schedule: str = "cosine"  # to zero; "plateau": halved when held-out accuracy does not rise; or "decay": by epochs
     warmup: int = 500  # steps in which the learning rate rises from 0
     warmup_every: int = 1  # the official code moves it every 50 steps only
     patience: int = 2  # evaluations without progress before a plateau halves the learning rate
+    decay: float = 0.85  # what "decay" multiplies the learning rate with
+    decay_from: int = 6  # the first epoch (from 1) that learns at a decayed rate
+    decay_every: int = 1  # epochs from one decay to the next
     clip_norm: float | None = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        self._at_least_one("batch", "warmup_every", "decay_from", "decay_every")
+        self._choice("optimizer", "adamw", "adam")
+        self._choice("schedule", "cosine", "plateau", "decay")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")
+
+    def _at_least_one(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+
+    def _choice(self, name: str, *choices: str) -> None:
+        if getattr(self, name) not in choices:
+            raise ConfigError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}.")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(LearningConfig):
+    """Pretraining: how long, by which objective, and how it is measured."""
+
+    steps: int = 10_000
+    positions: str = "sincos"  # how the position table starts: two sines and cosines, or "random" as the official one
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only
     over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
     evaluate_every: int = 500
     evaluate_masks: int = 400  # patches hidden in evaluation, whatever training hides
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        for name in ("steps", "batch", "warmup_every", "evaluate_every", "evaluate_masks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name, choices in (
-            ("optimizer", ("adamw", "adam")),
-            ("schedule", ("cosine", "plateau")),
-            ("over", ("targets", "predictions")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")
+        super().__post_init__()
+        self._at_least_one("steps", "evaluate_every", "evaluate_masks")
+        self._choice("positions", "sincos", "random")
+        self._choice("over", "targets", "predictions")
         if min(self.nce_weight, self.mse_weight) < 0 or self.nce_weight + self.mse_weight == 0:
             raise ConfigError("The weights of the two objectives cannot be negative, nor both be 0.")
 
@@ -232,7 +250,7 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         training = TrainingConfig(
             steps=800_000, batch=120 if tiny else 24, learning_rate=5e-4 if tiny else 1e-4, optimizer="adam",
             betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
-            clip_norm=None, over="predictions", evaluate_every=4000,
+            clip_norm=None, positions="random", over="predictions", evaluate_every=4000,
         )  # fmt: skip
         if numbers[1:]:
             training = replace(training, batch=int(numbers[1]))

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -159,14 +159,25 @@ class Batch(NamedTuple):
     lengths: Tensor  # (B,) samples of each that are sound
     names: list[str]  # (B,) which clip each was cut from
     unreadable: dict[str, str]  # name -> why, of clips that others stand in for
+    indices: Tensor  # (B,) the number of that clip in its corpus
+    targets: Tensor | None = None  # (B, L) which labels each has, where there are any
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of its rows; what could not be read is not repeated."""
+        targets = None if self.targets is None else self.targets[rows]
+        return Batch(self.waveforms[rows], self.lengths[rows], self.names[rows], {}, self.indices[rows], targets)
 
     def features(self, config: AudioConfig, frames: int) -> Tensor:
         """(B, T, F) normalised log-mel, made on whichever device the batch lies."""
         return audio.log_mel(self.waveforms.float() / 32768, config, frames=frames, lengths=self.lengths)
 
     def to(self, device: torch.device | str) -> "Batch":
-        waveforms, lengths = (tensor.to(device, non_blocking=True) for tensor in self[:2])
-        return self._replace(waveforms=waveforms, lengths=lengths)
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        return self._replace(**moved)
 
 
 class Corpus(Protocol):
@@ -189,7 +200,7 @@ class Files:
     def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         waveforms = torch.zeros(len(indices), self.samples, dtype=torch.int16)
         lengths = torch.zeros(len(indices), dtype=torch.int64)
-        names, unreadable = [], {}
+        names, unreadable, indices = [], {}, indices.copy()
         for row, (index, fraction, key) in enumerate(zip(indices, fractions, keys, strict=True)):
             stand_ins = np.random.default_rng([*key, 1])
             for _ in range(TRIES):
@@ -207,9 +218,9 @@ class Files:
                     f"one that cannot: {unreadable[clip.name]}"
                 )
             waveforms[row, : len(piece)] = piece
-            lengths[row] = len(piece)
+            lengths[row], indices[row] = len(piece), index
             names.append(clip.name)
-        return Batch(waveforms, lengths, names, unreadable)
+        return Batch(waveforms, lengths, names, unreadable, torch.from_numpy(indices))
 
 
 def read_piece(clip: Clip, fraction: float, samples: int) -> Tensor:
@@ -271,7 +282,8 @@ class Memory:
         lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples)).to(device)
         waveforms = self.windows[torch.from_numpy(starts).to(device)]
         own = torch.arange(self.samples, device=device) < lengths[:, None]
-        return Batch(waveforms * own, lengths, [self.clips[index].name for index in indices], {})
+        names = [self.clips[index].name for index in indices]
+        return Batch(waveforms * own, lengths, names, {}, torch.from_numpy(indices))
 
 
 @dataclass

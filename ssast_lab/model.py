@@ -99,6 +99,23 @@ class Encoder(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
+    @torch.no_grad()
+    def start_from_sines(self) -> None:
+        """Fills the position table with sines and cosines of time and frequency, half the width each (He et al., "Masked
+        Autoencoders", appendix A.1, after Vaswani et al.), at the scale of the patch embedding."""
+        width, grid = self.config.width, self.grid
+        if width % 4:
+            raise ConfigError(f"Sines and cosines along two axes need a width that 4 divides, not {width}.")
+        rates = 10_000.0 ** -(torch.arange(width // 4) / (width // 4))
+
+        def waves(places: int) -> Tensor:
+            angles = torch.arange(places)[:, None] * rates
+            return torch.cat((angles.sin(), angles.cos()), dim=1)  # (places, D / 2)
+
+        time = waves(grid.columns)[None].expand(grid.rows, -1, -1)
+        frequency = waves(grid.rows)[:, None].expand(-1, grid.columns, -1)
+        self.positions[0, SPECIAL:] = torch.cat((time, frequency), dim=-1).flatten(0, 1)
+
     def grid_of(self, fbank: Tensor) -> PatchGrid:
         """The patch grid of (B, T, F) log-mel of any length T."""
         return replace(self.grid, frames=fbank.shape[-2])

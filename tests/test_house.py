@@ -15,18 +15,21 @@ import ssast_lab
 PACKAGE = Path(ssast_lab.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [  # a room imports only rooms on lower floors; README.md describes them
-    {"patches", "objectives"},
+    {"patches", "objectives", "metrics"},
     {"config", "masking"},
-    {"audio", "model"},
+    {"audio", "model", "predictive"},
     {"data", "checkpoint"},
-    {"analysis", "run", "corpus"},
-    {"pretrain", "classify", "evaluation"},
+    {"analysis", "run", "corpus", "labelled"},
+    {"training", "evaluation", "tasks", "datasets", "upstreams"},
+    {"pretrain", "probe"},
+    {"classify"},
     {"figures", "bench"},
-    {"widgets", "app"},
+    {"widgets", "app", "compare"},
+    {"studies"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-FACES = {"figures", "widgets", "app", "__main__"}  # all else is the core
+FACES = {"figures", "widgets", "app", "compare", "studies", "__main__"}  # all else is the core
 
 
 def room_of(path):

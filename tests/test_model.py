@@ -200,3 +200,20 @@ def test_one_batch_is_learned_by_heart():
     assert losses[-1].nce < 0.25 * losses[0].nce
     assert losses[-1].accuracy > 0.8 > losses[0].accuracy
     assert all(value.grad.abs().sum() > 0 for value in model.parameters()), "every weight takes part"
+
+
+def test_sines_tell_every_place_and_how_far_it_is():
+    """Each patch has a row of its own; the product of two falls off with their distance, along time and along frequency."""
+    encoder = SSAST(model_config("nano-patch", depth=1)).encoder
+    special = encoder.positions[0, :2].clone()
+    encoder.start_from_sines()
+    assert torch.equal(encoder.positions[0, :2], special)
+    table = encoder.positions[0, 2:].detach().unflatten(0, (encoder.grid.rows, encoder.grid.columns))
+    assert len(table.flatten(0, 1).unique(dim=0)) == encoder.grid.count
+    product = torch.einsum("rcd,d->rc", table, table[4, 30])
+    assert product.argmax() == 4 * encoder.grid.columns + 30
+    assert product[4, 30] > product[4, 31] > product[4, 33]
+    assert torch.allclose(product[4, 29], product[4, 31])
+    assert product[4, 30] > product[5, 30] > product[6, 30]
+    with pytest.raises(ConfigError, match="a width that 4 divides, not 6"):
+        SSAST(model_config("nano-patch", width=6, heads=2)).encoder.start_from_sines()

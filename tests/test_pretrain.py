@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -18,11 +19,12 @@ import pytest
 import torch
 from tiny import ALONE, command, here, tiny, write_clips
 
-from ssast_lab import checkpoint, config, data, pretrain
+from ssast_lab import checkpoint, config, data, pretrain, training
 from ssast_lab.config import SIZES, ConfigError, TrainingConfig, to_dict
 from ssast_lab.model import SSAST
-from ssast_lab.pretrain import LearningRate, draw_masks
+from ssast_lab.pretrain import draw_masks
 from ssast_lab.run import Run, RunError
+from ssast_lab.training import LearningRate
 
 TIMING = ("clips_per_second", "seconds")
 
@@ -131,12 +133,12 @@ def test_a_plateau_is_torchs(mode):
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1e-2)
     torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor=0.5, patience=2)
-    ours = LearningRate(TrainingConfig(learning_rate=1e-2, schedule="plateau", warmup=10))
+    ours = LearningRate(TrainingConfig(learning_rate=1e-2, schedule="plateau", warmup=10), 1000)
     seen = []
     for score in scores.tolist():
         torchs.step(score)
         ours.heed(-score if mode == "max" else score)
-        again = LearningRate(ours.settings)
+        again = LearningRate(ours.settings, 1000)
         again.load_state_dict(ours.state_dict())
         assert again(10) == ours(10) == optimizer.param_groups[0]["lr"]
         seen.append(ours(10))
@@ -144,7 +146,7 @@ def test_a_plateau_is_torchs(mode):
 
 
 def test_warm_up_and_cosine_end_where_they_should():
-    rate = LearningRate(TrainingConfig(steps=1000, learning_rate=0.5, warmup=100))
+    rate = LearningRate(TrainingConfig(learning_rate=0.5, warmup=100), 1000)
     values = [rate(step) for step in range(1001)]
     assert values[0] == 0
     assert values[50] == 0.25
@@ -153,11 +155,11 @@ def test_warm_up_and_cosine_end_where_they_should():
     assert 0 < values[999] < 2e-6
     assert values[1000] == pytest.approx(0, abs=1e-15)
     assert all(a > b for a, b in pairwise(values[100:]))
-    official = LearningRate(config.pretrain_config("official-base-patch-400").training)
+    official = LearningRate(config.pretrain_config("official-base-patch-400").training, 1000)
     assert [official(step) for step in (0, 49, 50, 99, 500, 999, 1000, 10**6)] == pytest.approx(
         [0, 0, 5e-6, 5e-6, 5e-5, 9.5e-5, 1e-4, 1e-4]
     )
-    assert LearningRate(TrainingConfig(warmup=0))(0) == 1e-3
+    assert LearningRate(TrainingConfig(warmup=0), 1000)(0) == 1e-3
 
 
 # --- the same run, however it is run ------------------------------------------------------------------------------
@@ -339,7 +341,7 @@ def test_what_cannot_be_shared_is_refused(clips, tmp_path):
     with pytest.raises(ConfigError, match="Micro-batches of 3 do not divide the 4 clips"):
         train(tiny(clips), here(tmp_path / "run", micro_batch=3))
     with pytest.raises(ConfigError, match="4 clips cannot be shared evenly by 3 processes"):
-        pretrain._share(4, 3)
+        training._share(4, 3)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(clips, tmp_path):
@@ -347,7 +349,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(clips, tmp_path):
     for after, kept in ((6, 4), (8, 4), (2, None)):
         folder = Run(tmp_path / f"run {after}")
         steps = pretrain.pretrain(tiny(clips, evaluate_every=100), here(folder.path))
-        original = pretrain._Trainer.update
+        original = training.Trainer.update
 
         def poisoned(self, step, after=after, original=original):
             rate = original(self, step)
@@ -357,7 +359,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(clips, tmp_path):
             return rate
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pretrain._Trainer, "update", poisoned)
+            patch.setattr(training.Trainer, "update", poisoned)
             with pytest.raises(RunError) as caught:
                 list(steps)
         message = str(caught.value)
@@ -454,3 +456,17 @@ def test_figures_reach_a_tracker_too(clips, tmp_path):
     logged = events.Scalars("loss")
     assert [event.step for event in logged] == [step.step for step in steps]
     assert [event.value for event in logged] == pytest.approx([step.loss for step in steps])
+
+
+def test_a_recipe_says_how_the_positions_start():
+    """The same seed gives the same weights either way, but for the table of positions."""
+    sines, random = (
+        pretrain.Pretraining(tiny(Path(pretrain.__file__).parent / "sounds", positions=start))
+        for start in ("sincos", "random")
+    )
+    weights = []
+    for lesson in (sines, random):
+        torch.manual_seed(0)
+        weights.append(lesson.build().state_dict())
+    assert {name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])} == {"encoder.positions"}
+    assert config.pretrain_config("official-base-patch-400").training.positions == "random"

@@ -12,7 +12,7 @@ from tiny import ALONE, command, here, tiny, write_clips
 
 from ssast_lab import audio, data
 from ssast_lab.config import PretrainConfig, RunConfig
-from ssast_lab.pretrain import _clips, pretrain
+from ssast_lab.pretrain import find_clips, pretrain
 from ssast_lab.run import Run
 
 STEPS = 50
@@ -78,7 +78,7 @@ def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
     assert max(run.checkpoints()) == stopped < STEPS, err
     assert out.count(f"Stopped after step {stopped};") == 1
     assert "[rank" not in err  # the traces of our processes
-    clips, held_out = _clips(config)
+    clips, held_out = find_clips(config.data, config.training.seed)
     plan = data.Plan(data.Files(clips, SAMPLES), config.training.batch, config.training.seed)
     met = {name for step in range(stopped) for name in plan[step].unreadable}  # by whichever process
     assert run.unreadable().keys() - {clip.name for clip in held_out} == met
