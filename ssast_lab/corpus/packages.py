@@ -53,10 +53,11 @@ def check_tools() -> None:
         )
 
 
-def unpack(deb: Path, folder: Path) -> tuple[list[tuple[str, Path]], str]:
+def unpack(deb: Path, folder: Path, more: tuple[str, ...] = ()) -> tuple[list[tuple[str, Path]], str]:
     """The sound files of a package as sorted (path in the package, file), and the text of its copyright file.
 
     Sounds in game archives are named "archive!path". Links are not followed: what they name comes by itself.
+    ``more`` are endings of other files that are wanted as well, such as labels.
     """
     found: list[tuple[str, Path]] = []
     copyright = ""
@@ -75,7 +76,7 @@ def unpack(deb: Path, folder: Path) -> tuple[list[tuple[str, Path]], str]:
             name, data = member.name.removeprefix("./"), members.extractfile(member) if member.isfile() else None
             if data is None:
                 continue
-            if name.lower().endswith(SOUNDS):
+            if name.lower().endswith((*SOUNDS, *more)):
                 keep(name, data)
             elif name.lower().endswith(ARCHIVES):
                 with tempfile.TemporaryFile(dir=folder) as copy:
