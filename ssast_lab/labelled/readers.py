@@ -97,7 +97,7 @@ def read_label_file(path: Path_) -> _Known:
         raise LabelError(
             f"There is no label file {path}: a CSV with the columns index, mid and display_name was expected."
         )
-    rows = list(_rows(path, ("index", "mid", "display_name")))
+    rows = list(table_rows(path, ("index", "mid", "display_name")))
     try:
         rows.sort(key=lambda row: int(row["index"]))
         whole = [int(row["index"]) for row in rows] == list(range(len(rows)))
@@ -117,7 +117,7 @@ def read_label_file(path: Path_) -> _Known:
     return _Known(names, called, f"the label file {path}")
 
 
-def _rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+def table_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
     """The lines of a CSV or TSV, column names in small letters, texts stripped."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -137,7 +137,7 @@ def _rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
 
 def _table(path: Path, known: _Known | None) -> Iterator[Entry]:
     names: list[str | None] | None = None
-    for row in _rows(path):
+    for row in table_rows(path):
         if names is None:
             alternatives = (data.COLUMNS, LABEL_COLUMNS, SOURCE_COLUMNS, FOLD_COLUMNS)
             names = [next((name for name in those if name in row), None) for those in alternatives]
