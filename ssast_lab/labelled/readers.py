@@ -170,15 +170,17 @@ def _fold(text: str, clip: data.Clip, origin: Path) -> str:
 def _official(path: Path, known: _Known) -> Iterator[Entry]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
-        found = [(str(item["wav"]), item["labels"]) for item in listed]
+        found = [
+            (str(item["wav"]), [words] if isinstance(words := item["labels"], str) else list(map(str, words)))
+            for item in listed
+        ]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise LabelError(
             f'{path} is no official manifest ({{"data": [{{"wav": ..., "labels": ...}}]}}): {type(error).__name__}: {error}.'
         ) from None
     for file, labels in found:
         clip = data.Clip(os.path.join(path.parent, file))
-        words = [labels] if isinstance(labels, str) else [str(label) for label in labels]
-        names = [name for text in words if text.strip() for name in known.find(text, ",", clip, path)]
+        names = [name for text in labels if text.strip() for name in known.find(text, ",", clip, path)]
         yield Entry(clip, tuple(dict.fromkeys(names)))
 
 
