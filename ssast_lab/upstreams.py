@@ -30,7 +30,7 @@ from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder
 
 FORMAT = "ssast-lab embeddings 1"  # whatever changes embeddings without changing weights changes this number
 POOLINGS = ("mean", "max", "cls", "statistics")
-AT_ONCE = {"cpu": 80, "cuda": 960}  # seconds of sound that go through a model together; more does not go faster
+AT_ONCE = {"cpu": 80, "cuda": 240}  # seconds of sound that go through a model together: bounds its memory
 LONGEST = 250_000  # samples, 15.6 s: what wav2vec 2.0 and HuBERT met at most in training (fairseq's max_sample_size)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -276,7 +276,7 @@ def _pipeline(name: str, download: bool) -> nn.Module:
             "or ask for their download with --download (download=True)."
         )
     try:
-        return bundle.get_model(dl_kwargs={"weights_only": True, "progress": False})
+        return bundle.get_model(dl_kwargs={"weights_only": True})
     except Exception as error:  # of the network, the disk, the pickle or the model
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UpstreamError(f"The weights of {name} could not be had ({reason}): they belong at {weights}.") from None
