@@ -10,6 +10,7 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
 
   ssast-lab app                  the page on http://127.0.0.1:7860
   ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: modern-nano-patch-400, official-base-frame-250, ...)
+  ssast-lab finetune RECIPE ...  train a classifier on a trained model (recipes: small-patch, esc50-patch, speechcommands-frame, ...)
   ssast-lab info MODEL           what a model file or folder is; with --evaluate, how well it does on a folder of sound
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
   ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with
@@ -58,6 +59,59 @@ def pretrain(arguments: list[str]) -> None:
         print(f"The run in {asked.run.folder} has done its {asked.training.steps} steps already.")
     elif main and last is not None and last.step < asked.training.steps:
         print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {asked.run.folder}).")
+
+
+def finetune(arguments: list[str]) -> None:
+    """``ssast-lab finetune RECIPE``: every field of the configuration is a flag; numbered folds are tested one by one."""
+    from dataclasses import dataclass, field, fields, replace
+
+    import tyro
+
+    from ssast_lab import config
+    from ssast_lab.classify import fine_tune, read_splits, together
+
+    @dataclass(frozen=True)
+    class FineTune(config.FineTuneConfig):
+        """Train a classifier on a trained model and judge it on sounds that it has not met."""
+
+        run: config.RunConfig = field(default_factory=config.RunConfig)
+
+    name, rest = (arguments[0], arguments[1:]) if arguments and arguments[0][:1] != "-" else ("small-patch", arguments)
+    recipe = config.finetune_config(name)
+    default = FineTune(**vars(recipe), run=config.RunConfig(folder=f"runs/{name}"))
+    asked = tyro.cli(
+        FineTune, args=rest, default=default, prog=f"ssast-lab finetune {name}", description=FineTune.__doc__
+    )
+    main, last = int(os.environ.get("RANK", 0)) == 0, None
+    splits, judged = read_splits(asked.data), []
+    for split in splits:
+        run, labelled = asked.run, asked.data
+        if len(splits) > 1:
+            run = replace(run, folder=f"{run.folder}/fold-{split.name}")
+            labelled = replace(labelled, fold=split.name)
+        settings = {item.name: getattr(asked, item.name) for item in fields(config.FineTuneConfig)}
+        for last in fine_tune(
+            config.FineTuneConfig(**settings | {"data": labelled}), run, progress=sys.stderr.isatty()
+        ):
+            if last.evaluation and main:
+                e = last.evaluation
+                print(
+                    f"step {last.step}: loss {last.loss:.3f}; on {e.clips} clips loss {e.loss:.3f}, accuracy "
+                    f"{e.accuracy:.2%}, mAP {e.mean_average_precision:.3f}",
+                    flush=True,
+                )
+        if main and last is not None and not last.judgements:
+            print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {run.folder}).")
+            return
+        if main and last is None:
+            print(f"The run in {run.folder} has done its steps already.")
+            continue
+        for judgement in last.judgements if last else ():
+            fold = f" of fold {split.name}" if split.name else ""
+            print(f"\nTest set{fold}, {judgement.weights} weights (step {judgement.step}): {judgement.scores}")
+        judged += [(split.test, last.judgements[0].scores)] if last and last.judgements else []
+    if len(judged) > 1:
+        print(f"\nAll {len(judged)} folds together: {together(judged)}")
 
 
 def info(arguments: list[str]) -> None:
@@ -173,7 +227,7 @@ def app(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "app": app, "pretrain": pretrain, "info": info, "data": data, "bench": bench,
+    "app": app, "pretrain": pretrain, "finetune": finetune, "info": info, "data": data, "bench": bench,
 }  # fmt: skip
 
 
@@ -189,11 +243,13 @@ def main(arguments: list[str] | None = None) -> None:
     from ssast_lab.checkpoint import CheckpointError
     from ssast_lab.config import ConfigError
     from ssast_lab.data import DataError
+    from ssast_lab.labelled import LabelError
+    from ssast_lab.metrics import MetricError
     from ssast_lab.run import RunError
 
     try:
         COMMANDS[name](rest)
-    except (AudioError, CheckpointError, ConfigError, DataError, RunError) as error:
+    except (AudioError, CheckpointError, ConfigError, DataError, LabelError, MetricError, RunError) as error:
         sys.exit(f"ssast-lab {name}: {error}")
     except KeyboardInterrupt:
         print(f"ssast-lab {name}: interrupted.", file=sys.stderr)

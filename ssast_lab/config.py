@@ -203,6 +203,64 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class LabelledConfig:
+    """Which labelled sounds a classifier learns from, which choose it, and which judge it (:mod:`ssast_lab.labelled`)."""
+
+    train: str = ""  # a task's folder, folders by class, a table, an official JSON, or the folder of a public data set
+    valid: str = ""  # another such set, which chooses the best weights; empty: the fold "valid" of train
+    test: str = ""  # another such set; empty: the fold "test" of train, or a numbered one
+    labels: str = ""  # the label CSV of official JSON files
+    dataset: str = ""  # how the folder of a public data set is read: esc50, speechcommands, ...
+    fold: str = ""  # the numbered fold that is tested
+
+
+@dataclass(frozen=True)
+class TuningConfig(LearningConfig):
+    """Fine-tuning: how long, by which loss, and how the sounds are varied (as the official ``src/dataloader.py`` does)."""
+
+    batch: int = 32
+    learning_rate: float = 3e-4
+    warmup: int = 50
+    epochs: int = 30
+    steps: int | None = None  # instead of epochs
+    evaluate_every: int | None = None  # steps; None: every epoch
+    loss: str = "auto"  # "ce": one label for each clip; "bce": any number; auto: what the labels ask for
+    mixup: float = 0.0  # share of the clips that another is mixed into, labelled in proportion
+    frequency_mask: int = 0  # SpecAugment hides fewer than so many mel bins
+    time_mask: int = 0  # and fewer than so many frames
+    noise: bool = False  # adds noise, and turns the clip by up to 10 frames
+    balanced: bool = False  # draws the clips of rare labels more often
+    head_rate: float = 1.0  # learning rate of the classification head, as a multiple
+    average_from: int = 0  # the epoch (from 1) from which on the weights of each epoch are averaged; 0: never
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_one("epochs", *(name for name in ("steps", "evaluate_every") if getattr(self, name) is not None))
+        self._choice("loss", "auto", "ce", "bce")
+        if not 0 <= self.mixup <= 1:
+            raise ConfigError(f"mixup is a share between 0 and 1, not {self.mixup}.")
+        if min(self.frequency_mask, self.time_mask, self.average_from) < 0 or not self.head_rate > 0:
+            raise ConfigError(
+                "frequency_mask, time_mask and average_from cannot be negative, and head_rate is positive."
+            )
+        if self.average_from > self.epochs:
+            raise ConfigError(f"Weights cannot be averaged from epoch {self.average_from} on: there are {self.epochs}.")
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """All that decides what a fine-tuning run computes: a trained model, the shape it gets, and what it learns."""
+
+    model: str = "nano-patch"  # what checkpoint.load reads; "scratch:" before it gives it random weights
+    frames: int | None = None  # None: the model's own
+    stride: tuple[int, int] | None = None  # (mel bins, frames); None: the model's own
+    pooling: str = "mean"
+    audio: AudioConfig | None = None  # None: the model's own normalisation
+    data: LabelledConfig = field(default_factory=LabelledConfig)
+    training: TuningConfig = field(default_factory=TuningConfig)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Where a run lives and what it runs on: none of this changes what is computed (but for rounding)."""
 
@@ -259,6 +317,50 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         batch = int(numbers[1]) if numbers[1:] else usual
         training = TrainingConfig(batch=batch, learning_rate=peak * (batch / usual) ** 0.5)
     return PretrainConfig(model, mask, DataConfig(**data), training)
+
+
+# The official recipes (src/finetune/ of the official code; superb/ for ks1, sid and er). Adam throughout.
+_OFFICIAL = dict(optimizer="adam", betas=(0.95, 0.999), weight_decay=5e-7, clip_norm=None, warmup=0, schedule="decay")
+_SUPERB = _OFFICIAL | dict(batch=32, learning_rate=1e-4, decay=1.0, clip_norm=1.0, betas=(0.9, 0.999), weight_decay=0.0)
+_AUDIOSET = dict(frequency_mask=48, time_mask=192, mixup=0.5, loss="bce", batch=12)
+_RECIPES: dict[str, tuple[str, int | None, AudioConfig | None, dict[str, Any]]] = {  # data set, frames, features, training
+    "small": ("", None, None, dict(frequency_mask=16, time_mask=16, noise=True)),
+    "as20k": ("audioset", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
+        learning_rate=5e-5, epochs=25, decay=0.5, decay_from=10, decay_every=5, average_from=6)),
+    "as2m": ("audioset", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
+        learning_rate=1e-5, epochs=5, decay=0.5, decay_from=10, decay_every=5, average_from=1, balanced=True)),
+    "esc50": ("esc50", 512, AudioConfig(mean=-6.6268077, std=5.358466), _OFFICIAL | dict(
+        learning_rate=1e-4, batch=48, epochs=50, frequency_mask=24, time_mask=96, noise=True, loss="ce",
+        decay=0.85, decay_from=6)),
+    "speechcommands": ("speechcommands", 128, AudioConfig(mean=-6.845978, std=5.5654526), _OFFICIAL | dict(
+        learning_rate=2.5e-4, batch=128, epochs=30, frequency_mask=48, time_mask=48, mixup=0.6, noise=True, loss="bce",
+        decay=0.85, decay_from=5, warmup=1000, warmup_every=50)),
+    "ks1": ("speechcommands-v1", 100, AudioConfig(), _SUPERB | dict(steps=20_000)),
+    "sid": ("voxceleb1", 1000, AudioConfig(), _SUPERB | dict(steps=40_000)),
+    "er": ("iemocap", 600, AudioConfig(), _SUPERB | dict(steps=10_000)),
+}  # fmt: skip
+
+
+def finetune_config(name: str, model: str = "", **labelled: str) -> FineTuneConfig:
+    """A recipe by name: ``"small-patch"`` (ours, for some hundreds of clips), or an official one: ``"as20k"``, ``"as2m"``,
+    ``"esc50"``, ``"speechcommands"`` (v2, 35 words), ``"ks1"`` (v1 as in SUPERB), ``"sid"`` (VoxCeleb1) and ``"er"``
+    (IEMOCAP), each with ``-patch`` or ``-frame``, whose strides differ. ``model`` is what :class:`FineTuneConfig` says, and
+    ``labelled`` are the fields of :class:`LabelledConfig`.
+    """
+    recipe, _, kind = name.rpartition("-")
+    if recipe not in _RECIPES or kind not in SHAPES:
+        raise ConfigError(
+            f'There is no recipe {name!r}: names are like "esc50-patch" or "small-frame", '
+            f"with {', '.join(_RECIPES)}, and patch or frame."
+        )
+    dataset, frames, features, training = _RECIPES[recipe]
+    if recipe == "ks1" and kind == "frame":
+        training = training | dict(learning_rate=5e-5)
+    overlap = (10, 10) if kind == "patch" else (128, 1)
+    return FineTuneConfig(
+        model or f"nano-{kind}", frames, None if recipe == "small" else overlap, "mean", features,
+        LabelledConfig(**dict(dataset=dataset) | labelled), TuningConfig(**training),
+    )  # fmt: skip
 
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:

@@ -297,14 +297,19 @@ class Plan:
     _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, dtype=np.int64)), init=False, repr=False)
 
     def __getitem__(self, step: int) -> Batch:
-        """Every clip once in each epoch, in an order that the seed and the epoch decide."""
-        places = np.arange(step * self.batch, (step + 1) * self.batch)[self.rows]
-        indices = np.array(
-            [self._permutation(place // len(self.corpus.clips))[place % len(self.corpus.clips)] for place in places]
-        )
+        places = self.places(step)
         keys = [(self.seed, int(place)) for place in places]
         fractions = np.array([np.random.default_rng([*key, 0]).random() for key in keys])
-        return self.corpus.cut(indices, fractions, keys)
+        return self.corpus.cut(self.indices(places), fractions, keys)
+
+    def places(self, step: int) -> np.ndarray:
+        """The places of this process in a step's batch, counted from the beginning of the run."""
+        return np.arange(step * self.batch, (step + 1) * self.batch)[self.rows]
+
+    def indices(self, places: np.ndarray) -> np.ndarray:
+        """Which clips stand there: every one once in each epoch, in an order that the seed and the epoch decide."""
+        count = len(self.corpus.clips)
+        return np.array([self._permutation(place // count)[place % count] for place in places])
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:

@@ -34,7 +34,7 @@ class Examination:
     """What the model does with the held-out clips."""
 
     figures: Any  # a dataclass of numbers, written down as held_out_...
-    loss: float  # the lower, the better the checkpoint
+    loss: float | None  # the lower, the better the checkpoint; None where nothing may be chosen by it
     score: float  # what a plateau heeds: lower is better
     pictures: tuple[Any, ...] = ()
     samples: Mapping[str, np.ndarray] = field(default_factory=dict)  # kept in the run's folder
@@ -76,6 +76,16 @@ class Lesson(ABC):
     def losses(self, forward: Callable[..., Any], model: Any, batch: data.Batch, drawn: Sequence[Tensor]) -> Any:
         """A NamedTuple of () means over a part of the batch; the first is what is differentiated. ``forward`` is the
         model's, in the precision of the run and with the exchange of gradients among processes."""
+
+    def learned(self, done: int, model: Any) -> None:  # noqa: B027
+        """Takes note of the weights after so many steps."""
+
+    def state(self) -> dict[str, Any]:
+        """What it took note of, as tensors and numbers: a checkpoint keeps it."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """The inverse of :meth:`state`."""
 
     @abstractmethod
     def exam(self, accelerator: Accelerator, micro: int) -> "Exam":
@@ -194,6 +204,7 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
                     raise RunError(_diverged(done + 1, type(losses)(*means), losses, batch, saved))
                 learning_rate = trainer.update(done)
                 done += 1
+                lesson.learned(done, trainer.model)
                 now = time.perf_counter()
                 examination: Examination | None = None
                 if done % lesson.evaluate_every == 0 or done == lesson.steps:
@@ -309,9 +320,10 @@ class Trainer:
         state = folder.read_training(step)
         self.optimizer.load_state_dict(state["optimizer"])
         self.rate.load_state_dict(state["rate"])
+        self.lesson.restore(state.get("lesson", {}))
 
     def state(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "rate": self.rate.state_dict()}
+        return {"optimizer": self.optimizer.state_dict(), "rate": self.rate.state_dict(), "lesson": self.lesson.state()}
 
     def differentiate(self, batch: data.Batch, drawn: Sequence[Tensor]) -> tuple[Any, Tensor]:
         """This process's share of a batch -> mean losses over it, and the norm of the gradient over all processes."""
