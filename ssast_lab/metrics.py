@@ -4,9 +4,10 @@ Axes: C clips, L labels, G groups that are drawn together (sources, or single cl
 bootstrap interval of 95 %: the test set is drawn anew, with replacement, R times, and the figure is taken of each draw.
 Accuracy and recall take the percentiles of the draws (Efron and Tibshirani 1993, chapter 13). Average precision is too high
 on small sets, and again too high on draws of them, in which one clip stands several times: its interval reflects the
-percentiles in the figure, which takes that back (the basic interval: Davison and Hinkley 1997, section 5.2). In a trial with
-8 labels its 95 % held the truth in 88, 92 and 93 % of sets of 60, 200 and 1,000 clips; plain percentiles did in 58, 74 and 88.
-Of the difference of two classifiers percentiles are taken, since what is too high in both cancels.
+percentiles in the figure, which takes that back (the basic interval: Davison and Hinkley 1997, section 5.2), and is widened
+to hold the figure where it would not. In a trial with 8 labels it held the truth in 88, 92 and 93 % of sets of 60, 200 and
+1,000 clips, and plain percentiles in 58, 74 and 88 %. Of the difference of two classifiers percentiles are
+taken, since what is too high in both cancels.
 """
 
 import math
@@ -258,7 +259,7 @@ def _percentiles(value: float, drawn: np.ndarray) -> Interval:
 
 def _reflected(value: float, drawn: np.ndarray) -> Interval:
     high, low = np.clip(2 * value - np.nanpercentile(drawn, [2.5, 97.5]), 0, 1)
-    return Interval(value, float(low), float(high), len(drawn))
+    return Interval(value, min(float(low), value), max(float(high), value), len(drawn))
 
 
 def _resampled_decisions(
