@@ -210,7 +210,7 @@ class LabelledConfig:
     valid: str = ""  # another such set, which chooses the best weights; empty: the fold "valid" of train
     test: str = ""  # another such set; empty: the fold "test" of train, or a numbered one
     labels: str = ""  # the label CSV of official JSON files
-    dataset: str = ""  # how the folder of a public data set is read: esc50, speechcommands, ...
+    dataset: str = ""  # how the folder of a public data set is read: esc-50, speech-commands-v2, ...
     fold: str = ""  # the numbered fold that is tested
 
 
@@ -325,17 +325,17 @@ _SUPERB = _OFFICIAL | dict(batch=32, learning_rate=1e-4, decay=1.0, clip_norm=1.
 _AUDIOSET = dict(frequency_mask=48, time_mask=192, mixup=0.5, loss="bce", batch=12)
 _RECIPES: dict[str, tuple[str, int | None, AudioConfig | None, dict[str, Any]]] = {  # data set, frames, features, training
     "small": ("", None, None, dict(frequency_mask=16, time_mask=16, noise=True)),
-    "as20k": ("audioset", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
+    "as20k": ("audioset-20k", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
         learning_rate=5e-5, epochs=25, decay=0.5, decay_from=10, decay_every=5, average_from=6)),
-    "as2m": ("audioset", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
+    "as2m": ("", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
         learning_rate=1e-5, epochs=5, decay=0.5, decay_from=10, decay_every=5, average_from=1, balanced=True)),
-    "esc50": ("esc50", 512, AudioConfig(mean=-6.6268077, std=5.358466), _OFFICIAL | dict(
+    "esc50": ("esc-50", 512, AudioConfig(mean=-6.6268077, std=5.358466), _OFFICIAL | dict(
         learning_rate=1e-4, batch=48, epochs=50, frequency_mask=24, time_mask=96, noise=True, loss="ce",
         decay=0.85, decay_from=6)),
-    "speechcommands": ("speechcommands", 128, AudioConfig(mean=-6.845978, std=5.5654526), _OFFICIAL | dict(
+    "speechcommands": ("speech-commands-v2", 128, AudioConfig(mean=-6.845978, std=5.5654526), _OFFICIAL | dict(
         learning_rate=2.5e-4, batch=128, epochs=30, frequency_mask=48, time_mask=48, mixup=0.6, noise=True, loss="bce",
         decay=0.85, decay_from=5, warmup=1000, warmup_every=50)),
-    "ks1": ("speechcommands-v1", 100, AudioConfig(), _SUPERB | dict(steps=20_000)),
+    "ks1": ("speech-commands-v1", 100, AudioConfig(), _SUPERB | dict(steps=20_000)),
     "sid": ("voxceleb1", 1000, AudioConfig(), _SUPERB | dict(steps=40_000)),
     "er": ("iemocap", 600, AudioConfig(), _SUPERB | dict(steps=10_000)),
 }  # fmt: skip

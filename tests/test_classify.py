@@ -190,7 +190,7 @@ def test_what_is_hidden_is_as_wide_and_lies_where_the_recipe_says(model, task):
 
 
 def test_balanced_drawing_hears_every_label_equally_often(task):
-    train, plain = plan(task)
+    train, _ = plan(task)
     rare = train.take([i for i in range(len(train)) if train.targets[i, 0] or i % 3 == 0])
     chances = (rare.targets @ (1 / rare.targets.sum(0))).cumsum()
     balanced = classify.LabelledPlan(data.Files(rare.clips, 4000), 30, 5, targets=rare.targets, chances=chances)

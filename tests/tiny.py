@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ssast_lab.config import DataConfig, MaskConfig, ModelConfig, PretrainConfig, RunConfig, TrainingConfig
+from ssast_lab.config import (
+    DataConfig,
+    FineTuneConfig,
+    MaskConfig,
+    ModelConfig,
+    PretrainConfig,
+    RunConfig,
+    TrainingConfig,
+)
 
 RATE = 16000
 ALONE = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "TERM": "dumb"}  # of a process that is started
@@ -42,10 +50,10 @@ def here(folder: Path, **changes) -> RunConfig:
     return replace(run, **changes)
 
 
-def command(config: PretrainConfig, run: RunConfig) -> list[str]:
+def command(config: PretrainConfig | FineTuneConfig, run: RunConfig) -> list[str]:
     """The command line that asks for this run."""
-    return [sys.executable, "-m", "ssast_lab", "pretrain", "modern-nano-patch-400", *_flags(config, ""),
-            *_flags(run, "run.")]  # fmt: skip
+    asked = ["pretrain", "modern-nano-patch-400"] if isinstance(config, PretrainConfig) else ["finetune", "small-patch"]
+    return [sys.executable, "-m", "ssast_lab", *asked, *_flags(config, ""), *_flags(run, "run.")]
 
 
 def _flags(config, before: str) -> list[str]:
@@ -56,6 +64,6 @@ def _flags(config, before: str) -> list[str]:
             flags += _flags(value, f"{name}.")
         elif item.type is bool:
             flags += [f"--{name if value else before + 'no-' + item.name}"]
-        elif value != ():
+        elif value not in ((), "", None):
             flags += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return flags
