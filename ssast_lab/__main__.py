@@ -11,8 +11,10 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab app                  the page on http://127.0.0.1:7860
   ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: modern-nano-patch-400, official-base-frame-250, ...)
   ssast-lab finetune RECIPE ...  train a classifier on a trained model (recipes: small-patch, esc50-patch, speechcommands-frame, ...)
+  ssast-lab probe MODEL TASK...  a linear probe: what can be read off a model's frozen embeddings
   ssast-lab info MODEL           what a model file or folder is; with --evaluate, how well it does on a folder of sound
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
+  ssast-lab data tasks ...       small real tasks to measure models on, from Debian packages
   ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with
   ssast-lab bench ...            how fast this machine trains
 
@@ -114,6 +116,46 @@ def finetune(arguments: list[str]) -> None:
         print(f"\nAll {len(judged)} folds together: {together(judged)}")
 
 
+def probe(arguments: list[str]) -> None:
+    """``ssast-lab probe UPSTREAM TASK...``"""
+    import tyro
+
+    from ssast_lab.labelled import read_labelled
+    from ssast_lab.probe import probe_task
+    from ssast_lab.upstreams import upstream as find
+
+    def run(
+        upstream: tyro.conf.Positional[str],
+        tasks: tyro.conf.Positional[tuple[str, ...]],
+        layer: str = "best",
+        pooling: str = "mean",
+        cache: Path = Path("runs/embeddings"),
+        seed: int = 0,
+        download: bool = False,
+    ) -> None:
+        """A linear probe: a logistic regression on the frozen embeddings of a model, judged on sounds it has not met.
+
+        Args:
+            upstream: a built-in model, checkpoint, run or official .pth; scratch:NAME for the same with random weights;
+                logmel for plain statistics; wav2vec2-base or hubert-base.
+            tasks: folders of tasks (ssast-lab data tasks), folders with one sub-folder per class, or tables.
+            layer: the number of a layer from 0, or best: chosen without the test clips.
+            pooling: mean, max, cls or statistics.
+            cache: a folder for the embeddings, so that each sound goes through each model only once.
+            seed: of the cross-validation.
+            download: fetch the weights of wav2vec2-base or hubert-base when they are not on this machine.
+        """
+        chosen = find(upstream, download)
+        for task in tasks:
+            place = layer if layer == "best" else int(layer)
+            labelled = read_labelled(task)
+            print(
+                f"{task}\n{probe_task(chosen, labelled, place, pooling, cache, seed, progress=sys.stderr.isatty())}\n"
+            )
+
+    tyro.cli(run, args=arguments, prog="ssast-lab probe")
+
+
 def info(arguments: list[str]) -> None:
     """``ssast-lab info MODEL``"""
     import tyro
@@ -178,7 +220,7 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
 
 
 def data(arguments: list[str]) -> None:
-    """``ssast-lab data corpus|statistics``"""
+    """``ssast-lab data corpus|tasks|statistics``"""
     import tyro
 
     def corpus(out: Path, size: str = "large") -> None:
@@ -191,6 +233,18 @@ def data(arguments: list[str]) -> None:
         from ssast_lab.corpus import build
 
         build(out, size=size)
+
+    def tasks(out: Path, names: tuple[str, ...] = (), cache: Path | None = None) -> None:
+        """Build small labelled tasks of real sound from Debian packages, no voice, kit or game on both sides.
+
+        Args:
+            out: the folder that each task's folder is written into.
+            names: the tasks to build; all of them, if none is named.
+            cache: a folder that keeps the packages that were fetched.
+        """
+        from ssast_lab.tasks import build
+
+        build(out, names or None, cache)
 
     def statistics(sources: tyro.conf.Positional[tuple[str, ...]], limit: int = 10_000) -> None:
         """Mean and standard deviation of the log-mel features of a corpus: --model.audio.mean and --model.audio.std.
@@ -206,7 +260,7 @@ def data(arguments: list[str]) -> None:
         print(f"mean {mean:.7f}, standard deviation {std:.7f} over {clips} clips")
 
     tyro.extras.subcommand_cli_from_dict(
-        {"corpus": corpus, "statistics": statistics}, args=arguments, prog="ssast-lab data"
+        {"corpus": corpus, "tasks": tasks, "statistics": statistics}, args=arguments, prog="ssast-lab data"
     )
 
 
@@ -227,7 +281,7 @@ def app(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "app": app, "pretrain": pretrain, "finetune": finetune, "info": info, "data": data, "bench": bench,
+    "app": app, "pretrain": pretrain, "finetune": finetune, "probe": probe, "info": info, "data": data, "bench": bench,
 }  # fmt: skip
 
 
@@ -238,18 +292,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if name not in COMMANDS:
         sys.exit(f"ssast-lab: there is no command {name!r}; there are {', '.join(COMMANDS)}.")
-    # ValueError and RuntimeError subclasses of our own are sentences for the user; anything else is a defect and keeps its trace
-    from ssast_lab.audio import AudioError
-    from ssast_lab.checkpoint import CheckpointError
-    from ssast_lab.config import ConfigError
-    from ssast_lab.data import DataError
-    from ssast_lab.labelled import LabelError
-    from ssast_lab.metrics import MetricError
-    from ssast_lab.run import RunError
-
     try:
         COMMANDS[name](rest)
-    except (AudioError, CheckpointError, ConfigError, DataError, LabelError, MetricError, RunError) as error:
+    except (ValueError, RuntimeError) as error:
+        # those of our own classes are sentences for the user; anything else is a defect and keeps its trace
+        if not type(error).__module__.startswith("ssast_lab."):
+            raise
         sys.exit(f"ssast-lab {name}: {error}")
     except KeyboardInterrupt:
         print(f"ssast-lab {name}: interrupted.", file=sys.stderr)

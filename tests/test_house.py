@@ -22,7 +22,7 @@ FLOORS = [  # a room imports only rooms on lower floors; README.md describes the
     {"analysis", "run", "corpus", "labelled"},
     {"training", "evaluation", "tasks", "datasets", "upstreams"},
     {"pretrain", "probe"},
-    {"classify"},
+    {"classify", "forecast"},
     {"figures", "bench"},
     {"widgets", "app", "compare"},
     {"studies"},
