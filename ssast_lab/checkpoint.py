@@ -12,7 +12,7 @@ import pickle
 import re
 import shutil
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,19 @@ from safetensors.torch import load as read_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from ssast_lab.config import SIZES, AudioConfig, ModelConfig, to_dict
+from ssast_lab.config import SIZES, AudioConfig, ModelConfig, from_dict, to_dict
 from ssast_lab.model import SPECIAL, SSAST, Classifier
+from ssast_lab.predictive import APC, APCConfig, Contrastive, ContrastiveConfig
 
 FORMAT = "ssast-lab checkpoint 1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-KINDS: dict[str, type[SSAST] | type[Classifier]] = {"pretext": SSAST, "classifier": Classifier}
+Model = SSAST | Classifier | APC | Contrastive
+KINDS: dict[str, tuple[type[Model], type]] = {  # kind -> its class, and that of its configuration
+    "pretext": (SSAST, ModelConfig),
+    "classifier": (Classifier, ModelConfig),
+    "apc": (APC, APCConfig),
+    "wav2vec": (Contrastive, ContrastiveConfig),
+}
 LARGEST = 8 << 30  # bytes: twenty times the base model; more is no checkpoint of this family
 DEEPEST = 1000  # layers
 
@@ -43,7 +50,7 @@ def builtin_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
 
 
-def load(name_or_path: str | os.PathLike[str], **official: Any) -> SSAST | Classifier:
+def load(name_or_path: str | os.PathLike[str], **official: Any) -> Model:
     """A model in evaluation mode on the CPU, from a built-in name, a checkpoint folder, a training run's folder (its best
     checkpoint) or an official ``.pth`` file.
 
@@ -99,9 +106,7 @@ def _old(path: Path) -> Path:
     return path.parent / f".{path.name}.old"
 
 
-def save(
-    model: SSAST | Classifier, path: str | os.PathLike[str], about: dict[str, Any] | None = None, half: bool = False
-) -> Path:
+def save(model: Model, path: str | os.PathLike[str], about: dict[str, Any] | None = None, half: bool = False) -> Path:
     """Writes a checkpoint folder, aside first and renamed into place when it is whole.
 
     ``about`` (JSON) goes into ``config.json``; ``half`` stores float16, which halves the file.
@@ -111,7 +116,7 @@ def save(
     if half:
         state = {name: value.half() for name, value in state.items()}
     weights = to_safetensors(state, metadata={"format": "pt"})
-    kind = next(name for name, cls in KINDS.items() if isinstance(model, cls))
+    kind = next(name for name, (cls, _) in KINDS.items() if isinstance(model, cls))
     description = {
         "format": FORMAT,
         "kind": kind,
@@ -147,12 +152,11 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _load_folder(path: Path) -> SSAST | Classifier:
+def _load_folder(path: Path) -> Model:
     description = _read_description(path)
     try:
-        settings = dict(description["model"])
-        config = ModelConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
-        cls = KINDS[description["kind"]]
+        cls, about_it = KINDS[description["kind"]]
+        config = from_dict(about_it, description["model"])
         promised = description["sha256"]
         model = _skeleton(cls, config)
     except KeyError as error:
@@ -176,12 +180,14 @@ def _load_folder(path: Path) -> SSAST | Classifier:
     return _fill(model, state, str(path))
 
 
-def _skeleton(cls: type[SSAST] | type[Classifier], config: ModelConfig) -> SSAST | Classifier:
+def _skeleton(cls: type[Model], config: Any) -> Model:
     """A model whose weights occupy no memory yet, so that a wild description costs nothing."""
-    if config.depth > DEEPEST or max(config.width, config.grid.count, config.grid.values) > 1 << 20:
+    sizes = [value for value in asdict(config).values() if isinstance(value, int)]
+    if isinstance(config, ModelConfig):
+        sizes += [config.grid.count, config.grid.values]
+    if config.depth > DEEPEST or max(sizes) > 1 << 20:
         raise ValueError(
-            f"{config.depth} layers of width {config.width} over {config.grid.count} patches of {config.grid.values} "
-            "values are more than a model of this family has."
+            f"{config.depth} layers and sizes up to {max(sizes)} are more than a model of this family has."
         )
     with torch.device("meta"):
         model = cls(config)
@@ -191,7 +197,7 @@ def _skeleton(cls: type[SSAST] | type[Classifier], config: ModelConfig) -> SSAST
     return model
 
 
-def _fill(model: SSAST | Classifier, state: dict[str, Tensor], source: str) -> SSAST | Classifier:
+def _fill(model: Model, state: dict[str, Tensor], source: str) -> Model:
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     missing = sorted(set(wanted) - set(state))
     foreign = sorted(set(state) - set(wanted))
@@ -287,7 +293,7 @@ def from_official(
     pooling: str = "mean",
     frames: int | None = None,
     stride: tuple[int, int] | None = None,
-) -> SSAST | Classifier:
+) -> Model:
     """A model from the official layout, pretrained or fine-tuned, with or without the ``module.`` prefix.
 
     A pretraining file tells its shape. A fine-tuned one does not tell its length and stride: they follow from the number of
