@@ -18,10 +18,12 @@ import numpy as np
 
 from ssast_lab.audio import SAMPLE_RATE, AudioError
 from ssast_lab.corpus.packages import Fetch, apt_download, unpack
-from ssast_lab.corpus.table import CorpusError, licence_of
+from ssast_lab.corpus.table import CorpusError, licence_of, reserved
+from ssast_lab.corpus.table import read_table as read_corpus_table
 from ssast_lab.corpus.tars import sha256_of
 from ssast_lab.tasks.card import card
 from ssast_lab.tasks.sounds import MORE, Load, sounds
+from ssast_lab.tasks.speak import install, speech, with_dependencies
 from ssast_lab.tasks.table import FOLDS, TABLE, TaskError, first, fold_of, megabytes, read_table
 
 COLUMNS = ("path", "label", "source", "fold", "origin", "licence")
@@ -120,24 +122,32 @@ def _recipe(task: dict[str, Any]) -> str:
 def _build(name: str, task: dict[str, Any], out: Path, store: Path, fetch: Fetch, tick: Any) -> dict[str, Any]:
     (out / "audio").mkdir(parents=True)
     (out / "licences").mkdir()
-    found, packages = [], {}
+    found: list[Found] = []
+    corpus = read_corpus_table()
+    packages, known = {}, {label.casefold(): label for label in task["labels"]}
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         for entry in task["packages"]:
             folder = Path(work) / entry["name"]
             folder.mkdir()
             deb = _package(entry["name"], store, fetch)
             files, copyright = unpack(deb, folder, MORE)
-            version = subprocess.run(["dpkg-deb", "-f", deb, "Version"], capture_output=True, text=True).stdout.strip()
-            packages[entry["name"]] = dict(
-                version=version, deb_sha256=sha256_of(deb), megabytes=round(deb.stat().st_size / 1e6, 1)
-            )
             (out / "licences" / f"{entry['name']}.txt").write_text(copyright, encoding="utf-8")
-            found += [
-                Found(entry["name"], path, label, source := _source(entry, path), fold_of(task, source),
-                      licence_of(entry, path), load)
-                for path, load in sounds(entry, files)
-                if (label := first(entry["labels"], path)) is not None
-            ]  # fmt: skip
+            debs = {entry["name"]: deb}
+            if speak := entry.get("speak"):
+                debs = with_dependencies(entry["name"], lambda name: _package(name, store, fetch))
+                install(debs, folder / "root")
+                heard = speech(speak, folder / "root", folder)
+            else:
+                heard = sounds(files)
+            packages[entry["name"]] = _describe(debs)
+            for path, load in heard:
+                if label := first(entry["labels"], path):
+                    source = first(entry.get("sources", []), path) or entry["name"]
+                    if label.casefold() not in known:
+                        raise TaskError(f"A rule of the task {name} gives {path} the label {label!r}, which it lacks.")
+                    fold, licence = fold_of(task, source), licence_of(entry, path)
+                    _check_kept_back(corpus, name, fold, entry["name"], path)
+                    found.append(Found(entry["name"], path, known[label.casefold()], source, fold, licence, load))
             tick()
         kept, left_out = choose(found, task.get("most", {}))
     for label in task["labels"]:
@@ -173,8 +183,28 @@ def _build(name: str, task: dict[str, Any], out: Path, store: Path, fetch: Fetch
     return record
 
 
-def _source(entry: dict[str, Any], path: str) -> str:
-    return first(entry.get("sources", []), path, entry["name"]) or entry["name"]
+def _check_kept_back(corpus: dict, task: str, fold: str, package: str, path: str) -> None:
+    """Nothing is tested on that the corpus may hold, and nothing used that is left out of everything."""
+    if package in corpus["left_out"]["packages"]:
+        raise TaskError(f"The task {task} uses {package}, which is left out of everything; take another package.")
+    if fold != "train" and reserved(corpus, package, path.partition("#")[0]) is None:
+        raise TaskError(
+            f"The task {task} tests on {path} of {package}, which the corpus may hold; reserve it there first."
+        )
+
+
+def _describe(debs: dict[str, Path]) -> dict[str, Any]:
+    """Versions and checksums of a package, and of what it needs to run if it is a program."""
+    about = {
+        name: dict(
+            version=subprocess.run(["dpkg-deb", "-f", deb, "Version"], capture_output=True, text=True).stdout.strip(),
+            deb_sha256=sha256_of(deb),
+        )
+        for name, deb in debs.items()
+    }
+    whole, *rest = about
+    size = round(sum(deb.stat().st_size for deb in debs.values()) / 1e6, 1)
+    return {**about[whole], "megabytes": size, **({"needs": {name: about[name] for name in rest}} if rest else {})}
 
 
 def _package(name: str, store: Path, fetch: Fetch) -> Path:
@@ -198,34 +228,32 @@ def choose(found: list[Found], most: dict[str, int]) -> tuple[list[Found], dict[
     Of a label with more than ``most`` sounds in a fold an even spread is taken. A sound that is there twice is taken once:
     as a test sound if it is one anywhere, and not at all when its labels differ.
     """
-    groups = defaultdict(list)
-    for sound in sorted(found, key=lambda s: s.origin):
-        groups[sound.fold, sound.label].append(sound)
-    why = dict(beyond_most=0, unusable=0, ambiguous=0, repeated=0)
+    why = dict(unusable=0, ambiguous=0, repeated=0, beyond_most=0)
     decoded: list[Found] = []
-    for (fold, _), group in groups.items():
-        count = most.get(fold, len(group))
-        picked = group if len(group) <= count else [group[i] for i in np.linspace(0, len(group) - 1, count).astype(int)]
-        why["beyond_most"] += len(group) - len(picked)
-        for sound in picked:
-            try:
-                pcm = np.round(np.clip(sound.load(), -1, 1) * 32767).astype("<i2").tobytes()
-            except AudioError:
-                why["unusable"] += 1
-            else:
-                decoded.append(replace(sound, pcm=pcm))
+    for sound in sorted(found, key=lambda s: (-FOLDS.index(s.fold), s.origin)):  # test, valid, train
+        try:
+            pcm = np.round(np.clip(sound.load(), -1, 1) * 32767).astype("<i2").tobytes()
+        except AudioError:
+            why["unusable"] += 1
+        else:
+            decoded.append(replace(sound, pcm=pcm))
     labels = defaultdict(set)
     for sound in decoded:
         labels[sound.pcm].add(sound.label)
-    kept, seen = [], set()
-    for sound in sorted(decoded, key=lambda s: (-FOLDS.index(s.fold), s.origin)):  # test, valid, train
+    groups, seen = defaultdict(list), set()
+    for sound in decoded:
         if len(labels[sound.pcm]) > 1:
             why["ambiguous"] += 1
         elif sound.pcm in seen:
             why["repeated"] += 1
         else:
             seen.add(sound.pcm)
-            kept.append(sound)
+            groups[sound.fold, sound.label].append(sound)
+    kept: list[Found] = []
+    for (fold, _), group in groups.items():
+        count = min(most.get(fold, len(group)), len(group))
+        why["beyond_most"] += len(group) - count
+        kept += [group[i] for i in np.linspace(0, len(group) - 1, count).astype(int)]
     return sorted(kept, key=lambda s: (FOLDS.index(s.fold), s.origin)), why
 
 

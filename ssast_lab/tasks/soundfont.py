@@ -20,10 +20,10 @@ RECORDS = {  # of the chunk "pdta", section 7
     b"ibag": np.dtype([("gen", "<u2"), ("mod", "<u2")]),
     b"igen": np.dtype([("oper", "<u2"), ("amount", "<u2")]),
     b"shdr": np.dtype(
-        [("name", "S20"), ("start", "<u4"), ("end", "<u4"), ("loop", "<u4"), ("again", "<u4"), ("rate", "<u4")]
-        + [("pitch", "u1"), ("tune", "i1"), ("link", "<u2"), ("type", "<u2")]
+        [("name", "S20"), ("start", "<u4"), ("end", "<u4"), ("loop", "<u4"), ("again", "<u4"), ("rate", "<u4"),
+         ("pitch", "u1"), ("tune", "i1"), ("link", "<u2"), ("type", "<u2")]
     ),
-}
+}  # fmt: skip
 INSTRUMENT, SAMPLE, MODES = 41, 53, 54  # generators, section 8.1.2
 MONO, LEFT = 1, 4  # sample types; the right half of a stereo pair is not taken
 FADE = 0.05  # s

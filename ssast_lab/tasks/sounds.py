@@ -6,7 +6,6 @@ S samples at 16 kHz.
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,11 +16,13 @@ from ssast_lab.tasks.table import TaskError
 
 MORE = (".sf2", ".catalogue")  # files that are no sounds and are wanted
 LONGEST = 10 * SAMPLE_RATE
-SHORTEST = 0.2  # s: a part of a file is widened on both sides to so much, so that a patch of 16 frames fits into it
+SHORTEST = (
+    0.2  # s: a patch of 16 frames fits into it; parts of a file are widened to so much, files filled with silence
+)
 Load = Callable[[], np.ndarray]
 
 
-def sounds(entry: dict[str, Any], files: list[tuple[str, Path]]) -> Iterator[tuple[str, Load]]:
+def sounds(files: list[tuple[str, Path]]) -> Iterator[tuple[str, Load]]:
     """(path, what decodes it) of every sound in a package; a part of a file is called "file#part"."""
     segments = _catalogue(next((file for path, file in files if path.endswith(".catalogue")), None))
     for path, file in files:
@@ -38,7 +39,8 @@ def sounds(entry: dict[str, Any], files: list[tuple[str, Path]]) -> Iterator[tup
 
 
 def _whole(file: Path) -> np.ndarray:
-    return decode(file, "speech")[:LONGEST]
+    wave = decode(file, "speech")[:LONGEST]
+    return np.pad(wave, (0, max(0, int(SHORTEST * SAMPLE_RATE) - len(wave))))
 
 
 def _part(file: Path, start: float, end: float) -> np.ndarray:

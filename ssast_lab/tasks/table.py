@@ -5,7 +5,8 @@ trained on), "most" clips of one label in a fold, "packages", and for its card a
 has its "megabytes" to download, its "licence" ("licences" are those of single files, as in ``corpus.json``), and two
 lists of rules, [regular expression, value]: "labels" and "sources". The first that is found in a sound's path decides;
 the value may use its groups (``\\1``), and null takes nothing. Sources without a rule are the package. A sound that is a
-part of a file has a path "file#part".
+part of a file has a path "file#part". "speak" makes the sounds of a speech synthesis program: the "program", its
+"arguments", "voices" and "texts".
 """
 
 import json
@@ -51,12 +52,12 @@ def megabytes(task: dict[str, Any]) -> float:
     return round(sum(package["megabytes"] for package in task["packages"]), 1)
 
 
-def first(rules: list[list], path: str, default: str | None = None) -> str | None:
+def first(rules: list[list], path: str) -> str | None:
     """What the first rule that fits a path says."""
     for pattern, value in rules:
         if match := re.search(pattern, path):
             return value and match.expand(value)
-    return default
+    return None
 
 
 def fold_of(task: dict[str, Any], source: str) -> str:
