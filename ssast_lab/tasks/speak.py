@@ -42,20 +42,20 @@ def install(debs: dict[str, Path], root: Path) -> None:
 
 def speech(speak: dict[str, Any], root: Path, work: Path) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """("usr/bin/program#voice text", what says it) for each voice and text."""
+    libraries = ":".join(sorted({str(file.parent) for file in root.glob("**/lib/**/*.so*")}))
     for voice in speak["voices"]:
         for text in speak["texts"]:
-            yield f"usr/bin/{speak['program']}#{voice} {text}", partial(_say, speak, voice, text, root, work)
+            yield f"usr/bin/{speak['program']}#{voice} {text}", partial(_say, speak, voice, text, root, libraries, work)
 
 
-def _say(speak: dict[str, Any], voice: str, text: str, root: Path, work: Path) -> np.ndarray:
-    libraries = sorted({str(file.parent) for file in root.glob("**/lib/**/*.so*")})
+def _say(speak: dict[str, Any], voice: str, text: str, root: Path, libraries: str, work: Path) -> np.ndarray:
     file = work / "said.wav"
     file.unlink(missing_ok=True)
     known = dict(voice=voice, text=text, file=file, library=next(iter(root.glob("usr/lib/*-linux-gnu*")), root))
     command = [root / "usr/bin" / speak["program"], *(argument.format(**known) for argument in speak["arguments"])]
     try:
         done = subprocess.run(
-            command, env={**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}, capture_output=True, text=True,
+            command, env={**os.environ, "LD_LIBRARY_PATH": libraries}, capture_output=True, text=True,
             errors="replace", timeout=60,
         )  # fmt: skip
         said = done.stderr.strip() or "it wrote no sound"
