@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -318,3 +318,98 @@ def _bin(hertz: np.ndarray, bins: int) -> np.ndarray:
     """Where a frequency lies on the vertical axis, on which mel filter m has its peak at m."""
     low, high = _mel(LOWEST), _mel(HIGHEST)
     return (_mel(hertz) - low) / (high - low) * (bins + 1) - 1
+
+
+# --- measurements with their intervals, for pages that are read and printed: dark on white --------------------------
+
+INK, RULE, BAND = "#1b1e23", "#d9dde3", "#f5f6f8"
+HUES = ("#0b62c4", "#d1480d", "#0a8754", "#8a2fb8", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#607d8b", "#7cb518")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
+STEP, SPACE = 17, 16  # pixels between the names of a row, and around them
+
+
+class Dot(NamedTuple):
+    """A measurement and how far it is to be trusted."""
+
+    row: str  # what was measured: a task
+    name: str  # whose it is: a model
+    value: float
+    low: float
+    high: float
+    singles: tuple[float, ...] = ()  # the same of single trainings, of which the value is the mean
+
+
+def dots(measured: Sequence[Dot], title: str, measure: str) -> go.Figure:
+    """A row for each task and in it a dot with its interval for each name, in the order in which they come."""
+    rows, names = (list(dict.fromkeys(getattr(dot, field) for dot in measured)) for field in ("row", "name"))
+    inner = len(rows) * (len(names) * STEP + SPACE)
+    places = {row: place for place, row in enumerate(reversed(rows))}
+    apart = 1 / (len(names) + SPACE / STEP)
+    traces: list[dict[str, Any]] = []
+    for number, name in enumerate(names):
+        own = [dot for dot in measured if dot.name == name]
+        at = [places[dot.row] + ((len(names) - 1) / 2 - number) * apart for dot in own]
+        colour, symbol = HUES[number % len(HUES)], SYMBOLS[number // 2 % len(SYMBOLS)]
+        singles = [(value, y) for dot, y in zip(own, at, strict=True) for value in dot.singles]
+        traces.append(dict(
+            type="scatter", mode="markers", showlegend=False, hoverinfo="skip", x=[x for x, _ in singles],
+            y=[y for _, y in singles], marker=dict(color=colour, symbol="line-ns-open", size=9, line=dict(width=1)),
+        ))  # fmt: skip
+        traces.append(dict(
+            type="scatter", mode="markers", name=name, x=[dot.value for dot in own], y=at,
+            error_x=dict(type="data", symmetric=False, array=[dot.high - dot.value for dot in own],
+                         arrayminus=[dot.value - dot.low for dot in own], thickness=2, width=0, color=colour),
+            marker=dict(color=colour, symbol=symbol, size=9, line=dict(color="white", width=1)),
+            customdata=[(dot.row, dot.low, dot.high) for dot in own],
+            hovertemplate="%{customdata[0]}: %{x:.3f} [%{customdata[1]:.3f}, %{customdata[2]:.3f}]",
+        ))  # fmt: skip
+    bands = [dict(type="rect", xref="paper", x0=0, x1=1, y0=at - 0.5, y1=at + 0.5, fillcolor=BAND, line_width=0, layer="below")
+             for at in range(0, len(rows), 2)]  # fmt: skip
+    layout = dict(
+        height=inner + 120, shapes=bands, xaxis=_ruled(measure),
+        yaxis=dict(tickvals=list(places.values()), ticktext=list(places), range=[-0.5, len(rows) - 0.5], showgrid=False,
+                   zeroline=False, fixedrange=True, automargin=True),
+    )  # fmt: skip
+    return go.Figure(dict(data=traces, layout=layout | _printed(title)))
+
+
+class Line(NamedTuple):
+    """What becomes of a measurement as something is turned up; all (n,)."""
+
+    name: str
+    at: Sequence[float]
+    values: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+
+
+def lines(measured: Sequence[Line], title: str, what: str, measure: str) -> go.Figure:
+    """A line for each name, in the band of its intervals."""
+    traces: list[dict[str, Any]] = []
+    for number, line in enumerate(measured):
+        colour = HUES[number % len(HUES)]
+        veil = "rgba({},{},{},0.13)".format(*hex_to_rgb(colour))
+        traces.append(dict(
+            type="scatter", mode="lines", showlegend=False, hoverinfo="skip", x=[*line.at, *reversed(line.at)],
+            y=[*line.highs, *reversed(line.lows)], fill="toself", fillcolor=veil, line=dict(width=0),
+        ))  # fmt: skip
+        traces.append(dict(
+            type="scatter", mode="lines+markers", name=line.name, x=list(line.at), y=list(line.values),
+            line=dict(color=colour, width=2), hovertemplate="%{x}: %{y:.3f}",
+            marker=dict(symbol=SYMBOLS[number // 2 % len(SYMBOLS)], size=8, line=dict(color="white", width=1)),
+        ))  # fmt: skip
+    layout = dict(height=460, xaxis=_ruled(what), yaxis=_ruled(measure))
+    return go.Figure(dict(data=traces, layout=layout | _printed(title)))
+
+
+def _ruled(title: str) -> dict[str, Any]:
+    return dict(title=dict(text=title, standoff=8), gridcolor=RULE, zeroline=False, ticks="outside", tickcolor=RULE,
+                automargin=True)  # fmt: skip
+
+
+def _printed(title: str) -> dict[str, Any]:
+    return dict(
+        width=900, title=dict(text=title, x=0.01, xanchor="left", font=dict(size=16)), margin=dict(l=20, r=20, t=60, b=60),
+        font=dict(family=FONT, size=13, color=INK), paper_bgcolor="white", plot_bgcolor="white",
+        legend=dict(orientation="v", x=1.01, xanchor="left", y=1, yanchor="top"), hovermode="closest",
+    )  # fmt: skip
