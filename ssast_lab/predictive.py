@@ -192,6 +192,10 @@ class Contrastive(nn.Module):
             Convolution(c, c, config.kernel, before=config.kernel - 1) for _ in range(config.depth)
         )
         self.steps = nn.Linear(c, config.ahead * c)
+        # At first every candidate is as likely as one in N + 1: scores that start far from it are learned away together
+        # with the latent frames. These are rectified normal numbers then, whose mean is 1 / sqrt(2 pi).
+        nn.init.normal_(self.steps.weight, std=1 / c)
+        nn.init.constant_(self.steps.bias, -math.log(config.negatives) * math.sqrt(2 * math.pi) / c)
 
     def hidden(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S) at 16 kHz -> latent frames and context, (B, T, C) each."""

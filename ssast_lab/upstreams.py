@@ -27,6 +27,7 @@ from ssast_lab import audio, checkpoint
 from ssast_lab.config import ConfigError, model_config
 from ssast_lab.data import Clip
 from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder
+from ssast_lab.predictive import APC, HOP, REACH, Contrastive
 
 FORMAT = "ssast-lab embeddings 1"  # whatever changes embeddings without changing weights changes this number
 POOLINGS = ("mean", "max", "cls", "statistics")
@@ -210,10 +211,42 @@ def of_torchaudio(name: str, model: nn.Module) -> Layered:
     )
 
 
+def of_apc(name: str, model: APC) -> Layered:
+    """The output of each LSTM layer."""
+    config = model.config
+    return Layered(
+        name,
+        model,
+        lambda waveforms: model.hidden(audio.log_mel(waveforms, config.audio)),
+        layers=config.depth,
+        settings={"kind": "apc", "config": asdict(config)},
+        window=config.frames * audio.HOP,
+        least=audio.WINDOW,
+        overlap=audio.WINDOW - audio.HOP,
+    )
+
+
+def of_contrastive(name: str, model: Contrastive) -> Layered:
+    """The latent frames, then the context."""
+    config = model.config
+    return Layered(
+        name,
+        model,
+        lambda waveforms: [*model.hidden(waveforms)],
+        layers=2,
+        settings={"kind": "wav2vec", "config": asdict(config)},
+        window=config.frames * HOP,
+        least=REACH,
+        overlap=REACH - HOP,
+    )
+
+
 # A loaded model of which type becomes an upstream by which function.
 KINDS: dict[type[nn.Module], Callable[[str, Any], Layered]] = {
     SSAST: lambda name, model: of_encoder(name, model.encoder),
     Classifier: lambda name, model: of_encoder(name, model.encoder),
+    APC: of_apc,
+    Contrastive: of_contrastive,
 }
 
 
