@@ -172,7 +172,7 @@ class TrainingConfig(LearningConfig):
     """Pretraining: how long, by which objective, and how it is measured."""
 
     steps: int = 10_000
-    positions: str = "sincos"  # how the position table starts: two sines and cosines, or "random" as the official one
+    start: str = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only
     over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
@@ -182,7 +182,7 @@ class TrainingConfig(LearningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("steps", "evaluate_every", "evaluate_masks")
-        self._choice("positions", "sincos", "random")
+        self._choice("start", "mae", "official")
         self._choice("over", "targets", "predictions")
         if min(self.nce_weight, self.mse_weight) < 0 or self.nce_weight + self.mse_weight == 0:
             raise ConfigError("The weights of the two objectives cannot be negative, nor both be 0.")
@@ -308,7 +308,7 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         training = TrainingConfig(
             steps=800_000, batch=120 if tiny else 24, learning_rate=5e-4 if tiny else 1e-4, optimizer="adam",
             betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
-            clip_norm=None, positions="random", over="predictions", evaluate_every=4000,
+            clip_norm=None, start="official", over="predictions", evaluate_every=4000,
         )  # fmt: skip
         if numbers[1:]:
             training = replace(training, batch=int(numbers[1]))

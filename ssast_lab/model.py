@@ -100,21 +100,30 @@ class Encoder(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     @torch.no_grad()
-    def start_from_sines(self) -> None:
-        """Fills the position table with sines and cosines of time and frequency, half the width each (He et al., "Masked
-        Autoencoders", appendix A.1, after Vaswani et al.), at the scale of the patch embedding."""
+    def start_as_mae(self) -> None:
+        """Starts anew as Masked Autoencoders do (He et al., CVPR 2022, appendix A.1): linear layers at the scale of Glorot and
+        Bengio (2010), which in narrow models is several times the official 0.02, and positions as sines and cosines of time
+        and frequency, half the width each, all of it for time where there is one row."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                for part in layer.weight.chunk(3) if layer.out_features == 3 * layer.in_features else (layer.weight,):
+                    nn.init.xavier_uniform_(part)
+                nn.init.zeros_(layer.bias)
         width, grid = self.config.width, self.grid
         if width % 4:
             raise ConfigError(f"Sines and cosines along two axes need a width that 4 divides, not {width}.")
-        rates = 10_000.0 ** -(torch.arange(width // 4) / (width // 4))
 
-        def waves(places: int) -> Tensor:
-            angles = torch.arange(places)[:, None] * rates
-            return torch.cat((angles.sin(), angles.cos()), dim=1)  # (places, D / 2)
+        def waves(places: int, width: int) -> Tensor:
+            angles = torch.arange(places)[:, None] * 10_000.0 ** -(torch.arange(width // 2) / (width // 2))
+            return torch.cat((angles.sin(), angles.cos()), dim=1)  # (places, width)
 
-        time = waves(grid.columns)[None].expand(grid.rows, -1, -1)
-        frequency = waves(grid.rows)[:, None].expand(-1, grid.columns, -1)
-        self.positions[0, SPECIAL:] = torch.cat((time, frequency), dim=-1).flatten(0, 1)
+        if grid.rows == 1:
+            table = waves(grid.columns, width)
+        else:
+            time = waves(grid.columns, width // 2)[None].expand(grid.rows, -1, -1)
+            frequency = waves(grid.rows, width // 2)[:, None].expand(-1, grid.columns, -1)
+            table = torch.cat((time, frequency), dim=-1).flatten(0, 1)
+        self.positions[0, SPECIAL:] = table
 
     def grid_of(self, fbank: Tensor) -> PatchGrid:
         """The patch grid of (B, T, F) log-mel of any length T."""

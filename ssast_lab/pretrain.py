@@ -103,8 +103,8 @@ class Pretraining(Lesson):
 
     def build(self) -> SSAST:
         model = SSAST(self.whole.model)
-        if self.settings.positions == "sincos":
-            model.encoder.start_from_sines()
+        if self.settings.start == "mae":
+            model.encoder.start_as_mae()
         for token in (model.encoder.cls_token, model.encoder.distillation_token):
             # their gradients are slices, of whose strides the exchange among processes would warn
             token.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))

@@ -202,11 +202,13 @@ def test_one_batch_is_learned_by_heart():
     assert all(value.grad.abs().sum() > 0 for value in model.parameters()), "every weight takes part"
 
 
-def test_sines_tell_every_place_and_how_far_it_is():
-    """Each patch has a row of its own; the product of two falls off with their distance, along time and along frequency."""
+def test_the_start_of_masked_autoencoders():
+    """Each patch has a place of its own, the product of two falls off with their distance along time and along frequency, and
+    no layer starts so small that attention is the same everywhere."""
     encoder = SSAST(model_config("nano-patch", depth=1)).encoder
     special = encoder.positions[0, :2].clone()
-    encoder.start_from_sines()
+    small = encoder.blocks[0].attention.qkv.weight.detach().std()
+    encoder.start_as_mae()
     assert torch.equal(encoder.positions[0, :2], special)
     table = encoder.positions[0, 2:].detach().unflatten(0, (encoder.grid.rows, encoder.grid.columns))
     assert len(table.flatten(0, 1).unique(dim=0)) == encoder.grid.count
@@ -215,5 +217,11 @@ def test_sines_tell_every_place_and_how_far_it_is():
     assert product[4, 30] > product[4, 31] > product[4, 33]
     assert torch.allclose(product[4, 29], product[4, 31])
     assert product[4, 30] > product[5, 30] > product[6, 30]
+    assert float(encoder.blocks[0].attention.qkv.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.02)
+    assert float(small) == pytest.approx(0.02, rel=0.02)
+
+    frames = SSAST(model_config("nano-frame", depth=1)).encoder
+    frames.start_as_mae()
+    assert frames.positions[0, 2:].detach().std(0).min() > 1e-4  # nothing is kept for rows that are not there
     with pytest.raises(ConfigError, match="a width that 4 divides, not 6"):
-        SSAST(model_config("nano-patch", width=6, heads=2)).encoder.start_from_sines()
+        SSAST(model_config("nano-patch", width=6, heads=2)).encoder.start_as_mae()

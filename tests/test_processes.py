@@ -7,11 +7,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from tiny import ALONE, command, here, tiny, write_clips
 
 from ssast_lab import audio, data
-from ssast_lab.config import PretrainConfig, RunConfig
+from ssast_lab.config import PretrainConfig, RunConfig, to_dict
 from ssast_lab.pretrain import find_clips, pretrain
 from ssast_lab.run import Run
 
@@ -86,4 +88,35 @@ def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
     assert sum(1 for _ in pretrain(config, here(run.path, resume=True))) == STEPS - stopped
     difference = largest_difference(Run(folder).metrics(), run.metrics())
     print(f"largest relative difference of 4 processes up to step {stopped}, then 1: {difference:.2g}")
+    assert difference < 1e-5
+
+
+CELL = """
+import json
+from accelerate import notebook_launcher
+from ssast_lab.config import PretrainConfig, RunConfig, from_dict
+from ssast_lab.pretrain import pretrain
+
+config = from_dict(PretrainConfig, json.loads({config!r}))
+run = RunConfig(**json.loads({run!r}))
+
+def train():
+    for step in pretrain(config, run):
+        pass
+
+notebook_launcher(train, num_processes=2)
+"""
+
+
+def test_two_processes_out_of_a_notebook_cell_make_the_run_of_one(alone, tmp_path, monkeypatch):
+    """As notebooks/pretrain.ipynb shows it, in a real kernel."""
+    config, folder = alone
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = here(tmp_path / "run")
+    code = CELL.format(config=json.dumps(to_dict(config)), run=json.dumps(to_dict(run)))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    assert json.loads((Path(run.folder) / "environment.json").read_text())[0]["processes"] == 2
+    difference = largest_difference(Run(folder).metrics(), Run(run.folder).metrics())
+    print(f"largest relative difference of 2 processes out of a cell: {difference:.2g}")
     assert difference < 1e-5
