@@ -145,7 +145,11 @@ def world(tmp_path_factory):
         looped = tone(LOW * 1.0 + shift, 0.25, 32000)
         write_soundfont(
             usr / "share/a.sf2",
-            [(8, "Bell", tone(HIGH + shift, 3, 32000), 32000, None), (0, "Piano", looped, 32000, (800, 7200))],
+            [
+                (8, "Bell", tone(HIGH + shift, 3, 32000), 32000, None),
+                (9, "Tick", tone(HIGH + shift, 0.05, 32000), 32000, None),
+                (0, "Piano", looped, 32000, (800, 7200)),
+            ],
         )
 
     def talker(usr):
@@ -171,7 +175,7 @@ def world(tmp_path_factory):
                   labels=by_folder, sources=[["/(bert|carl)/", "\\1"]])  # fmt: skip
     speak = dict(program="talker", arguments=["{voice}", "{text}", "{file}"], voices=["a", "b"], texts=["L", "H"])
     by_text = [["#. L", "low"], ["#. H", "high"]]
-    by_program = [["#000 ", "low"], ["#008 ", "high"]]
+    by_program = [["#000 ", "low"], ["#00[89] ", "high"]]
     table = {
         "pitch": dict(TASK, most={"train": 5}, packages=[
             voices, dict(name="game", megabytes=2.5, licence="GPL-3", labels=by_folder)]),

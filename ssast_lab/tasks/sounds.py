@@ -17,7 +17,7 @@ from ssast_lab.tasks.table import TaskError
 MORE = (".sf2", ".catalogue")  # files that are no sounds and are wanted
 LONGEST = 10 * SAMPLE_RATE
 SHORTEST = (
-    0.2  # s: a patch of 16 frames fits into it; parts of a file are widened to so much, files filled with silence
+    0.2  # s: a patch of 16 frames fits into it; parts of a file are widened to so much, the rest filled with silence
 )
 Load = Callable[[], np.ndarray]
 
@@ -39,7 +39,10 @@ def sounds(files: list[tuple[str, Path]]) -> Iterator[tuple[str, Load]]:
 
 
 def _whole(file: Path) -> np.ndarray:
-    wave = decode(file, "speech")[:LONGEST]
+    return _filled(decode(file, "speech")[:LONGEST])
+
+
+def _filled(wave: np.ndarray) -> np.ndarray:
     return np.pad(wave, (0, max(0, int(SHORTEST * SAMPLE_RATE) - len(wave))))
 
 
@@ -56,7 +59,7 @@ def _played(sample: Sample) -> np.ndarray:
     peak = np.abs(wave).max(initial=0.0)
     if peak < 1e-3:
         raise AudioError(f"The sample {sample.name} is silent.")
-    return wave * min(1.0, 0.99 / peak)
+    return _filled(wave * min(1.0, 0.99 / peak))
 
 
 def _catalogue(file: Path | None) -> dict[str, list[tuple[str, float, float]]]:
