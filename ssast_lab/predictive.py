@@ -107,7 +107,7 @@ class APC(nn.Module):
     def hidden(self, fbank: Tensor) -> list[Tensor]:
         """(B, T, F) normalised log-mel -> after each of the L layers (B, T, D), which knows nothing of later frames."""
         found, x = [], fbank
-        with torch.autocast("cpu", enabled=False):  # a CPU takes twice as long for an LSTM in bfloat16
+        with torch.autocast("cpu", enabled=False):  # without AMX an LSTM in bfloat16 takes twice as long
             for layer in self.layers:
                 y, _ = layer(x)
                 x = x + y if x.shape == y.shape else y
@@ -154,17 +154,18 @@ class Convolution(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, before: int = 0) -> None:
-        """``before`` frames of zeros stand before the first one."""
+        """``kernel`` is a multiple of ``stride``; ``before`` frames of zeros stand before the first one."""
         super().__init__()
-        self.kernel, self.stride, self.before = kernel, stride, before
+        self.strides, self.stride, self.before = kernel // stride, stride, before
         self.linear = nn.Linear(kernel * inputs, outputs, bias=False)
         self.norm = nn.LayerNorm(outputs, eps=1e-8)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Blocks of a stride, side by side, and a matrix product: on a CPU in two thirds of the time that Conv1d takes.
         x = F.pad(x, (0, 0, self.before, 0))
-        channels = x.shape[-1]
-        # Windows of a flat row and a matrix product: on a CPU in two thirds of the time that Conv1d takes.
-        windows = x.flatten(1).unfold(1, self.kernel * channels, self.stride * channels)  # (B, T', kernel * C)
+        blocks = x[:, : x.shape[1] // self.stride * self.stride].unflatten(1, (-1, self.stride)).flatten(2)
+        count = blocks.shape[1] - self.strides + 1  # T'
+        windows = torch.cat([blocks[:, i : i + count] for i in range(self.strides)], dim=-1)  # (B, T', kernel * C)
         return F.relu(self.norm(self.linear(windows)))
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from test_checkpoint import refused, same
 from test_pretrain import assert_same_run
-from tiny import here, write_clips
+from tiny import ALONE, here, write_clips
 
 from ssast_lab import audio, checkpoint, config, data, upstreams
 from ssast_lab.config import ConfigError, DataConfig, to_dict
@@ -312,6 +314,38 @@ def test_bfloat16_computes_the_same_up_to_rounding(kind, clips, tmp_path):
     one, other = (next(forecast(asked(kind, clips), run)) for run in runs)
     assert other.losses.total == pytest.approx(one.losses.total, rel=0.02)
     assert other.gradient_norm == pytest.approx(one.gradient_norm, rel=0.1)
+
+
+SCRIPT = """
+import json, sys
+from ssast_lab.config import DataConfig, RunConfig, from_dict
+from ssast_lab.forecast import ForecastConfig, ForecastTraining, forecast
+from ssast_lab.predictive import ContrastiveConfig
+asked, run = map(json.loads, sys.argv[1:])
+parts = zip((ContrastiveConfig, DataConfig, ForecastTraining), (asked["model"], asked["data"], asked["training"]))
+for _ in forecast(ForecastConfig(*(from_dict(*part) for part in parts)), RunConfig(**run)):
+    pass
+"""
+
+
+def test_two_processes_make_the_run_of_one(clips, tmp_path):
+    """Each takes its own rows of the negatives, in training and in examinations of three clips."""
+    whole = asked("wav2vec", clips)
+    for _ in forecast(whole, here(tmp_path / "one")):
+        pass
+    (tmp_path / "script.py").write_text(SCRIPT)
+    arguments = [json.dumps(to_dict(part)) for part in (whole, here(tmp_path / "two"))]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(tmp_path / "script.py"), *arguments],
+        env=ALONE | {"PYTHONWARNINGS": "default"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = (Run(tmp_path / name).metrics() for name in ("one", "two"))
+    names = ("loss", "accuracy", "held_out_loss", "held_out_accuracy", "gradient_norm")
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        assert [b[name] for name in names if name in b] == pytest.approx([a[n] for n in names if n in a], rel=1e-4)
 
 
 # --- on disk, and as upstreams ------------------------------------------------------------------------------------
