@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ssast_lab import audio, checkpoint, data, metrics
-from ssast_lab.config import ConfigError, FineTuneConfig, LabelledConfig, RunConfig, TuningConfig, to_dict
+from ssast_lab.config import ConfigError, FineTuneConfig, LabelledConfig, ModelConfig, RunConfig, TuningConfig, to_dict
 from ssast_lab.datasets import read_dataset
 from ssast_lab.labelled import LabelError, LabelledSet, Split, check, read_labelled, splits
 from ssast_lab.metrics import Scores
@@ -179,11 +179,21 @@ class FineTuning(Lesson):
             torch.manual_seed(self.settings.seed)
             trained = SSAST(replace(trained.config, labels=(), stride=trained.config.patch))
         changes = {
-            "frames": config.frames, "stride": config.stride, "pooling": config.pooling, "audio": config.audio,
+            "frames": config.frames or self._frames(trained.config), "stride": config.stride, "pooling": config.pooling, "audio": config.audio,
         }  # fmt: skip
         changes = {field: value for field, value in changes.items() if value is not None}
         torch.manual_seed(self.settings.seed)  # of the new head
         return Classifier.from_pretrained(trained, self.split.train.labels, **changes)
+
+    def _frames(self, model: ModelConfig) -> int:
+        """A window that nine in ten training clips fit into, in whole patches of 16 frames, at most the model's own."""
+        lengths = []
+        for clip in self.split.train.clips:
+            with suppress(audio.AudioError, OSError):  # which training will meet, and count
+                lengths.append(audio.frames_of(round(audio.info(clip.open()).seconds * audio.SAMPLE_RATE)))
+        step = math.lcm(16, model.patch[1])
+        usual = np.quantile(lengths, 0.9) if lengths else model.frames
+        return min(math.ceil(usual / step) * step, model.frames)
 
     def config(self) -> dict[str, Any]:
         return to_dict(self.whole)

@@ -199,6 +199,20 @@ def test_balanced_drawing_hears_every_label_equally_often(task):
     assert torch.allclose(drawn, torch.full((3,), 1 / 3), atol=0.05)
 
 
+def test_the_window_is_what_most_clips_fit_into(model, task, tmp_path):
+    """Nine of ten, in whole patches, and never more than the model's own."""
+    for name, seconds, frames in (("short", 0.3, 32), ("some long", 0.5, 48), ("long", 5, 64)):
+        random, rows = np.random.default_rng(2), ["path,label,fold"]
+        for number in range(24):
+            last = 2 if name == "some long" and number < 1 else seconds
+            write(tmp_path / name / f"{number}.wav", 300 + 9 * number, last, random)
+            rows.append(f"{name}/{number}.wav,{number % 2},{'test' if number > 19 else 'train'}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+        assert classify.FineTuning(asked(model, tmp_path / f"{name}.csv")).model.frames == frames
+    config = replace(asked(model, task), frames=128)
+    assert classify.FineTuning(config).model.frames == 128
+
+
 def test_random_weights_are_asked_for_by_name(model, task):
     trained = classify.FineTuning(asked(model, task)).started.encoder.state_dict()
     scratch = classify.FineTuning(asked(f"scratch:{model}", task)).started.encoder.state_dict()
