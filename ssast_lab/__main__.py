@@ -39,6 +39,9 @@ def pretrain(arguments: list[str]) -> None:
     name, rest = (
         (arguments[0], arguments[1:]) if arguments and arguments[0][:1] != "-" else ("modern-nano-patch-400", arguments)
     )
+    if name.partition("-")[0] in ("apc", "wav2vec"):
+        _forecast(name, rest)
+        return
     recipe = config.pretrain_config(name)
     default = Pretrain(recipe.model, recipe.mask, recipe.data, recipe.training, config.RunConfig(folder=f"runs/{name}"))
     asked = tyro.cli(
@@ -61,6 +64,37 @@ def pretrain(arguments: list[str]) -> None:
         print(f"The run in {asked.run.folder} has done its {asked.training.steps} steps already.")
     elif main and last is not None and last.step < asked.training.steps:
         print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {asked.run.folder}).")
+
+
+def _forecast(name: str, arguments: list[str]) -> None:
+    """The rivals that predict what comes next, by the same loop."""
+    from dataclasses import asdict, dataclass, field
+
+    import tyro
+
+    from ssast_lab.config import RunConfig
+    from ssast_lab.forecast import ForecastConfig, forecast, recipe
+
+    @dataclass(frozen=True)
+    class Forecast(ForecastConfig):
+        """Train a model that predicts what comes next on unlabelled sound."""
+
+        run: RunConfig = field(default_factory=RunConfig)
+
+    preset = recipe(name)
+    model = type(preset.model)
+    Forecast.__annotations__["model"] = model  # else the flags of both kinds of model
+    default = Forecast(preset.model, preset.data, preset.training, RunConfig(folder=f"runs/{name}"))
+    asked = tyro.cli(
+        Forecast, args=arguments, default=default, prog=f"ssast-lab pretrain {name}", description=Forecast.__doc__
+    )
+    main = int(os.environ.get("RANK", 0)) == 0
+    config = ForecastConfig(asked.model, asked.data, asked.training)
+    for tick in forecast(config, asked.run, progress=sys.stderr.isatty()):
+        if tick.examination and main:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in asdict(tick.examination.figures).items())
+            print(f"step {tick.step}: loss {tick.losses[0]:.3f}, {tick.clips_per_second:.1f} clips/s; held out: {figures}",
+                  flush=True)  # fmt: skip
 
 
 def finetune(arguments: list[str]) -> None:
@@ -161,6 +195,7 @@ def info(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import checkpoint
+    from ssast_lab.config import ModelConfig, to_dict
 
     def show(
         model: tyro.conf.Positional[str],
@@ -177,18 +212,21 @@ def info(arguments: list[str]) -> None:
             json: a file to write the figures to as well.
         """
         loaded = checkpoint.load(model)
-        config, grid = loaded.config, loaded.config.grid
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
-        print(f"  encoder   {config.depth} layers, {config.width} wide, {config.heads} heads")
-        print(f"  patches   {grid.shape[0]} mel bins x {grid.shape[1]} frames, stride {grid.stride[0]} x {grid.stride[1]}: "
-              f"{grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames")  # fmt: skip
-        print(
-            f"  features  {config.audio.mel_bins} mel bins, mean {config.audio.mean:g}, deviation {config.audio.std:g}"
-        )
-        if config.labels:
-            print(
-                f"  labels    {len(config.labels)}: {', '.join(config.labels[:8])}{' ...' if len(config.labels) > 8 else ''}"
-            )
+        config = loaded.config
+        if isinstance(config, ModelConfig):
+            grid = config.grid
+            print(f"  encoder   {config.depth} layers, {config.width} wide, {config.heads} heads")
+            print(f"  patches   {grid.shape[0]} mel bins x {grid.shape[1]} frames, stride {grid.stride[0]} x "
+                  f"{grid.stride[1]}: {grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames")  # fmt: skip
+            print(f"  features  {config.audio.mel_bins} mel bins, mean {config.audio.mean:g}, "
+                  f"deviation {config.audio.std:g}")  # fmt: skip
+            if config.labels:
+                more = " ..." if len(config.labels) > 8 else ""
+                print(f"  labels    {len(config.labels)}: {', '.join(config.labels[:8])}{more}")
+        else:
+            for name, value in to_dict(config).items():
+                print(f"  {name:9} {value}")
         if model in checkpoint.builtin_models() or Path(model).is_dir():
             for name, value in checkpoint.describe(model)["about"].items():
                 if isinstance(value, str | int | float):
@@ -210,7 +248,7 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     from ssast_lab.model import SSAST
 
     if not isinstance(model, SSAST):
-        raise CheckpointError("A classifier has lost its pretext heads: only a pretext model can be evaluated.")
+        raise CheckpointError("Only a pretext model can be evaluated: a classifier has lost its pretext heads.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     report = evaluate(model, [folder], counts, progress=sys.stderr.isatty())
     print(f"\n{report}")
