@@ -81,7 +81,8 @@ class Clip:
 
 def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:
     """The clips of folders (all that lies in them, at any depth), sound files, tar shards (WebDataset), globs of these, and
-    manifests: the official JSON (``{"data": [{"wav": ...}]}``), CSV or TSV with a column ``path``. In a fixed order."""
+    manifests: the official JSON (``{"data": [{"wav": ...}]}``), CSV or TSV with a column ``path``, in which
+    ``train/00000.tar:000007.opus`` is a sound within a shard. In a fixed order."""
     clips: list[Clip] = []
     for source in map(str, sources):
         paths = [source] if Path(source).exists() else sorted(glob(source, recursive=True))
@@ -108,8 +109,18 @@ def _clips_of(path: Path) -> Iterator[Clip]:
     elif path.suffix.lower() == ".tar":
         yield from _members(path)
     elif path.suffix.lower() in (".json", ".csv", ".tsv"):
+        shards: dict[str, dict[str, Clip]] = {}
         for entry in _manifest(path):
-            yield Clip(os.path.join(path.parent, entry))
+            name, within, member = entry.partition(".tar:")
+            if not within:
+                yield Clip(os.path.join(path.parent, entry))
+                continue
+            shard = os.path.join(path.parent, f"{name}.tar")
+            if shard not in shards:
+                shards[shard] = {clip.member: clip for clip in _members(Path(shard))}
+            if member not in shards[shard]:
+                raise DataError(f"The shard {shard} has no sound {member}, which {path} names.")
+            yield shards[shard][member]
     else:
         yield Clip(str(path))
 
