@@ -23,7 +23,7 @@ from safetensors.torch import load as read_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from ssast_lab.config import SIZES, AudioConfig, ModelConfig, from_dict, to_dict
+from ssast_lab.config import SIZES, AudioConfig, ConfigError, ModelConfig, from_dict, model_config, to_dict
 from ssast_lab.model import SPECIAL, SSAST, Classifier
 from ssast_lab.predictive import APC, APCConfig, Contrastive, ContrastiveConfig
 
@@ -52,11 +52,15 @@ def builtin_models() -> dict[str, Path]:
 
 def load(name_or_path: str | os.PathLike[str], **official: Any) -> Model:
     """A model in evaluation mode on the CPU, from a built-in name, a checkpoint folder, a training run's folder (its best
-    checkpoint) or an official ``.pth`` file.
+    checkpoint) or an official ``.pth`` file; with ``scratch:`` before it, one of the same shape with random weights
+    (``scratch:tiny-patch`` names a preset, ``scratch@1:`` draws by the seed 1 rather than 0).
 
     An official file does not say everything about itself; ``official`` may name its ``audio`` statistics, ``labels``,
     ``pooling``, and for a fine-tuned one the ``frames`` and ``stride`` (see :func:`from_official`).
     """
+    random = re.fullmatch(r"scratch(?:@(\d{1,9}))?:(.+)", str(name_or_path))
+    if random:
+        return _untrained(random[2], int(random[1] or 0))
     path = _located(name_or_path)
     if not os.path.exists(path):  # unlike Path.exists, false for a name that is too long as well
         names = ", ".join(builtin_models()) or "none"
@@ -72,6 +76,19 @@ def load(name_or_path: str | os.PathLike[str], **official: Any) -> Model:
             )
         return _load_folder(path)
     return from_official(_read_pickle(path), str(path), **official)
+
+
+def _untrained(like: str, seed: int) -> Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if like not in builtin_models():
+            try:
+                return SSAST(model_config(like)).eval()
+            except ConfigError:
+                pass  # no preset: a checkpoint
+        model: Any = load(like)
+        torch.manual_seed(seed)
+        return type(model)(model.config).eval()
 
 
 def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:

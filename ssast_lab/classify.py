@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,6 @@ from ssast_lab.training import Exam, Examination, Lesson, train
 
 __all__ = ["Judgement", "Step", "fine_tune", "linear_probe", "logits", "read_split", "read_splits", "together"]
 
-SCRATCH = "scratch:"
 REPORT = "report.json"
 AVERAGED = "averaged"
 TURN = 10  # frames by which a clip is turned at most
@@ -169,15 +168,11 @@ class FineTuning(Lesson):
 
     def _classifier(self) -> Classifier:
         config = self.whole
-        name = config.model.removeprefix(SCRATCH)
-        trained = checkpoint.load(name)
+        trained, name = checkpoint.load(config.model), config.model
         if not isinstance(trained, SSAST | Classifier):
             raise ConfigError(f"{name} is no masked spectrogram model, so that nothing can be fine-tuned on it.")
         if config.audio and config.audio.mel_bins != trained.config.audio.mel_bins:
             raise ConfigError(f"{name} hears {trained.config.audio.mel_bins} mel bins, not {config.audio.mel_bins}.")
-        if config.model != name:
-            torch.manual_seed(self.settings.seed)
-            trained = SSAST(replace(trained.config, labels=(), stride=trained.config.patch))
         changes = {
             "frames": config.frames or self._frames(trained.config), "stride": config.stride, "pooling": config.pooling, "audio": config.audio,
         }  # fmt: skip

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from ssast_lab import data, labelled, metrics
+from ssast_lab.embedding import embed_clips
 from ssast_lab.labelled import LabelledSet
-from ssast_lab.upstreams import Upstream, embed_clips
+from ssast_lab.upstreams import Upstream
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # the inverse strength of regularisation, scikit-learn's C
 MIDDLE = 1e-2  # at which the layers are compared
@@ -103,7 +104,7 @@ def linear_probe(
     Clips with one label each are told apart by one multinomial regression, others by one regression for each label. The
     ``layer`` is a number from 0, or "best": the layers are compared at one strength of regularisation, and then the
     strengths at the best layer, by accuracy (or mean average precision), and where that is the same by likelihood.
-    Embeddings are kept in the folder ``cache`` (:func:`ssast_lab.upstreams.embed_clips`); ``seed`` draws the
+    Embeddings are kept in the folder ``cache`` (:func:`ssast_lab.embedding.embed_clips`); ``seed`` draws the
     cross-validation. The same call gives the same result. :class:`ssast_lab.labelled.LabelError` for sets that leak.
     """
     return _probe(upstream, [Round(train, valid, test)], layer, pooling, cache, seed, device, progress)

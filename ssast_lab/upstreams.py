@@ -1,6 +1,6 @@
-"""Upstreams: whatever turns sound into embeddings, all behind one interface, and a cache of what they gave.
+"""Upstreams: whatever turns sound into embeddings, all behind one interface.
 
-Axes: C clips, B clips of a batch, S samples at 16 kHz, T frames, F mel bins, N tokens, D width. An upstream is frozen: nothing
+Axes: B clips of a batch, S samples at 16 kHz, T frames, F mel bins, N tokens, D width. An upstream is frozen: nothing
 here trains. The vocabulary is that of SUPERB (Yang et al., Interspeech 2021): an upstream gives representations, layer by
 layer, and something small learns on top of them.
 """
@@ -8,33 +8,21 @@ layer, and something small learns on top of them.
 import hashlib
 import json
 import os
-import re
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ssast_lab import audio, checkpoint
-from ssast_lab.config import ConfigError, model_config
-from ssast_lab.data import Clip
 from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder
 from ssast_lab.predictive import APC, HOP, REACH, Contrastive
 
 FORMAT = "ssast-lab embeddings 1"  # whatever changes embeddings without changing weights changes this number
 POOLINGS = ("mean", "max", "cls", "statistics")
-AT_ONCE = {"cpu": 80, "cuda": 240}  # seconds of sound that go through a model together: bounds its memory
 LONGEST = 250_000  # samples, 15.6 s: what wav2vec 2.0 and HuBERT met at most in training (fairseq's max_sample_size)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 PIPELINES = {"wav2vec2-base": "WAV2VEC2_BASE", "hubert-base": "HUBERT_BASE"}  # name -> in torchaudio.pipelines
 
 
@@ -95,7 +83,7 @@ class Layered:
 
     @torch.no_grad()
     def embed(self, waveforms: Tensor, pooling: str) -> Tensor:
-        _check_pooling(pooling)
+        check_pooling(pooling)
         waveforms = _at_least(waveforms, self.least)
         parts, lengths = [], []
         for start in range(0, max(waveforms.shape[1] - self.overlap, 1), self.window):
@@ -134,14 +122,14 @@ class LogMel:
 
     @torch.no_grad()
     def embed(self, waveforms: Tensor, pooling: str) -> Tensor:
-        _check_pooling(pooling)
+        check_pooling(pooling)
         fbank = audio.log_mel(_at_least(waveforms, audio.samples_of(2)))
         change = fbank.diff(dim=1)
         found = [figure for x in (fbank, change) for figure in (x.mean(1), x.std(1, correction=0))]
         return torch.cat(found, dim=1)[:, None]
 
 
-def _check_pooling(pooling: str) -> None:
+def check_pooling(pooling: str) -> None:
     if pooling not in POOLINGS:
         raise UpstreamError(f"pooling is {', '.join(POOLINGS[:-1])} or {POOLINGS[-1]}, not {pooling!r}.")
 
@@ -253,9 +241,8 @@ KINDS: dict[type[nn.Module], Callable[[str, Any], Layered]] = {
 def upstream(name: str | os.PathLike[str], download: bool = False) -> Upstream:
     """An upstream by name, on the CPU:
 
-    - a built-in model, checkpoint folder, run folder or official ``.pth`` (whatever :func:`ssast_lab.checkpoint.load` reads),
-    - ``scratch:NAME``: the same with random weights, where NAME may also be a preset such as ``tiny-patch``;
-      ``scratch@1:NAME`` is drawn by the seed 1 rather than 0,
+    - whatever :func:`ssast_lab.checkpoint.load` reads: a built-in model, checkpoint folder, run folder or official ``.pth``,
+      and with ``scratch:`` before it the same with random weights,
     - ``logmel``: statistics of the log-mel features, the floor that a model must rise above,
     - ``wav2vec2-base``, ``hubert-base``: torchaudio's published weights, which are fetched only with ``download``.
 
@@ -266,8 +253,7 @@ def upstream(name: str | os.PathLike[str], download: bool = False) -> Upstream:
         return LogMel()
     if name in PIPELINES:
         return of_torchaudio(name, _pipeline(name, download))
-    scratch = re.fullmatch(r"scratch(?:@(\d{1,9}))?:(.+)", name)
-    model = _random(scratch[2], int(scratch[1] or 0)) if scratch else _loaded(name)
+    model = _loaded(name)
     return KINDS[type(model)](name, model)
 
 
@@ -275,27 +261,14 @@ def _loaded(name: str) -> nn.Module:
     try:
         return checkpoint.load(name)
     except checkpoint.CheckpointError:
-        if os.path.exists(name) or name in checkpoint.builtin_models():
+        like = name.rpartition(":")[2] if name.startswith("scratch") else name
+        if os.path.exists(like) or like in checkpoint.builtin_models():
             raise
         models = ", ".join(checkpoint.builtin_models())
         raise UpstreamError(
             f"There is no upstream {name!r}: it is neither a file or folder, nor a built-in model ({models}), nor logmel, "
             f"scratch:NAME, {' or '.join(PIPELINES)}."
         ) from None
-
-
-def _random(like: str, seed: int) -> nn.Module:
-    """A model of this shape as it is before any training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if like not in checkpoint.builtin_models():
-            try:
-                return SSAST(model_config(like))
-            except ConfigError:
-                pass  # no preset: a checkpoint
-        model: Any = _loaded(like)
-        torch.manual_seed(seed)
-        return type(model)(model.config)
 
 
 def _pipeline(name: str, download: bool) -> nn.Module:
@@ -313,164 +286,3 @@ def _pipeline(name: str, download: bool) -> nn.Module:
     except Exception as error:  # of the network, the disk, the pickle or the model
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UpstreamError(f"The weights of {name} could not be had ({reason}): they belong at {weights}.") from None
-
-
-# --- clips --------------------------------------------------------------------------------------------------------
-
-
-def embed_clips(
-    upstream: Upstream,
-    clips: Sequence[Clip],
-    pooling: str = "mean",
-    cache: str | os.PathLike[str] | None = None,
-    device: torch.device | str | None = None,
-    progress: bool = False,
-) -> np.ndarray:
-    """(C, layers, D) float32: the embeddings of whole clips. ``device`` None is CUDA where there is one.
-
-    With a ``cache`` folder, what was computed once is read from it: it belongs to the upstream's key, the pooling and the
-    clip's content, wherever the file lies and whatever it is called. What was computed before an error or Ctrl-C is kept.
-
-    Equally long clips go through the model together. So that there are many of them, a clip's end is cut to a whole number
-    of steps of at most 16 frames, 0.16 s, and at most a sixteenth of the clip (:func:`trimmed`).
-    :class:`UpstreamError` names a clip that cannot be read, before anything is computed unless only decoding shows it.
-    """
-    _check_pooling(pooling)
-    workers = max(4, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        digests = list(pool.map(_digest, clips))
-        file = None if cache is None else Path(cache) / f"{upstream.key[:32]}-{pooling}.safetensors"
-        known = {} if file is None else _read_cache(file)
-        todo = {digest: clip for digest, clip in zip(digests, clips, strict=True) if digest not in known}
-        list(pool.map(_check, todo.values()))
-        fresh: dict[bytes, np.ndarray] = {}
-        try:
-            device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            steps = _embeddings(upstream, todo, pooling, device, pool, 2 * workers)
-            with tqdm(total=len(todo), desc=f"embedding by {upstream.name}", disable=not (progress and todo)) as bar:
-                for digest, embedding in steps:
-                    fresh[digest] = embedding
-                    bar.update()
-        finally:
-            if file is not None and fresh:
-                _write_cache(file, fresh)
-    known |= fresh
-    return np.stack([known[digest] for digest in digests]) if digests else np.empty((0, upstream.layers, 0), np.float32)
-
-
-def trimmed(samples: int) -> int:
-    """How many samples of a clip are embedded: those of a number of frames that a power of two divides, 16 at most and a
-    sixteenth of them at most: sixteen lengths from any duration to its double, and one every 0.16 s beyond 5 s."""
-    frames = audio.frames_of(samples)
-    step = min(16, 1 << max(0, (frames // 16).bit_length() - 1))
-    return audio.samples_of(frames // step * step)
-
-
-def _embeddings(
-    upstream: Upstream,
-    clips: dict[bytes, Clip],
-    pooling: str,
-    device: torch.device,
-    pool: ThreadPoolExecutor,
-    ahead: int,
-) -> Iterator[tuple[bytes, np.ndarray]]:
-    upstream = upstream.to(device)
-    room = AT_ONCE.get(device.type, AT_ONCE["cpu"]) * audio.SAMPLE_RATE
-    waiting: dict[int, list[tuple[bytes, Tensor]]] = {}  # by length
-
-    def embedded(alike: list[tuple[bytes, Tensor]]) -> Iterator[tuple[bytes, np.ndarray]]:
-        batch = torch.stack([waveform for _, waveform in alike]).to(device)
-        found = upstream.embed(batch, pooling).float().cpu().numpy()
-        yield from ((digest, row) for (digest, _), row in zip(alike, found, strict=True))
-
-    for digest, waveform in zip(clips, _ahead(pool, _decode, clips.values(), ahead), strict=True):
-        samples = len(waveform)
-        alike = waiting.setdefault(samples, [])
-        alike.append((digest, waveform))
-        if (len(alike) + 1) * samples > room:
-            yield from embedded(waiting.pop(samples))
-    for alike in waiting.values():
-        yield from embedded(alike)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], count: int
-) -> Iterator[Result]:
-    """``map`` in order, by threads that are at most ``count`` items ahead of whoever takes the results."""
-    rest = iter(items)
-    futures: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(rest, count))
-    try:
-        while futures:
-            result = futures.popleft().result()
-            futures.extend(pool.submit(function, item) for item in islice(rest, 1))
-            yield result
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _decode(clip: Clip) -> Tensor:
-    """(S,) trimmed"""
-    try:
-        waveform = audio.load_waveform(clip.open())
-    except (audio.AudioError, OSError) as error:
-        raise _unreadable(clip, error) from None
-    return waveform[: trimmed(len(waveform))]
-
-
-def _check(clip: Clip) -> None:
-    try:
-        audio.info(clip.open())
-    except (audio.AudioError, OSError) as error:
-        raise _unreadable(clip, error) from None
-
-
-def _digest(clip: Clip) -> bytes:
-    try:
-        source = clip.open()
-        content = Path(source).read_bytes() if isinstance(source, str) else source.getbuffer()
-    except OSError as error:
-        raise _unreadable(clip, error) from None
-    return hashlib.sha256(content).digest()
-
-
-def _unreadable(clip: Clip, error: Exception) -> UpstreamError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
-    return UpstreamError(f"The clip {clip.name} cannot be embedded: {reason}.")
-
-
-# --- the cache: one file of (clip's sha256, embedding) for each upstream and pooling --------------------------------
-
-
-def _read_cache(file: Path) -> dict[bytes, np.ndarray]:
-    """What a file holds; nothing where there is none, or it is damaged: it is only a cache."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        found = load(file.read_bytes())
-        digests, embeddings = found["sha256"], found["embeddings"]
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return {}
-    whole = digests.dtype == np.uint8 and digests.shape == (len(embeddings), 32)
-    if not (whole and embeddings.dtype == np.float32 and embeddings.ndim == 3 and np.isfinite(embeddings).all()):
-        return {}
-    return {digest.tobytes(): embedding for digest, embedding in zip(digests, embeddings, strict=True)}
-
-
-def _write_cache(file: Path, fresh: dict[bytes, np.ndarray]) -> None:
-    """Adds embeddings to a file, written aside and renamed. It is read again just before, so that what another process has
-    added since stays; two that rename at the same moment lose the one's additions, which are computed again, never the file."""
-    from safetensors.numpy import save
-
-    content = _read_cache(file) | fresh
-    digests = np.frombuffer(b"".join(content), dtype=np.uint8).reshape(-1, 32)
-    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(save({"sha256": digests, "embeddings": np.stack(list(content.values()))}))
-        aside.replace(file)
-    except OSError as error:
-        raise UpstreamError(f"The cache {file} cannot be written: {error.strerror or error}.") from None
-    finally:
-        aside.unlink(missing_ok=True)

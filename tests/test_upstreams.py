@@ -13,11 +13,12 @@ import torch
 import torchaudio
 from tiny import write_clips
 
-from ssast_lab import audio, checkpoint, data, upstreams
+from ssast_lab import audio, checkpoint, data, embedding, upstreams
 from ssast_lab.config import ModelConfig
+from ssast_lab.embedding import embed_clips, trimmed
 from ssast_lab.model import SPECIAL, SSAST, Classifier, resample_positions
 from ssast_lab.patches import patchify
-from ssast_lab.upstreams import UpstreamError, embed_clips, trimmed, upstream
+from ssast_lab.upstreams import UpstreamError, upstream
 
 WIDTH, DEPTH, FRAMES = 32, 3, 64
 SMALL = dict(
@@ -188,7 +189,7 @@ def test_the_key_is_that_of_the_encoder(model, saved, tmp_path):
 def test_what_is_no_upstream_is_said():
     with pytest.raises(UpstreamError, match=r"no upstream 'no-such'.*logmel"):
         upstream("no-such")
-    with pytest.raises(UpstreamError, match="no upstream 'no-such'"):
+    with pytest.raises(UpstreamError, match="no upstream 'scratch:no-such'"):
         upstream("scratch:no-such")
     with pytest.raises(UpstreamError, match="pooling is mean"):
         upstream("logmel").embed(noise(1, 4000), "median")
@@ -261,7 +262,7 @@ def clips(tmp_path):
 
 @pytest.mark.parametrize("room", [1, 80])
 def test_clips_are_embedded_as_if_each_were_alone(saved, clips, monkeypatch, room):
-    monkeypatch.setitem(upstreams.AT_ONCE, "cpu", room)
+    monkeypatch.setitem(embedding.AT_ONCE, "cpu", room)
     found = upstream(saved)
     alone = []
     for clip in clips:
@@ -335,7 +336,7 @@ def test_a_damaged_cache_is_made_anew(saved, clips, tmp_path):
         np.testing.assert_array_equal(
             embed_clips(upstream(saved), clips, cache=tmp_path / "cache", device="cpu"), first
         )
-        assert len(upstreams._read_cache(file)) == len(clips)
+        assert len(embedding._read_cache(file)) == len(clips)
 
 
 def test_two_writers_leave_a_whole_cache(tmp_path):
@@ -343,8 +344,8 @@ def test_two_writers_leave_a_whole_cache(tmp_path):
     rows = {bytes([number]) * 32: np.full((2, 5), number, np.float32) for number in range(40)}
 
     def write(number):
-        upstreams._write_cache(file, {bytes([number]) * 32: rows[bytes([number]) * 32]})
-        return upstreams._read_cache(file)
+        embedding._write_cache(file, {bytes([number]) * 32: rows[bytes([number]) * 32]})
+        return embedding._read_cache(file)
 
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(write, range(40)))
@@ -367,7 +368,7 @@ def test_a_broken_clip_is_named_before_anything_is_computed(saved, clips, tmp_pa
 
 
 def test_what_was_computed_before_a_broken_clip_is_kept(saved, clips, tmp_path, monkeypatch):
-    monkeypatch.setitem(upstreams.AT_ONCE, "cpu", 0)
+    monkeypatch.setitem(embedding.AT_ONCE, "cpu", 0)
     cut = tmp_path / "cut.flac"
     soundfile.write(cut, noise(32_000).numpy(), 16_000)
     cut.write_bytes(cut.read_bytes()[:-20_000])
