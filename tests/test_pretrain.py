@@ -92,9 +92,9 @@ def test_a_run_leaves_what_its_folder_promises(clips, tmp_path):
 def test_a_model_learns_one_batch_by_heart(tmp_path):
     write_clips(tmp_path / "clips", 4, seconds=(0.655, 0.655))
     steps = train(
-        tiny(tmp_path / "clips", data={"held_out": (str(tmp_path / "clips"),)}, steps=250, learning_rate=4e-3, warmup=20,
-             evaluate_every=250),
-        here(tmp_path / "run", in_memory=True, checkpoint_every=250),
+        tiny(tmp_path / "clips", data={"held_out": (str(tmp_path / "clips"),)}, steps=400, learning_rate=4e-3, warmup=20,
+             evaluate_every=400),
+        here(tmp_path / "run", in_memory=True, checkpoint_every=400),
     )  # fmt: skip
     assert steps[0].accuracy < 0.3  # chance is 1 in 12
     assert np.mean([step.loss for step in steps[-20:]]) < 0.4 * steps[0].loss
