@@ -366,7 +366,7 @@ def dots(measured: Sequence[Dot], title: str, measure: str) -> go.Figure:
     bands = [dict(type="rect", xref="paper", x0=0, x1=1, y0=at - 0.5, y1=at + 0.5, fillcolor=BAND, line_width=0, layer="below")
              for at in range(0, len(rows), 2)]  # fmt: skip
     layout = dict(
-        height=inner + 120, shapes=bands, xaxis=_ruled(measure),
+        height=max(inner, 22 * len(names)) + 120, shapes=bands, xaxis=_ruled(measure),
         yaxis=dict(tickvals=list(places.values()), ticktext=list(places), range=[-0.5, len(rows) - 0.5], showgrid=False,
                    zeroline=False, fixedrange=True, automargin=True),
     )  # fmt: skip
@@ -376,30 +376,57 @@ def dots(measured: Sequence[Dot], title: str, measure: str) -> go.Figure:
 class Line(NamedTuple):
     """What becomes of a measurement as something is turned up; all (n,)."""
 
+    panel: str  # what was measured: a task
     name: str
     at: Sequence[float]
     values: Sequence[float]
     lows: Sequence[float]
     highs: Sequence[float]
+    floor: float  # what guessing reaches
+
+
+PANELS, PANEL, BETWEEN = 3, 190, 80  # in a row; pixels of a panel's height and from one to the next below it
 
 
 def lines(measured: Sequence[Line], title: str, what: str, measure: str) -> go.Figure:
-    """A line for each name, in the band of its intervals."""
+    """A panel for each task, three in a row, and in it a line for each name in the band of its intervals."""
+    panels, names = (list(dict.fromkeys(getattr(line, field) for line in measured)) for field in ("panel", "name"))
+    rows, columns = -(-len(panels) // PANELS), min(PANELS, len(panels))
+    inner, wide = rows * PANEL + (rows - 1) * BETWEEN, (1 - 0.07 * (columns - 1)) / columns
     traces: list[dict[str, Any]] = []
-    for number, line in enumerate(measured):
-        colour = HUES[number % len(HUES)]
-        veil = "rgba({},{},{},0.13)".format(*hex_to_rgb(colour))
-        traces.append(dict(
-            type="scatter", mode="lines", showlegend=False, hoverinfo="skip", x=[*line.at, *reversed(line.at)],
-            y=[*line.highs, *reversed(line.lows)], fill="toself", fillcolor=veil, line=dict(width=0),
-        ))  # fmt: skip
-        traces.append(dict(
-            type="scatter", mode="lines+markers", name=line.name, x=list(line.at), y=list(line.values),
-            line=dict(color=colour, width=2), hovertemplate="%{x}: %{y:.3f}",
-            marker=dict(symbol=SYMBOLS[number // 2 % len(SYMBOLS)], size=8, line=dict(color="white", width=1)),
-        ))  # fmt: skip
-    layout = dict(height=460, xaxis=_ruled(what), yaxis=_ruled(measure))
-    return go.Figure(dict(data=traces, layout=layout | _printed(title)))
+    layout: dict[str, Any] = {"height": inner + 150, "annotations": []}
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, PANELS)
+        left, high = column * (wide + 0.07), 1 - row * (PANEL + BETWEEN) / inner
+        axes = dict(xaxis=_axis("x", place + 1), yaxis=_axis("y", place + 1))
+        own = [line for line in measured if line.panel == panel]
+        below = place + PANELS >= len(panels)
+        layout["xaxis" + axes["xaxis"][1:]] = _ruled(what if below else "") | dict(
+            domain=[left, min(left + wide, 1)], anchor=axes["yaxis"])  # fmt: skip
+        layout["yaxis" + axes["yaxis"][1:]] = _ruled("" if column else measure) | dict(
+            domain=[max(high - PANEL / inner, 0), high], anchor=axes["xaxis"], rangemode="tozero")  # fmt: skip
+        layout["annotations"].append(dict(text=f"<b>{panel}</b>", x=left, y=high, xref="paper", yref="paper", xanchor="left",
+                                          yanchor="bottom", showarrow=False))  # fmt: skip
+        traces.append(axes | dict(type="scatter", mode="lines", name="guessing", showlegend=not place, hoverinfo="skip",
+                                  x=[min(own[0].at), max(own[0].at)], y=[own[0].floor] * 2,
+                                  line=dict(color=INK, dash="dot", width=1)))  # fmt: skip
+        for line in own:
+            number = names.index(line.name)
+            colour = HUES[number % len(HUES)]
+            veil = "rgba({},{},{},0.13)".format(*hex_to_rgb(colour))
+            traces.append(axes | dict(type="scatter", mode="lines", showlegend=False, hoverinfo="skip",
+                                      x=[*line.at, *reversed(line.at)], y=[*line.highs, *reversed(line.lows)],
+                                      fill="toself", fillcolor=veil, line=dict(width=0)))  # fmt: skip
+            traces.append(axes | dict(
+                type="scatter", mode="lines+markers", name=line.name, x=list(line.at), y=list(line.values),
+                line=dict(color=colour, width=2), hovertemplate="%{x}: %{y:.3f}", showlegend=panel == _first(measured, line.name),
+                marker=dict(symbol=SYMBOLS[number % len(SYMBOLS)], size=7, line=dict(color="white", width=1)),
+            ))  # fmt: skip
+    return go.Figure(dict(data=traces, layout=_printed(title) | layout))
+
+
+def _first(measured: Sequence[Line], name: str) -> str:
+    return next(line.panel for line in measured if line.name == name)
 
 
 def _ruled(title: str) -> dict[str, Any]:

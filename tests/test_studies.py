@@ -339,6 +339,28 @@ def test_logits_of_the_whole_are_the_classifiers(classifier, task):
     assert not np.allclose(found[1], found[0], atol=1e-5)
 
 
+def faded(*rights):
+    """A model that is right on such shares of the clips as more is hidden."""
+    from test_compare import scored
+
+    from ssast_lab.compare import averaged
+
+    runs = tuple((scored(np.random.default_rng(5), right),) for right in rights)
+    shares = tuple(place / len(rights) for place in range(len(rights)))
+    return hiding.Faded("one", "task", hiding.FILLED, shares, runs, tuple(map(averaged, runs)))
+
+
+def test_a_loss_is_said_where_it_lasts():
+    dips = faded(0.9, 0.3, 0.9, 0.3, 0.1)
+    assert dips.lost(1).high < 0
+    assert dips.guessing == 0.25
+    assert "a loss can be told from 60% hidden on" in hiding.said(dips)
+    assert "guessing (0.250)" in hiding.said(dips)
+    assert "no lasting loss can be told" in hiding.said(faded(0.9, 0.2, 0.9))
+    assert "above guessing" in hiding.said(faded(0.9, 0.2, 0.9))
+    assert "is not above guessing" in hiding.said(faded(0.0, 0.0))
+
+
 def test_hiding_from_task_to_page(classifier, task, tmp_path, monkeypatch):
     """A model that is fine-tuned, and a classifier that is taken as it is; then both again, without a step of training."""
     torch.manual_seed(4)

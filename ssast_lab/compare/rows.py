@@ -178,9 +178,6 @@ class Worker:
     def _recipe(self, found: Any, name: str, task: Task, seed: int) -> FineTuneConfig:
         kind = next((k for k, shape in config.SHAPES.items() if shape == found.module.config.patch), "patch")
         recipe = config.finetune_config(f"{self.recipe}-{kind}", member(name, seed))
-        scratch = re.fullmatch(r"scratch(?:@(\d+))?:(.+)", recipe.model)
-        if scratch:
-            recipe = replace(recipe, model=f"scratch:{scratch[2]}")
         training = replace(recipe.training, seed=seed)
         if self.epochs is not None:
             training = replace(training, epochs=self.epochs, steps=None)

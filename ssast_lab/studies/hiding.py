@@ -22,7 +22,7 @@ from torch import Tensor
 from ssast_lab import audio, checkpoint, config, data, labelled, masking, metrics
 from ssast_lab.classify import fine_tune
 from ssast_lab.compare import Averaged, averaged, draw, table_of, write_text
-from ssast_lab.compare.rows import Task, read_tasks
+from ssast_lab.compare.rows import Task, member, read_tasks
 from ssast_lab.config import SHAPES, FineTuneConfig, LabelledConfig, RunConfig, to_dict
 from ssast_lab.labelled import Split
 from ssast_lab.metrics import Interval, Scores
@@ -48,6 +48,12 @@ class Faded(NamedTuple):
     shares: tuple[float, ...]
     runs: tuple[tuple[Scores, ...], ...]  # of each share the scores by each seed
     both: tuple[Averaged, ...]  # of each share the seeds together
+
+    @property
+    def guessing(self) -> float:
+        """What naming the commonest label reaches; of several labels, the mAP of any constant answer."""
+        shares = self.runs[0][0].targets.mean(0)
+        return float(shares.max() if self.runs[0][0].accuracy else shares[shares > 0].mean())
 
     def figure(self, place: int) -> Interval:
         found = self.both[place]
@@ -153,7 +159,7 @@ def _classifiers(
 ) -> list[tuple[Classifier, Split]]:
     """The classifier of each split of the task."""
     assert task.set is not None
-    splits = labelled.splits(task.set)
+    splits, name = labelled.splits(task.set), member(name, seed)
     loaded = checkpoint.load(name)
     if isinstance(loaded, Classifier) and len(splits) == 1 and loaded.config.labels == task.set.labels:
         return [(loaded, splits[0])]
@@ -253,14 +259,28 @@ def write_hiding(faded: Sequence[Faded], failures: Sequence[str], out: Path_, co
 
 
 def said(one: Faded) -> str:
-    """How much may be hidden before the intervals show that anything is lost."""
-    shown = [share for place, share in enumerate(one.shares) if place and one.lost(place).high < 0]
-    last = one.figure(len(one.shares) - 1)
-    start = f"{one.model} on {one.task}, patches {one.way}: "
-    end = f"with {one.shares[-1]:.0%} hidden {last.value:.3f} of {one.figure(0).value:.3f} are left."
-    if not shown:
-        return f"{start}up to {one.shares[-1]:.0%} hidden no loss can be told; {end}"
-    return f"{start}a loss can be told from {shown[0]:.0%} hidden on; {end}"
+    """How much may be hidden before anything is lost: from which share on every interval excludes 0."""
+    start, whole, last = (
+        f"{one.model} on {one.task}, patches {one.way}: ",
+        one.figure(0),
+        one.figure(len(one.shares) - 1),
+    )
+    if whole.low <= one.guessing:
+        return (
+            f"{start}with nothing hidden it reaches {whole}, which is not above guessing ({one.guessing:.3f}), "
+            "so that hiding shows nothing."
+        )
+    lost = len(one.shares)
+    while lost > 1 and one.lost(lost - 1).high < 0:
+        lost -= 1
+    most = f"{one.shares[-1]:.0%}"
+    told = (
+        f"up to {most} hidden no lasting loss can be told"
+        if lost == len(one.shares)
+        else f"a loss can be told from {one.shares[lost]:.0%} hidden on"
+    )
+    left = f"above guessing ({one.guessing:.3f})" if last.low > one.guessing else f"guessing ({one.guessing:.3f})"
+    return f"{start}{told}; with {most} hidden {whole.value:.3f} has become {last}, {left}."
 
 
 def _table(faded: Sequence[Faded], title: str) -> list[str]:
@@ -282,12 +302,10 @@ def _picture(faded: Sequence[Faded], model: str, out: Path) -> str:
         from ssast_lab import figures
     except ImportError:
         return draw(None, out / "hiding")
-    drawn = [
-        figures.Line(
-            f"{one.task}, {one.way}", [100 * share for share in one.shares],
-            *zip(*(one.figure(place)[:3] for place in range(len(one.shares))), strict=True),
-        )
-        for one in faded
-    ]  # fmt: skip
+    drawn = []
+    for one in faded:
+        values, lows, highs, _ = zip(*map(one.figure, range(len(one.shares))), strict=True)
+        percent = [100 * share for share in one.shares]
+        drawn.append(figures.Line(one.task, one.way, percent, values, lows, highs, one.guessing))
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(model).name)
     return draw(figures.lines(drawn, model, "hidden patches (%)", "accuracy or mAP"), out / f"hiding-{slug}")
