@@ -236,7 +236,7 @@ def test_the_command_prints_and_writes_the_same(model, corpus, report, tmp_path,
         assert f"{score['lower']:.1%}" in line
 
     checkpoint.save(Classifier.from_pretrained(model, ["a", "b"]), tmp_path / "classifier")
-    with pytest.raises(SystemExit, match="only a pretext model can be evaluated"):
+    with pytest.raises(SystemExit, match="Only a pretext model can be evaluated"):
         main(["info", str(tmp_path / "classifier"), "--evaluate", str(corpus)])
 
 
