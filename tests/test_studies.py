@@ -238,11 +238,21 @@ def test_the_conclusion_says_no_more_than_the_intervals(corpus, task, tmp_path):
     ]  # fmt: skip
     first, speech, sounds = conclusion(STUDIES["shapes"], entries, {"speech": ["a", "b"], "sounds": ["c"]})
     assert "in 1 of 1 pairs" in first
+    alone = [replace(one, runs=one.runs[:1]) for one in entries]
+    assert conclusion(STUDIES["shapes"], alone, {"speech": ["a"]})[1].startswith("One seed: ")
     assert re.fullmatch(
         r"On speech tasks frame is above patch on a \(\+0\.\d+ .*\) and below patch on b \(-0\..*\)\.", speech
     )
     assert sounds.startswith("On sounds tasks this budget cannot tell frame from patch: c (")
     assert kinds_of([task], entries) == {"other": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize("batch", [1, 7, 24, 37, 96, 384])
+def test_large_batches_go_through_in_equal_parts(batch):
+    part = pretraining._at_once(batch)
+    assert batch % part == 0
+    assert part <= 256
+    assert part > 1 or batch in (1, 37)
 
 
 def test_what_cannot_be_studied_is_said(corpus, task, tmp_path):

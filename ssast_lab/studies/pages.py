@@ -55,6 +55,8 @@ def conclusion(study: Study, entries: Sequence[Entry], kinds: dict[str, list[str
     """A sentence for each pair and kind of task, and first one on whether training did anything at all."""
     measured = {(entry.upstream, entry.task): entry for entry in entries if entry.runs}
     sentences = [_against_untrained(study, measured)]
+    if max((len(entry.runs) for entry in measured.values()), default=0) == 1:
+        sentences.append("One seed: how far training itself varies is not in the intervals, so that they say too much.")
     for one, other in study.pairs:
         for kind, tasks in kinds.items():
             sentences.append(_pair(one, other, kind, tasks, measured))

@@ -107,6 +107,12 @@ def _train(recipe: PretrainConfig, folder: str, clips: int, progress: bool) -> M
     return run.metrics()[-1]
 
 
+def _at_once(batch: int) -> int:
+    """Clips that go through the model together, so that large batches fit into memory."""
+    most = 256 if torch.cuda.is_available() else 32
+    return next(count for count in range(min(most, batch), 0, -1) if batch % count == 0)
+
+
 def _untrained(lesson: Pretraining, runs: Path, size: Size, seed: int) -> str:
     """The model as training begins with it; its pattern."""
     key = _digest(to_dict(lesson.whole.model), lesson.settings.start)
