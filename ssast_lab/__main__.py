@@ -12,6 +12,8 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: modern-nano-patch-400, official-base-frame-250, ...)
   ssast-lab finetune RECIPE ...  train a classifier on a trained model (recipes: small-patch, esc50-patch, speechcommands-frame, ...)
   ssast-lab probe MODEL TASK...  a linear probe: what can be read off a model's frozen embeddings
+  ssast-lab compare MODEL...     many models on many tasks, in one table and one figure
+  ssast-lab study NAME ...       a question that the paper leaves open, from pretraining to its table
   ssast-lab info MODEL           what a model file or folder is; with --evaluate, how well it does on a folder of sound
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
   ssast-lab data tasks ...       small real tasks to measure models on, from Debian packages
@@ -190,6 +192,91 @@ def probe(arguments: list[str]) -> None:
     tyro.cli(run, args=arguments, prog="ssast-lab probe")
 
 
+def compare(arguments: list[str]) -> None:
+    """``ssast-lab compare UPSTREAM... --tasks TASK... --out FOLDER``"""
+    import tyro
+
+    from ssast_lab.compare import compare as run
+
+    def table(
+        upstreams: tyro.conf.Positional[tuple[str, ...]],
+        tasks: tuple[str, ...],
+        out: Path,
+        pooling: str = "mean",
+        layer: str = "best",
+        cache: Path = Path("runs/embeddings"),
+        seeds: tuple[int, ...] = (0,),
+        fine_tune: str = "",
+        epochs: int | None = None,
+        baseline: str | None = None,
+        download: bool = False,
+    ) -> None:
+        """Run models over tasks by a linear probe, and by fine-tuning where it is asked for; write one table and figure.
+
+        What was done before is not done again.
+
+        Args:
+            upstreams: models as for ssast-lab probe; ours=runs/pretrain calls one otherwise in the table.
+            tasks: folders of tasks (ssast-lab data tasks), folders with one sub-folder per class, or tables.
+            out: the folder of the table, its figure, and what was measured.
+            pooling: mean, max, cls or statistics.
+            layer: the number of a layer from 0, or best: chosen without the test clips.
+            cache: a folder for the embeddings, so that each sound goes through each model only once.
+            seeds: of models with random weights, and of fine-tuning.
+            fine_tune: also fine-tune every masked spectrogram model by this recipe, such as small.
+            epochs: of fine-tuning, instead of the recipe's.
+            baseline: what the others are compared with; by default each with itself from scratch, if that is among them,
+                else with the first one from scratch.
+            download: fetch the weights of wav2vec2-base or hubert-base when they are not on this machine.
+        """
+        place = layer if layer == "best" else int(layer)
+        run(upstreams, tasks, out, pooling, place, cache, seeds, fine_tune, epochs, baseline, download,
+            progress=sys.stderr.isatty())  # fmt: skip
+        print((out / "README.md").read_text(encoding="utf-8"))
+
+    tyro.cli(table, args=arguments, prog="ssast-lab compare")
+
+
+def study(arguments: list[str]) -> None:
+    """``ssast-lab study NAME --tasks TASK... --corpus FOLDER``"""
+    import tyro
+
+    from ssast_lab.studies import study as run
+
+    def make(
+        name: tyro.conf.Positional[str],
+        tasks: tuple[str, ...],
+        corpus: Path | None = None,
+        out: Path = Path("docs/studies"),
+        size: str = "overnight",
+        seeds: tuple[int, ...] = (),
+        steps: int | None = None,
+        models: tuple[str, ...] = ("nano-patch", "nano-frame"),
+        runs: Path = Path("runs/studies"),
+        cache: Path = Path("runs/embeddings"),
+    ) -> None:
+        """Answer a question by training and measuring; write its page, table and figure.
+
+        What was trained before is used again.
+
+        Args:
+            name: shapes, masks, objectives, corpora, batches, or hiding.
+            tasks: the labelled sets to probe on, or to fine-tune on.
+            corpus: the folder of a corpus (ssast-lab data corpus), which all but hiding train on.
+            out: the folder that the page is written into.
+            size: minutes, overnight (on a CPU) or gpu.
+            seeds: of training; the size's, if none is named.
+            steps: of every training run, instead of the size's.
+            models: from which hiding hides: classifiers of the task's labels, or models to fine-tune on it.
+            runs: the folder of the training runs.
+            cache: the folder of the embeddings.
+        """
+        page = run(name, tasks, corpus, out, size, seeds, steps, models, runs, cache, progress=sys.stderr.isatty())
+        print(f"Written: {page}")
+
+    tyro.cli(make, args=arguments, prog="ssast-lab study")
+
+
 def info(arguments: list[str]) -> None:
     """``ssast-lab info MODEL``"""
     import tyro
@@ -319,7 +406,8 @@ def app(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "app": app, "pretrain": pretrain, "finetune": finetune, "probe": probe, "info": info, "data": data, "bench": bench,
+    "app": app, "pretrain": pretrain, "finetune": finetune, "probe": probe, "compare": compare,
+    "study": study, "info": info, "data": data, "bench": bench,
 }  # fmt: skip
 
 
@@ -337,6 +425,9 @@ def main(arguments: list[str] | None = None) -> None:
         if not type(error).__module__.startswith("ssast_lab."):
             raise
         sys.exit(f"ssast-lab {name}: {error}")
+    except BrokenPipeError:  # of whoever read only the beginning
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"ssast-lab {name}: interrupted.", file=sys.stderr)
         sys.exit(130)

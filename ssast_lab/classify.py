@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,12 +171,20 @@ class FineTuning(Lesson):
         trained, name = checkpoint.load(config.model), config.model
         if not isinstance(trained, SSAST | Classifier):
             raise ConfigError(f"{name} is no masked spectrogram model, so that nothing can be fine-tuned on it.")
-        if config.audio and config.audio.mel_bins != trained.config.audio.mel_bins:
-            raise ConfigError(f"{name} hears {trained.config.audio.mel_bins} mel bins, not {config.audio.mel_bins}.")
+        stride, patch = config.stride or trained.config.stride, trained.config.patch
+        if stride[0] > patch[0] or stride[1] > patch[1]:
+            raise ConfigError(
+                f"A stride of {stride[0]}x{stride[1]} leaves gaps between the {patch[0]}x{patch[1]} patches of {name}: "
+                "take the recipe for models of its kind (-patch or -frame), or another stride."
+            )
+        own = trained.config.audio
+        features = replace(own, mean=own.mean if config.mean is None else config.mean, std=config.std or own.std)
         changes = {
-            "frames": config.frames or self._frames(trained.config), "stride": config.stride, "pooling": config.pooling, "audio": config.audio,
-        }  # fmt: skip
-        changes = {field: value for field, value in changes.items() if value is not None}
+            "frames": config.frames or self._frames(trained.config),
+            "stride": stride,
+            "pooling": config.pooling,
+            "audio": features,
+        }
         torch.manual_seed(self.settings.seed)  # of the new head
         return Classifier.from_pretrained(trained, self.split.train.labels, **changes)
 

@@ -255,7 +255,8 @@ class FineTuneConfig:
     frames: int | None = None  # None: what nine in ten of the training clips fit into, at most the model's own
     stride: tuple[int, int] | None = None  # (mel bins, frames); None: the model's own
     pooling: str = "mean"
-    audio: AudioConfig | None = None  # None: the model's own normalisation
+    mean: float | None = None  # of the features, which normalises them; None: the model's own
+    std: float | None = None
     data: LabelledConfig = field(default_factory=LabelledConfig)
     training: TuningConfig = field(default_factory=TuningConfig)
 
@@ -323,21 +324,23 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
 _OFFICIAL = dict(optimizer="adam", betas=(0.95, 0.999), weight_decay=5e-7, clip_norm=None, warmup=0, schedule="decay")
 _SUPERB = _OFFICIAL | dict(batch=32, learning_rate=1e-4, decay=1.0, clip_norm=1.0, betas=(0.9, 0.999), weight_decay=0.0)
 _AUDIOSET = dict(frequency_mask=48, time_mask=192, mixup=0.5, loss="bce", batch=12)
-_RECIPES: dict[str, tuple[str, int | None, AudioConfig | None, dict[str, Any]]] = {  # data set, frames, features, training
-    "small": ("", None, None, dict(frequency_mask=16, time_mask=16, noise=True)),
-    "as20k": ("audioset-20k", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
+_AUDIOSET_STATISTICS = (AudioConfig.mean, AudioConfig.std)
+_RECIPES: dict[str, tuple[str, int | None, tuple[float | None, float | None], dict[str, Any]]] = {
+    # name: (data set, frames, mean and deviation, training)
+    "small": ("", None, (None, None), dict(frequency_mask=16, time_mask=16, noise=True)),
+    "as20k": ("audioset-20k", 1024, _AUDIOSET_STATISTICS, _OFFICIAL | _AUDIOSET | dict(
         learning_rate=5e-5, epochs=25, decay=0.5, decay_from=10, decay_every=5, average_from=6)),
-    "as2m": ("", 1024, AudioConfig(), _OFFICIAL | _AUDIOSET | dict(
+    "as2m": ("", 1024, _AUDIOSET_STATISTICS, _OFFICIAL | _AUDIOSET | dict(
         learning_rate=1e-5, epochs=5, decay=0.5, decay_from=10, decay_every=5, average_from=1, balanced=True)),
-    "esc50": ("esc-50", 512, AudioConfig(mean=-6.6268077, std=5.358466), _OFFICIAL | dict(
+    "esc50": ("esc-50", 512, (-6.6268077, 5.358466), _OFFICIAL | dict(
         learning_rate=1e-4, batch=48, epochs=50, frequency_mask=24, time_mask=96, noise=True, loss="ce",
         decay=0.85, decay_from=6)),
-    "speechcommands": ("speech-commands-v2", 128, AudioConfig(mean=-6.845978, std=5.5654526), _OFFICIAL | dict(
+    "speechcommands": ("speech-commands-v2", 128, (-6.845978, 5.5654526), _OFFICIAL | dict(
         learning_rate=2.5e-4, batch=128, epochs=30, frequency_mask=48, time_mask=48, mixup=0.6, noise=True, loss="bce",
         decay=0.85, decay_from=5, warmup=1000, warmup_every=50)),
-    "ks1": ("speech-commands-v1", 100, AudioConfig(), _SUPERB | dict(steps=20_000)),
-    "sid": ("voxceleb1", 1000, AudioConfig(), _SUPERB | dict(steps=40_000)),
-    "er": ("iemocap", 600, AudioConfig(), _SUPERB | dict(steps=10_000)),
+    "ks1": ("speech-commands-v1", 100, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=20_000)),
+    "sid": ("voxceleb1", 1000, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=40_000)),
+    "er": ("iemocap", 600, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=10_000)),
 }  # fmt: skip
 
 
@@ -353,12 +356,12 @@ def finetune_config(name: str, model: str = "", **labelled: str) -> FineTuneConf
             f'There is no recipe {name!r}: names are like "esc50-patch" or "small-frame", '
             f"with {', '.join(_RECIPES)}, and patch or frame."
         )
-    dataset, frames, features, training = _RECIPES[recipe]
+    dataset, frames, (mean, std), training = _RECIPES[recipe]
     if recipe == "ks1" and kind == "frame":
         training = training | dict(learning_rate=5e-5)
     overlap = (10, 10) if kind == "patch" else (128, 1)
     return FineTuneConfig(
-        model or f"nano-{kind}", frames, None if recipe == "small" else overlap, "mean", features,
+        model or f"nano-{kind}", frames, None if recipe == "small" else overlap, "mean", mean, std,
         LabelledConfig(**dict(dataset=dataset) | labelled), TuningConfig(**training),
     )  # fmt: skip
 

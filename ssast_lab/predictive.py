@@ -147,10 +147,12 @@ def _mean(values: Tensor, counted: Tensor) -> Tensor:
 
 
 class Convolution(nn.Module):
-    """A convolution along time, a norm and a ReLU: (B, T, C) -> (B, T', C').
+    """A convolution along time, a ReLU and a norm: (B, T, C) -> (B, T', C').
 
     The paper normalises over channels and time together; this norm sees the channels of one frame, so that no frame
-    knows of later ones, nor a short clip of its padding. There is no bias: quiet sound is heard as loud sound is.
+    knows of later ones, nor a short clip of its padding. It follows the ReLU, which it precedes in the paper: what only
+    the ReLU has made positive shares a large mean, and a few steps of Adam along it leave latent frames that are constant
+    in time. There is no bias: quiet sound is heard as loud sound is.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, before: int = 0) -> None:
@@ -166,7 +168,7 @@ class Convolution(nn.Module):
         blocks = x[:, : x.shape[1] // self.stride * self.stride].unflatten(1, (-1, self.stride)).flatten(2)
         count = blocks.shape[1] - self.strides + 1  # T'
         windows = torch.cat([blocks[:, i : i + count] for i in range(self.strides)], dim=-1)  # (B, T', kernel * C)
-        return F.relu(self.norm(self.linear(windows)))
+        return self.norm(F.relu(self.linear(windows)))
 
 
 class Heard(NamedTuple):
@@ -179,7 +181,8 @@ class Heard(NamedTuple):
 
 class Contrastive(nn.Module):
     """wav2vec: a convolutional encoder of the waveform, a causal convolutional context network, and an affine map for
-    each step ahead. Its context layers add to what lies below, as those of the paper's larger model."""
+    each step ahead. Its context layers add to what lies below, as those of the paper's larger model. The latent frames are
+    normalised (:class:`Convolution`), and so not compressed by a logarithm as in the paper's code."""
 
     def __init__(self, config: ContrastiveConfig) -> None:
         super().__init__()
@@ -193,10 +196,10 @@ class Contrastive(nn.Module):
             Convolution(c, c, config.kernel, before=config.kernel - 1) for _ in range(config.depth)
         )
         self.steps = nn.Linear(c, config.ahead * c)
-        # At first every candidate is as likely as one in N + 1: scores that start far from it are learned away together
-        # with the latent frames. These are rectified normal numbers then, whose mean is 1 / sqrt(2 pi).
-        nn.init.normal_(self.steps.weight, std=1 / c)
-        nn.init.constant_(self.steps.bias, -math.log(config.negatives) * math.sqrt(2 * math.pi) / c)
+        # At first all candidates are equally likely: scores that start far from it are learned away together with the
+        # latent frames.
+        nn.init.normal_(self.steps.weight, std=0.1 / c)
+        nn.init.zeros_(self.steps.bias)
 
     def hidden(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S) at 16 kHz -> latent frames and context, (B, T, C) each."""
@@ -229,6 +232,11 @@ def contrast(heard: Heard, frames: Tensor, drawn: Tensor) -> Contrasted:
     Of clip b only the first ``frames[b]`` count. ``drawn`` (B, T, N), uniform from 0 to 1, says which of them are the
     negatives of each true frame: as in the paper all are equally likely, and as in its code the K predictions of one frame
     share them. The paper's loss is this mean times the number of its terms. A clip of one frame counts as 0.
+
+    One thing is not the paper's: a score is the logarithm of how much likelier a candidate is as the true frame than as
+    a negative, so that a score of 0 means one in N + 1 (Gutmann & Hyvärinen, "Noise-Contrastive Estimation of
+    Unnormalized Statistical Models", JMLR 2012, section 2). In the paper it means one in two, and all latent frames are
+    first drawn to one side to say that most candidates are false.
     """
     latents, guesses = heard.latents.float(), heard.ahead.float()
     clips, length, ahead, _ = guesses.shape
@@ -239,7 +247,8 @@ def contrast(heard: Heard, frames: Tensor, drawn: Tensor) -> Contrasted:
     made = [
         F.pad(guesses[:, : max(length - k, 0), k - 1], (0, 0, min(k, length), 0)) for k in steps
     ]  # of frame t, k before
-    true, *_ = scores = (candidates @ torch.stack(made, dim=-1)).unbind(2)  # 1 + N of (B, T, K)
+    odds = math.log(drawn.shape[-1])  # of a negative, before anything is heard
+    true, *_ = scores = (candidates @ torch.stack(made, dim=-1) - odds).unbind(2)  # 1 + N of (B, T, K)
     false = torch.stack(scores[1:])
     frame, k = torch.arange(length, device=frames.device)[:, None], torch.arange(1, ahead + 1, device=frames.device)
     counted = (frame >= k) & (frame < frames[:, None, None])  # (B, T, K)

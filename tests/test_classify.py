@@ -252,8 +252,9 @@ def test_what_cannot_be_is_said_before_anything_is_written(model, task, tmp_path
         (asked(model, ""), LabelError, "nothing to learn from"),
         (asked(model, small), ConfigError, "do not fill a batch of 8"),
         (asked(tmp_path / "no model", task), checkpoint.CheckpointError, "There is no model"),
-        (replace(asked(model, task), audio=AudioConfig(mel_bins=64)), ConfigError, "hears 128 mel bins, not 64"),
+        (replace(asked(model, task), stride=(128, 1)), ConfigError, "leaves gaps between the 16x16 patches"),
         (replace(asked(model, task), stride=(0, 10)), ConfigError, "stride"),
+        (replace(asked(model, task), std=-1.0), ConfigError, "std positive"),
         (replace(asked(model, task), data=LabelledConfig(str(task), fold="3")), LabelError, "no fold '3' to test"),
     ):
         with pytest.raises(error, match=words):

@@ -40,7 +40,7 @@ def test_help_is_there_at_once(capsys):
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["pretrain", "info", "bench", "data"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "app"])
 def test_each_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
@@ -144,3 +144,9 @@ def test_a_ctrl_c_before_the_first_step_is_no_trace(monkeypatch, capsys):
         main(["info"])
     assert ended.value.code == 130
     assert capsys.readouterr().err == "ssast-lab info: interrupted.\n"
+
+
+def test_who_reads_only_the_beginning_meets_no_trace():
+    piped = f"{sys.executable} -m ssast_lab finetune --help | head -c 10"
+    ended = subprocess.run(piped, shell=True, env=ALONE, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("usage: ssa", "")
