@@ -80,7 +80,7 @@ def test_every_figure_is_that_of_the_probe(task, models, tmp_path):
         assert float(row["value"]) == pytest.approx(alone.scores.accuracy.value, abs=1e-4)
         assert float(row["macro_recall"]) == pytest.approx(alone.scores.macro_recall.value, abs=1e-4)
         assert (row["upstream"], row["clips"], row["tested"]) == (entry.upstream, "54", "18")
-    assert compared.baseline == ""
+    assert set(compared.baselines.values()) == {""}
     assert all(entry.difference is None for entry in compared.entries)
 
 
@@ -149,7 +149,7 @@ def test_seeds_are_drawn_and_named(task, models, tmp_path):
     assert [len(by_name[name].runs) for name in ("scratch", "ours", "floor")] == [2, 2, 1]
     assert by_name["ours"].figure.value == pytest.approx(np.mean(by_name["ours"].singles))
     assert by_name["ours"].deviation == pytest.approx(np.std(by_name["ours"].singles, ddof=1))
-    assert compared.baseline == "scratch"
+    assert set(compared.baselines.values()) == {"scratch"}
     assert by_name["scratch"].difference is None
     gained = by_name["floor"].figure.value - by_name["scratch"].figure.value
     assert by_name["floor"].difference.interval.value == pytest.approx(gained)
@@ -331,3 +331,22 @@ def test_a_figure_with_a_browser_is_a_picture(tmp_path, monkeypatch):
     assert picture.startswith("<svg")
     assert ">accuracy</text>" in picture
     assert [path.name for path in tmp_path.iterdir()] == ["figure.svg"]
+
+
+def test_a_model_is_compared_with_itself_from_scratch(task, models, tmp_path):
+    """Where that is among the upstreams; the others with the first one from scratch, or all with the one that is named."""
+    one, other = (str(models / f"small-{number}") for number in (0, 1))
+    names = [one, other, "logmel", "scratch@3:nano-frame", f"scratch:{other}"]
+    compared = compare.compare(names, [task], tmp_path / "out", cache=tmp_path / "cache")
+    first, own = names[3:]
+    assert compared.baselines == {one: first, other: own, "logmel": first, first: first, own: first}
+    scores = {entry.upstream: entry.runs[0] for entry in compared.entries}
+    told = {entry.upstream: entry.difference.interval.value for entry in compared.entries if entry.difference}
+    assert told.keys() == {one, other, "logmel", own}
+    assert told[other] == pytest.approx(scores[other].accuracy.value - scores[own].accuracy.value)
+    assert told[one] == pytest.approx(scores[one].accuracy.value - scores[first].accuracy.value)
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert f"{own} ({other})" in page
+    named = compare.compare(names, [task], tmp_path / "out", cache=tmp_path / "cache", baseline="logmel")
+    assert set(named.baselines.values()) == {"logmel"}
+    assert "below logmel:" in (tmp_path / "out" / "README.md").read_text()

@@ -166,9 +166,12 @@ def crossed(entries: Sequence[Entry], comparison: Comparison) -> list[str]:
     notes = ["Brackets are 95 % bootstrap intervals over the test clips or their sources."]
     if seeds > 1:
         notes.append(f"Figures with ± are means over {seeds} seeds and their standard deviation.")
-    if comparison.baseline:
+    against = {one: other for one, other in comparison.baselines.items() if other not in ("", one)}
+    if against:
+        others = set(against.values())
+        whom = others.pop() if len(others) == 1 else ", ".join(f"{other} ({one})" for one, other in against.items())
         notes.append(
-            f"▲ above and ▼ below {comparison.baseline}: the interval of the paired difference excludes 0"
+            f"▲ above and ▼ below {whom}: the interval of the paired difference excludes 0"
             + (", and no seed of the one reaches a seed of the other." if seeds > 1 else ".")
         )
     return [*lines, "", " ".join(notes)]

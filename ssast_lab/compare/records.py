@@ -1,7 +1,7 @@
 """What upstreams reached on tasks, as records. Axes: C clips that are tested, L labels, S seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ class Comparison:
     """All upstreams on all tasks, in the order in which they were named."""
 
     entries: tuple[Entry, ...]
-    baseline: str  # the upstream that the others are compared with; "" where there is none
+    baselines: dict[str, str]  # upstream -> the one that it is compared with
     settings: dict[str, Any]
     command: str
 
@@ -123,11 +123,12 @@ def told_apart(one: Entry, other: Entry) -> Difference:
     return Difference(interval, verdict)
 
 
-def with_differences(entries: Sequence[Entry], baseline: str) -> list[Entry]:
-    base = {(entry.task, entry.method): entry for entry in entries if entry.upstream == baseline and entry.runs}
+def with_differences(entries: Sequence[Entry], baselines: Mapping[str, str]) -> list[Entry]:
+    """``baselines``: upstream -> the one that it is compared with."""
+    known = {(entry.upstream, entry.task, entry.method): entry for entry in entries if entry.runs}
     compared = []
     for entry in entries:
-        other = base.get((entry.task, entry.method))
+        other = known.get((baselines.get(entry.upstream, ""), entry.task, entry.method))
         if entry.runs and other and other is not entry:
             entry = replace(entry, difference=told_apart(entry, other))
         compared.append(entry)

@@ -44,18 +44,19 @@ def compare(
         seeds: of upstreams with random weights, and of fine-tuning.
         fine_tune: also fine-tunes every masked spectrogram model by this recipe, named without its patches: "small".
         epochs: of fine-tuning, instead of the recipe's.
-        baseline: the upstream, as it is called in the table, that the others are compared with; None: the first of
-            random weights.
+        baseline: the upstream, as it is called in the table, that the others are compared with; None: each with itself
+            from scratch, if that is among them, else with the first one from scratch.
         download: fetches the weights of wav2vec2-base or hubert-base when they are not on this machine.
         progress: shows how far it is.
     """
     names = dict(upstreams) if isinstance(upstreams, Mapping) else dict(map(_called, upstreams))
     if not names or not tasks or not seeds:
         raise CompareError("There is nothing to compare: name an upstream, a task and a seed at least.")
-    if baseline is None:
-        baseline = next((called for called, name in names.items() if name.startswith("scratch")), "")
-    elif baseline not in names:
+    if baseline is not None and baseline not in names:
         raise CompareError(f"The baseline {baseline!r} is not among the upstreams: {', '.join(names)}.")
+    first = next((called for called, name in names.items() if name.startswith("scratch")), "")
+    itself = {name.partition(":")[2]: called for called, name in names.items() if name.startswith("scratch")}
+    baselines = {called: baseline or itself.get(name, first) for called, name in names.items()}
     out = Path(out)
     settings = {
         "pooling": pooling, "layer": layer, "seeds": list(seeds), "fine_tune": fine_tune, "epochs": epochs,
@@ -66,11 +67,11 @@ def compare(
     entries: list[Entry] = []
     for called, name in names.items():
         entries += worker.entries(called, name, read, list(dict.fromkeys(seeds)))
-    compared = with_differences(entries, baseline)
+    compared = with_differences(entries, baselines)
     order = {task.name: place for place, task in enumerate(read)}
     compared.sort(key=lambda entry: (entry.method != PROBED, order[entry.task]))
     command = _command(names, tasks, out, settings)
-    comparison = Comparison(tuple(compared), baseline, settings, command)
+    comparison = Comparison(tuple(compared), baselines, settings, command)
     write(comparison, out)
     return comparison
 
@@ -97,7 +98,6 @@ def _command(names: Mapping[str, str], tasks: Sequence[Path_], out: Path, settin
             words += (
                 [flag] if value is True else [flag, *(map(str, value) if isinstance(value, list) else [str(value)])]
             )
-    first = next((called for called, name in names.items() if name.startswith("scratch")), "")
-    if settings["baseline"] != first:
+    if settings["baseline"] is not None:
         words += ["--baseline", settings["baseline"]]
     return shlex.join(words)
