@@ -160,7 +160,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.strides, self.stride, self.before = kernel // stride, stride, before
         self.linear = nn.Linear(kernel * inputs, outputs, bias=False)
-        self.norm = nn.LayerNorm(outputs, eps=1e-8)
+        self.norm = nn.LayerNorm(outputs, eps=1e-10)
 
     def forward(self, x: Tensor) -> Tensor:
         # Blocks of a stride, side by side, and a matrix product: on a CPU in two thirds of the time that Conv1d takes.
