@@ -1,5 +1,6 @@
 """The command line: ``ssast-lab COMMAND --help`` tells the rest."""
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -133,9 +134,11 @@ def finetune(arguments: list[str]) -> None:
         ):
             if last.evaluation and main:
                 e = last.evaluation
+                watching = "validation" if len(split.valid) else "test"
+                accuracy = "" if math.isnan(e.accuracy) else f"accuracy {e.accuracy:.2%}, "
                 print(
-                    f"step {last.step}: loss {last.loss:.3f}; on {e.clips} clips loss {e.loss:.3f}, accuracy "
-                    f"{e.accuracy:.2%}, mAP {e.mean_average_precision:.3f}",
+                    f"step {last.step}: loss {last.loss:.3f}; on {e.clips} {watching} clips loss {e.loss:.3f}, "
+                    f"{accuracy}mAP {e.mean_average_precision:.3f}",
                     flush=True,
                 )
         if main and last is not None and not last.judgements:
