@@ -351,16 +351,17 @@ def data(arguments: list[str]) -> None:
     """``ssast-lab data corpus|tasks|statistics``"""
     import tyro
 
-    def corpus(out: Path, size: str = "large") -> None:
+    def corpus(out: Path, size: str = "large", workers: int = os.cpu_count() or 1) -> None:
         """Fetch, unpack, decode and cut a corpus of free speech, music and effects from Debian packages.
 
         Args:
             out: the folder that the shards, the manifest and the card are written into.
             size: "large" (about 20 hours from 1.7 GB of packages) or "small" (about 8 hours from 0.3 GB).
+            workers: processes that share the packages; the corpus is the same, however many.
         """
         from ssast_lab.corpus import build
 
-        build(out, size=size)
+        build(out, size=size, workers=workers)
 
     def tasks(out: Path, names: tuple[str, ...] = (), cache: Path | None = None) -> None:
         """Build small labelled tasks of real sound from Debian packages, no voice, kit or game on both sides.
