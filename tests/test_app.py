@@ -336,12 +336,13 @@ def test_a_short_sound_hides_only_its_own_patches(page, models, sounds):
 
 def test_a_recording_is_shown(page, models):
     choose(page, "patch")
+    began = time.monotonic()
     page.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_timeout(1500)
     page.get_by_role("button", name="Stop", exact=True).first.click()
     page.locator("#caption b", has_text="Recording").wait_for()
     seconds = float(page.locator("#caption span").inner_text().split(" s,")[0])
-    assert 0.8 < seconds < 4
+    assert 0.1 < seconds < time.monotonic() - began  # a busy machine opens the microphone late
     page.get_by_role("button", name="Record", exact=True).wait_for()  # and it is ready for another one
     shot(page, "recording")
 
