@@ -1,4 +1,4 @@
-"""Models on disk: our own checkpoints, the official ones, and the built-in models.
+"""Models on disk: our own checkpoints, the official ones, those of transformers, and the built-in models.
 
 A checkpoint is a folder: ``model.safetensors`` holds the weights, and ``config.json`` says what they are (the whole
 configuration, a checksum of the weights, and whatever its maker wrote about it). Files from strangers are data: nothing in
@@ -24,15 +24,17 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from ssast_lab.config import SIZES, AudioConfig, ConfigError, ModelConfig, from_dict, model_config, to_dict
-from ssast_lab.model import SPECIAL, SSAST, Classifier
+from ssast_lab.huggingface import HuggingFaceError, from_huggingface
+from ssast_lab.model import SPECIAL, SSAST, Classifier, Headless
 from ssast_lab.predictive import APC, APCConfig, Contrastive, ContrastiveConfig
 
 FORMAT = "ssast-lab checkpoint 1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-Model = SSAST | Classifier | APC | Contrastive
+Model = SSAST | Classifier | Headless | APC | Contrastive
 KINDS: dict[str, tuple[type[Model], type]] = {  # kind -> its class, and that of its configuration
     "pretext": (SSAST, ModelConfig),
     "classifier": (Classifier, ModelConfig),
+    "encoder": (Headless, ModelConfig),
     "apc": (APC, APCConfig),
     "wav2vec": (Contrastive, ContrastiveConfig),
 }
@@ -52,8 +54,9 @@ def builtin_models() -> dict[str, Path]:
 
 def load(name_or_path: str | os.PathLike[str], **official: Any) -> Model:
     """A model in evaluation mode on the CPU, from a built-in name, a checkpoint folder, a training run's folder (its best
-    checkpoint) or an official ``.pth`` file; with ``scratch:`` before it, one of the same shape with random weights
-    (``scratch:tiny-patch`` names a preset, ``scratch@1:`` draws by the seed 1 rather than 0).
+    checkpoint), a folder of Hugging Face's transformers (see :func:`ssast_lab.huggingface.from_huggingface`) or an official
+    ``.pth`` file; with ``scratch:`` before it, one of the same shape with random weights (``scratch:tiny-patch`` names a
+    preset, ``scratch@1:`` draws by the seed 1 rather than 0).
 
     An official file does not say everything about itself; ``official`` may name its ``audio`` statistics, ``labels``,
     ``pooling``, and for a fine-tuned one the ``frames`` and ``stride`` (see :func:`from_official`).
@@ -164,6 +167,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no checkpoint: it has no {CONFIG}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path / CONFIG} cannot be read: {error}.") from None
+    if isinstance(description, dict) and "model_type" in description and "format" not in description:
+        about = {"from": "a folder of Hugging Face's transformers"}
+        return {"format": "transformers", "kind": description["model_type"], "model": description, "about": about}
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no SSAST Lab checkpoint: its {CONFIG} does not say {FORMAT!r}.")
     return description
@@ -172,29 +178,38 @@ def _read_description(path: Path) -> dict[str, Any]:
 def _load_folder(path: Path) -> Model:
     description = _read_description(path)
     try:
+        if description["format"] != FORMAT:
+            cls, config, state = from_huggingface(path, description["model"], _read_tensors)
+            return _fill(_skeleton(cls, config), state, str(path))
         cls, about_it = KINDS[description["kind"]]
         config = from_dict(about_it, description["model"])
         promised = description["sha256"]
         model = _skeleton(cls, config)
+    except (CheckpointError, HuggingFaceError) as error:
+        raise CheckpointError(str(error)) from None
     except KeyError as error:
         raise CheckpointError(f"{path / CONFIG} does not describe a model: {error} is missing or unknown.") from None
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path / CONFIG} does not describe a model: {str(error).rstrip('.')}.") from None
+    return _fill(model, _read_tensors(path / WEIGHTS, promised), str(path))
+
+
+def _read_tensors(file: Path, promised: str | None = None) -> dict[str, Tensor]:
+    """``promised`` is the checksum that a safetensors file must have."""
+    if file.suffix == ".bin":
+        return _read_pickle(file)
     try:
-        if (path / WEIGHTS).stat().st_size > LARGEST:
-            raise CheckpointError(f"{path / WEIGHTS} is larger than any checkpoint of this family.")
-        weights = (path / WEIGHTS).read_bytes()
+        if file.stat().st_size > LARGEST:
+            raise CheckpointError(f"{file} is larger than any checkpoint of this family.")
+        weights = file.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} has no weights: {error}.") from None
-    if hashlib.sha256(weights).hexdigest() != promised:
-        raise CheckpointError(
-            f"{path / WEIGHTS} is damaged or not the file that {CONFIG} describes: its checksum differs."
-        )
+        raise CheckpointError(f"{file.parent} has no weights: {error}.") from None
+    if promised is not None and hashlib.sha256(weights).hexdigest() != promised:
+        raise CheckpointError(f"{file} is damaged or not the file that {CONFIG} describes: its checksum differs.")
     try:
-        state = read_safetensors(weights)
+        return read_safetensors(weights)
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path / WEIGHTS} is no safetensors file: {error}.") from None
-    return _fill(model, state, str(path))
+        raise CheckpointError(f"{file} is no safetensors file: {error}.") from None
 
 
 def _skeleton(cls: type[Model], config: Any) -> Model:

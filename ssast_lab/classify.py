@@ -25,7 +25,7 @@ from ssast_lab.config import ConfigError, FineTuneConfig, LabelledConfig, ModelC
 from ssast_lab.datasets import read_dataset
 from ssast_lab.labelled import LabelError, LabelledSet, Split, check, read_labelled, splits
 from ssast_lab.metrics import Scores
-from ssast_lab.model import SSAST, Classifier
+from ssast_lab.model import SSAST, Classifier, Headless
 from ssast_lab.probe import linear_probe
 from ssast_lab.run import Run
 from ssast_lab.training import Exam, Examination, Lesson, train
@@ -169,7 +169,7 @@ class FineTuning(Lesson):
     def _classifier(self) -> Classifier:
         config = self.whole
         trained, name = checkpoint.load(config.model), config.model
-        if not isinstance(trained, SSAST | Classifier):
+        if not isinstance(trained, SSAST | Classifier | Headless):
             raise ConfigError(f"{name} is no masked spectrogram model, so that nothing can be fine-tuned on it.")
         stride, patch = config.stride or trained.config.stride, trained.config.patch
         if stride[0] > patch[0] or stride[1] > patch[1]:

@@ -42,6 +42,9 @@ class ModelConfig:
     pooling: str = "mean"  # of a classifier: "mean" over the patches, or "cls" for [CLS] and distillation together
     labels: tuple[str, ...] = ()  # of a classifier
     audio: AudioConfig = field(default_factory=AudioConfig)
+    norm_eps: float | None = (
+        None  # of every LayerNorm; None as the official code: 1e-6, and 1e-5 in a classifier's head
+    )
 
     def __post_init__(self) -> None:
         for name in ("patch", "stride", "labels"):
@@ -62,6 +65,8 @@ class ModelConfig:
             raise ConfigError("The labels must be texts.")
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError("Two labels have the same name.")
+        if self.norm_eps is not None and not (isinstance(self.norm_eps, float) and 0 < self.norm_eps < 1):
+            raise ConfigError(f"norm_eps must be a small positive number, not {self.norm_eps}.")
         try:
             _ = self.grid
         except ValueError as error:
@@ -110,8 +115,9 @@ class MaskConfig:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON types."""
-    return asdict(config)
+    """A configuration as plain JSON types; without a ``norm_eps`` that is not set, so that whatever is kept under a key made
+    of a configuration is found again."""
+    return asdict(config, dict_factory=lambda items: {n: v for n, v in items if (n, v) != ("norm_eps", None)})
 
 
 @dataclass(frozen=True)

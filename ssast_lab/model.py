@@ -54,11 +54,11 @@ def _softmax(query: Tensor, key: Tensor) -> Tensor:
 class Block(nn.Module):
     """A pre-norm Transformer layer."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps)
         self.attention = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,13 +85,13 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.grid = config, config.grid
-        width = config.width
+        width, eps = config.width, config.norm_eps or 1e-6
         self.patch_embedding = nn.Linear(self.grid.values, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.zeros(1, SPECIAL + self.grid.count, width))
-        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(width, config.heads, eps) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps)
         for token in (self.cls_token, self.distillation_token, self.positions):
             nn.init.trunc_normal_(token, std=0.02)
         for layer in self.blocks.modules():
@@ -243,6 +243,19 @@ class SSAST(nn.Module):
         return model.to(self.mask_token.device).train(self.training)
 
 
+class Headless(nn.Module):
+    """An encoder of which nothing else is known, as other libraries hand it out: to embed with, or to fine-tune."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+
+    def forward(self, fbank: Tensor) -> Encoding:
+        """(B, T, F) normalised log-mel -> :class:`Encoding`."""
+        return self.encoder(fbank)
+
+
 class Classifier(nn.Module):
     """An encoder with a linear classification head on its pooled tokens."""
 
@@ -252,11 +265,13 @@ class Classifier(nn.Module):
             raise ConfigError("A classifier needs the names of its labels.")
         self.config = config
         self.encoder = Encoder(config)
-        self.norm = nn.LayerNorm(config.width, eps=1e-5)
+        self.norm = nn.LayerNorm(config.width, config.norm_eps or 1e-5)
         self.linear = nn.Linear(config.width, len(config.labels))
 
     @classmethod
-    def from_pretrained(cls, model: "SSAST | Classifier", labels: Sequence[str], **changes: object) -> "Classifier":
+    def from_pretrained(
+        cls, model: "SSAST | Classifier | Headless", labels: Sequence[str], **changes: object
+    ) -> "Classifier":
         """A classifier on a copy of a trained encoder; ``changes`` to ``frames``, ``stride`` or ``pooling`` resize it."""
         config = replace(model.config, labels=tuple(labels), **changes)  # type: ignore[arg-type]
         classifier = cls(config)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ssast_lab import audio, checkpoint
-from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder
+from ssast_lab.config import to_dict
+from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, Headless
 from ssast_lab.predictive import APC, HOP, REACH, Contrastive
 
 FORMAT = "ssast-lab embeddings 1"  # whatever changes embeddings without changing weights changes this number
@@ -159,7 +160,7 @@ def of_encoder(name: str, encoder: Encoder) -> Layered:
         return [*(found.layers[layer] for layer in inner), found.tokens]
 
     config_of_head = ("labels", "pooling")  # which change no token
-    settings = {name: value for name, value in asdict(config).items() if name not in config_of_head}
+    settings = {name: value for name, value in to_dict(config).items() if name not in config_of_head}
     return Layered(
         name,
         encoder,
@@ -233,6 +234,7 @@ def of_contrastive(name: str, model: Contrastive) -> Layered:
 KINDS: dict[type[nn.Module], Callable[[str, Any], Layered]] = {
     SSAST: lambda name, model: of_encoder(name, model.encoder),
     Classifier: lambda name, model: of_encoder(name, model.encoder),
+    Headless: lambda name, model: of_encoder(name, model.encoder),
     APC: of_apc,
     Contrastive: of_contrastive,
 }

@@ -18,6 +18,7 @@ FLOORS = [  # a room imports only rooms on lower floors; README.md describes the
     {"patches", "objectives", "metrics"},
     {"config", "masking"},
     {"audio", "model", "predictive"},
+    {"huggingface"},
     {"data", "checkpoint"},
     {"analysis", "run", "corpus", "labelled"},
     {"training", "evaluation", "tasks", "datasets", "upstreams"},
