@@ -177,6 +177,7 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 def _load_folder(path: Path) -> Model:
     description = _read_description(path)
+    cls: type[Model]
     try:
         if description["format"] != FORMAT:
             cls, config, state = from_huggingface(path, description["model"], _read_tensors)

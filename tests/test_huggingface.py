@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import here, write_clips
 
-from ssast_lab import audio, checkpoint
+from ssast_lab import audio, checkpoint, classify
 from ssast_lab.__main__ import main
 from ssast_lab.checkpoint import CheckpointError
-from ssast_lab.config import ConfigError, ModelConfig, from_dict, to_dict
+from ssast_lab.config import (
+    ConfigError,
+    FineTuneConfig,
+    LabelledConfig,
+    ModelConfig,
+    TuningConfig,
+    from_dict,
+    to_dict,
+)
 from ssast_lab.model import Classifier, Headless
 from ssast_lab.upstreams import upstream
 
@@ -201,6 +210,25 @@ def test_upstream_and_fine_tuning(tmp_path):
     scratch = checkpoint.load(f"scratch:{folder}")
     assert scratch.config == model.config
     assert not same(scratch, model)
+
+
+@pytest.mark.parametrize("kind", [Headless, Classifier])
+def test_it_is_fine_tuned(kind, tmp_path):
+    model = own(kind)
+    folder = write(tmp_path / "hf", theirs(model, 4), {"layer_norm_eps": 1e-12})
+    rows = ["path,label,fold"]
+    for number, clip in enumerate(write_clips(tmp_path / "audio", 12)):
+        rows.append(f"{clip},{('low', 'high')[number // 2 % 2]},{('train', 'train', 'test')[number // 4]}")
+    (tmp_path / "task.csv").write_text("\n".join(rows) + "\n")
+    settings = TuningConfig(batch=4, epochs=1, warmup=1)
+    config = FineTuneConfig(str(folder), data=LabelledConfig(str(tmp_path / "task.csv")), training=settings)
+    started = classify.FineTuning(config).started
+    assert torch.equal(started.encoder.blocks[1].attention.qkv.weight, model.encoder.blocks[1].attention.qkv.weight)
+    steps = list(classify.fine_tune(config, here(tmp_path / "run")))
+    assert len(steps) == 2
+    tuned = checkpoint.load(tmp_path / "run")
+    assert set(tuned.config.labels) == {"low", "high"}
+    assert tuned.config.norm_eps == tuned.norm.eps == 1e-12
 
 
 @pytest.mark.parametrize("kind", [Headless, Classifier])
