@@ -338,7 +338,7 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     from ssast_lab.model import SSAST
 
     if not isinstance(model, SSAST):
-        raise CheckpointError("Only a pretext model can be evaluated: a classifier has lost its pretext heads.")
+        raise CheckpointError("Only a pretext model can be evaluated: this one has no pretext heads.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     report = evaluate(model, [folder], counts, progress=sys.stderr.isatty())
     print(f"\n{report}")
