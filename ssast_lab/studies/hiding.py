@@ -26,7 +26,7 @@ from ssast_lab.compare.rows import Task, member, read_tasks
 from ssast_lab.config import SHAPES, FineTuneConfig, LabelledConfig, RunConfig, to_dict
 from ssast_lab.labelled import Split
 from ssast_lab.metrics import Interval, Scores
-from ssast_lab.model import SSAST, Classifier
+from ssast_lab.model import SSAST, Classifier, Headless
 from ssast_lab.patches import patchify
 from ssast_lab.studies.pages import machine
 from ssast_lab.studies.questions import StudyError
@@ -163,7 +163,7 @@ def _classifiers(
     loaded = checkpoint.load(name)
     if isinstance(loaded, Classifier) and len(splits) == 1 and loaded.config.labels == task.set.labels:
         return [(loaded, splits[0])]
-    if not isinstance(loaded, SSAST | Classifier):
+    if not isinstance(loaded, SSAST | Classifier | Headless):
         raise StudyError(f"{name} is no masked spectrogram model, so that nothing can be hidden from it.")
     judged = []
     shape = next((k for k, patch in SHAPES.items() if patch == loaded.config.patch), "patch")
