@@ -461,7 +461,8 @@ def test_figures_reach_a_tracker_too(clips, tmp_path):
 def test_a_recipe_says_how_the_weights_start():
     """Either way the same from the same seed; the pretext heads and tokens do not depend on it."""
     mae, official = (
-        pretrain.Pretraining(tiny(Path(pretrain.__file__).parent / "sounds", start=start)) for start in ("mae", "official")
+        pretrain.Pretraining(tiny(Path(pretrain.__file__).parent / "sounds", start=start))
+        for start in ("mae", "official")
     )
     weights = []
     for lesson in (mae, official, mae):
