@@ -202,9 +202,6 @@ class FineTuning(Lesson):
         return to_dict(self.whole)
 
     def build(self) -> Classifier:
-        for token in (self.started.encoder.cls_token, self.started.encoder.distillation_token):
-            # their gradients are slices, of whose strides the exchange among processes would warn
-            token.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
         return self.started
 
     def plan(self, corpus: data.Corpus, rows: slice) -> data.Plan:

@@ -163,6 +163,11 @@ def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Cli
     )
 
 
+def generator(*key: int) -> torch.Generator:
+    """What a key draws from: the same wherever and whenever it is asked for."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
 class Batch(NamedTuple):
     """Pieces of sound, equally long, zero-padded at the end where a clip is shorter."""
 

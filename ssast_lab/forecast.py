@@ -191,8 +191,7 @@ LESSONS: dict[type, type[Forecasting]] = {APCConfig: Autoregression, Contrastive
 
 def draw_negatives(model: ContrastiveConfig, batch: int, key: tuple[int, ...]) -> Tensor:
     """(B, T, N) uniform from 0 to 1: which share of each clip's own frames lies before a negative."""
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-    return torch.rand(batch, model.frames, model.negatives, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(batch, model.frames, model.negatives, generator=data.generator(*key))
 
 
 class _Exam(Exam):

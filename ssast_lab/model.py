@@ -94,6 +94,9 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps)
         for token in (self.cls_token, self.distillation_token, self.positions):
             nn.init.trunc_normal_(token, std=0.02)
+        for token in (self.cls_token, self.distillation_token):
+            # their gradients are slices, of whose strides the exchange among processes would warn
+            token.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
         for layer in self.blocks.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)

@@ -68,9 +68,7 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
 
 def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
     """(B, N) bool: the masks of a step, keyed by (seed, step)."""
-    generator = torch.Generator().manual_seed(
-        int(np.random.SeedSequence([seed, step, 5]).generate_state(1, np.uint64)[0] >> 1)
-    )
+    generator = data.generator(seed, step, 5)
     if mask.cluster is None:
         return masking.random_mask(grid, mask.count, generator=generator, batch=batch)
     return masking.cluster_mask(grid, mask.count, generator=generator, batch=batch, cluster=mask.cluster)
@@ -105,9 +103,6 @@ class Pretraining(Lesson):
         model = SSAST(self.whole.model)
         if self.settings.start == "mae":
             model.encoder.start_as_mae()
-        for token in (model.encoder.cls_token, model.encoder.distillation_token):
-            # their gradients are slices, of whose strides the exchange among processes would warn
-            token.register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
         return model
 
     def plan(self, corpus: data.Corpus, rows: slice) -> data.Plan:

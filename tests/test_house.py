@@ -203,3 +203,11 @@ def test_no_registry_and_no_machine_is_named():
 def test_no_large_files():
     heavy = [path.relative_to(ROOT) for path in tracked() if path.stat().st_size > 1 << 20]
     assert not [path for path in heavy if path.parts[:2] not in (("ssast_lab", "models"), ("ssast_lab", "sounds"))]
+
+
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda page: page.name
+)
+def test_pages_link_to_what_is_there(page):
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []

@@ -22,7 +22,7 @@ from ssast_lab.checkpoint import CheckpointError
 from ssast_lab.classify import fine_tune, logits
 from ssast_lab.compare.pages import write_text
 from ssast_lab.compare.records import PROBED, TUNED, Entry, averaged
-from ssast_lab.config import ConfigError, FineTuneConfig, LabelledConfig, RunConfig
+from ssast_lab.config import ConfigError, FineTuneConfig, LabelledConfig, ModelConfig, RunConfig
 from ssast_lab.data import DataError
 from ssast_lab.labelled import LabelError, LabelledSet
 from ssast_lab.metrics import MetricError
@@ -105,6 +105,31 @@ def member(name: str, seed: int) -> str:
     return f"scratch@{seed}:{scratch[1]}" if scratch else name.replace(SEED, str(seed))
 
 
+def recipe_of(
+    recipe: str, model: ModelConfig, name: str, task: Task, seed: int, epochs: int | None, clips: int
+) -> FineTuneConfig:
+    """How a model is fine-tuned on a task by a seed, when its smallest training fold has so many clips."""
+    kind = next((k for k, shape in config.SHAPES.items() if shape == model.patch), "patch")
+    whole = config.finetune_config(f"{recipe}-{kind}", member(name, seed))
+    training = replace(whole.training, seed=seed, batch=min(whole.training.batch, clips))
+    if epochs is not None:
+        training = replace(training, epochs=epochs, steps=None)
+    return replace(whole, data=LabelledConfig(train=task.path), training=training)
+
+
+def tuned(asked: FineTuneConfig, folder: Path, progress: bool) -> tuple[Classifier, float]:
+    """The classifier of a folder, fine-tuned first unless it is finished, and the seconds that took."""
+    run = RunConfig(str(folder), resume=(folder / "config.json").exists(), keep=1)
+    last = None
+    for last in fine_tune(asked, run, progress):
+        pass
+    if last is not None and not last.judgements:
+        raise KeyboardInterrupt  # the run ended early because it was asked to
+    classifier = checkpoint.load(folder)
+    assert isinstance(classifier, Classifier)
+    return classifier, last.seconds if last else 0.0
+
+
 class Worker:
     """Makes the rows, or reads those that were made."""
 
@@ -176,18 +201,9 @@ class Worker:
         }
 
     def _recipe(self, found: Any, name: str, task: Task, seed: int) -> FineTuneConfig:
-        kind = next((k for k, shape in config.SHAPES.items() if shape == found.module.config.patch), "patch")
-        recipe = config.finetune_config(f"{self.recipe}-{kind}", member(name, seed))
-        training = replace(recipe.training, seed=seed)
-        if self.epochs is not None:
-            training = replace(training, epochs=self.epochs, steps=None)
         assert task.set is not None
         smallest = min(len(one.train) for one in rounds(task.set))
-        return replace(
-            recipe,
-            data=LabelledConfig(train=task.path),
-            training=replace(training, batch=min(training.batch, smallest)),
-        )
+        return recipe_of(self.recipe, found.module.config, name, task, seed, self.epochs, smallest)
 
     def _tune(self, recipe: FineTuneConfig, task: Task, folder: Path) -> dict[str, Any]:
         """Every fold by the classifier that did not train on it."""
@@ -195,16 +211,8 @@ class Worker:
         found, seconds = [], 0.0
         for split in labelled.splits(task.set):
             part = folder / (f"fold-{split.name}" if split.name else "run")
-            asked = replace(recipe, data=replace(recipe.data, fold=split.name))
-            run = RunConfig(str(part), resume=(part / "config.json").exists(), keep=1)
-            last = None
-            for last in fine_tune(asked, run, self.progress):
-                pass
-            if last is not None and not last.judgements:
-                raise KeyboardInterrupt  # the run ended early because it was asked to
-            seconds += last.seconds if last else 0.0
-            classifier = checkpoint.load(part)
-            assert isinstance(classifier, Classifier)
+            classifier, took = tuned(replace(recipe, data=replace(recipe.data, fold=split.name)), part, self.progress)
+            seconds += took
             classifier.to("cuda" if torch.cuda.is_available() else "cpu").eval()
             found.append(logits(classifier, split.test.clips))
         return {"layer": None, "seconds": seconds, "scores": np.concatenate(found).tolist()}

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssast_lab import audio, checkpoint, config, data, labelled, masking, metrics
-from ssast_lab.classify import fine_tune
+from ssast_lab import audio, checkpoint, data, labelled, masking, metrics
 from ssast_lab.compare import Averaged, averaged, draw, table_of, write_text
-from ssast_lab.compare.rows import Task, member, read_tasks
-from ssast_lab.config import SHAPES, FineTuneConfig, LabelledConfig, RunConfig, to_dict
+from ssast_lab.compare.rows import Task, member, read_tasks, recipe_of, tuned
+from ssast_lab.config import FineTuneConfig, to_dict
 from ssast_lab.labelled import Split
 from ssast_lab.metrics import Interval, Scores
 from ssast_lab.model import SSAST, Classifier, Headless
@@ -114,11 +113,7 @@ def draw_mask(classifier: Classifier, share: float, keys: Sequence[tuple[int, ..
     count = min(round(share * grid.count), grid.count - 1)
     if not count:
         return torch.zeros(len(keys), grid.count, dtype=torch.bool)
-    drawn = []
-    for key in keys:
-        number = int(np.random.SeedSequence([*key, 11]).generate_state(1, np.uint64)[0] >> 1)
-        drawn.append(masking.random_mask(grid, count, generator=torch.Generator().manual_seed(number)))
-    return torch.stack(drawn)
+    return torch.stack([masking.random_mask(grid, count, generator=data.generator(*key, 11)) for key in keys])
 
 
 def run_hiding(
@@ -166,29 +161,12 @@ def _classifiers(
     if not isinstance(loaded, SSAST | Classifier | Headless):
         raise StudyError(f"{name} is no masked spectrogram model, so that nothing can be hidden from it.")
     judged = []
-    shape = next((k for k, patch in SHAPES.items() if patch == loaded.config.patch), "patch")
-    whole = config.finetune_config(f"{recipe}-{shape}", name)
-    training = replace(whole.training, seed=seed)
-    if epochs is not None:
-        training = replace(training, epochs=epochs, steps=None)
     for split in splits:
-        settled = replace(training, batch=min(training.batch, len(split.train)))
-        asked = replace(whole, data=LabelledConfig(task.path, fold=split.name), training=settled)
+        asked = recipe_of(recipe, loaded.config, name, task, seed, epochs, len(split.train))
+        asked = replace(asked, data=replace(asked.data, fold=split.name))
         folder = runs / "fine-tuned" / f"{task.name}-{_key(asked, task, loaded)}-seed-{seed}"
-        _tune(asked, folder, progress)
-        classifier = checkpoint.load(folder)
-        assert isinstance(classifier, Classifier)
-        judged.append((classifier, split))
+        judged.append((tuned(asked, folder, progress)[0], split))
     return judged
-
-
-def _tune(asked: FineTuneConfig, folder: Path, progress: bool) -> None:
-    last = None
-    run = RunConfig(str(folder), resume=(folder / "config.json").exists(), keep=1)
-    for last in fine_tune(asked, run, progress):
-        pass
-    if last is not None and not last.judgements:
-        raise KeyboardInterrupt  # the run ended early because it was asked to
 
 
 def _key(asked: FineTuneConfig, task: Task, model: Any) -> str:
