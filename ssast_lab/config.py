@@ -142,7 +142,7 @@ class LearningConfig:
 
     batch: int = 64
     learning_rate: float = 1e-3
-    optimizer: str = "adamw"  # or "adam", as the official code
+    optimizer: str = "adamw"  # "muon", or "adam" as the official code
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
     schedule: str = "cosine"  # to zero; "plateau": halved when held-out accuracy does not rise; or "decay": by epochs
@@ -158,7 +158,7 @@ class LearningConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         self._at_least_one("batch", "warmup_every", "decay_from", "decay_every")
-        self._choice("optimizer", "adamw", "adam")
+        self._choice("optimizer", "adamw", "muon", "adam")
         self._choice("schedule", "cosine", "plateau", "decay")
         if not self.learning_rate > 0:
             raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")

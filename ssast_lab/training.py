@@ -26,7 +26,14 @@ from tqdm.auto import tqdm
 
 from ssast_lab import data
 from ssast_lab.config import ConfigError, LearningConfig, RunConfig
+from ssast_lab.muon import Muon
 from ssast_lab.run import Interrupts, Run, RunError
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "muon": Muon,
+}
 
 
 @dataclass(frozen=True)
@@ -285,7 +292,7 @@ class Trainer:
         device, settings = accelerator.device, lesson.settings
         torch.manual_seed(settings.seed)
         self.model = lesson.build().to(device)
-        self.optimizer = (torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam)(
+        self.optimizer = OPTIMIZERS[settings.optimizer](
             self._groups(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=True
         )
         self.rate = LearningRate(settings, lesson.steps, len(lesson.clips) / settings.batch)
@@ -301,18 +308,27 @@ class Trainer:
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """AdamW spares biases, norms and tokens from weight decay; Adam, as the official code, does not."""
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        """Biases, norms and tokens are spared from weight decay, but not by Adam, as the official code has it; Muon takes
+        the matrices of the blocks."""
+        settings = self.lesson.settings
+        inner = {id(p) for block in self.lesson.repeated(self.model) for p in block.parameters() if p.ndim == 2}
+        groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 scale = next((s for start, s in self.lesson.scaled.items() if name.startswith(start)), 1.0)
-                decays = name.endswith("weight") and parameter.ndim > 1
-                groups.setdefault((scale, decays), []).append(parameter)
-        spared = 0.0 if self.lesson.settings.optimizer == "adamw" else self.lesson.settings.weight_decay
-        decay = self.lesson.settings.weight_decay
+                decays = settings.optimizer == "adam" or (name.endswith("weight") and parameter.ndim > 1)
+                orthogonal = settings.optimizer == "muon" and id(parameter) in inner
+                groups.setdefault((scale, decays, orthogonal), []).append(parameter)
         return [
-            {"params": parameters, "weight_decay": decay if decays else spared, "scale": scale}
-            for (scale, decays), parameters in sorted(groups.items(), key=lambda item: item[0], reverse=True)
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay * decays,
+                "scale": scale,
+                "orthogonal": orthogonal,
+            }
+            for (scale, decays, orthogonal), parameters in sorted(
+                groups.items(), key=lambda item: item[0], reverse=True
+            )
         ]
 
     def restore(self, folder: Run, step: int) -> None:

@@ -15,7 +15,7 @@ import ssast_lab
 PACKAGE = Path(ssast_lab.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [  # a room imports only rooms on lower floors; README.md describes them
-    {"patches", "objectives", "metrics"},
+    {"patches", "objectives", "metrics", "muon"},
     {"config", "masking"},
     {"audio", "model", "predictive"},
     {"huggingface"},

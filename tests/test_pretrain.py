@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from accelerate import Accelerator
 from tiny import ALONE, command, here, tiny, write_clips
 
 from ssast_lab import checkpoint, config, data, pretrain, training
@@ -222,6 +224,23 @@ def test_whoever_stops_asking_can_go_on(clips, undisturbed, tmp_path):
     assert [step.step for step in pretrain.pretrain(plateau(clips), replace(run, resume=True))] == [9, 10, 11, 12]
     assert_same_run(undisturbed, tmp_path / "run", 12)
     assert train(plateau(clips), replace(run, resume=True)) == []  # nothing is left to do
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_goes_on_where_it_was(clips, tmp_path):
+    whole, halves = here(tmp_path / "whole"), here(tmp_path / "halves")
+    train(tiny(clips, optimizer="muon"), whole)
+    for step in pretrain.pretrain(tiny(clips, optimizer="muon"), halves):
+        if step.step == 7:
+            break
+    train(tiny(clips, optimizer="muon"), replace(halves, resume=True))
+    assert_same_run(tmp_path / "whole", tmp_path / "halves", 12)
+    trainer = training.Trainer(pretrain.Pretraining(tiny(clips, optimizer="muon")), whole, Accelerator(cpu=True))
+    orthogonal = {id(p) for group in trainer.optimizer.param_groups if group["orthogonal"] for p in group["params"]}
+    matrices = {name for name, p in trainer.model.named_parameters() if id(p) in orthogonal}
+    assert matrices == {
+        name for name in weights(tmp_path / "whole", 12) if re.search(r"blocks.*(qkv|out|mlp\.\d)\.weight", name)
+    }
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == len([*trainer.model.parameters()])
 
 
 def test_a_run_is_resumed_only_as_it_was(clips, undisturbed):
