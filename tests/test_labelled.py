@@ -28,8 +28,12 @@ def folder(tmp_path_factory):
     (folder / "train" / "bird" / "notes.txt").write_text("no sound")
     (folder / "train" / "bird" / "._000.flac").write_text("what other systems leave behind")
     (folder / "train" / ".git" / "x").mkdir(parents=True)
+    for kind in KINDS:
+        (folder / "train" / kind / ".backup").mkdir()
+        shutil.copy(clips[0], folder / "train" / kind / ".backup" / "backup.flac")
     for fold in ("train", "valid", "test"):
         shutil.move(folder / fold, folder / "classes" / fold)
+    write(folder / "classes" / "notes" / "read me.txt", "what lies beside the folds and holds no sound is no class")
     return folder
 
 
@@ -48,6 +52,7 @@ def facts(one: LabelledSet):
 
 
 def write(path, text):
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
