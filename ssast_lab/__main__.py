@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 HELP = """ssast-lab: see, hear and train masked spectrogram models
 
@@ -166,7 +166,7 @@ def probe(arguments: list[str]) -> None:
     def run(
         upstream: tyro.conf.Positional[str],
         tasks: tyro.conf.Positional[tuple[str, ...]],
-        layer: str = "best",
+        layer: int | Literal["best"] = "best",
         pooling: str = "mean",
         cache: Path = Path("runs/embeddings"),
         seed: int = 0,
@@ -186,10 +186,9 @@ def probe(arguments: list[str]) -> None:
         """
         chosen = find(upstream, download)
         for task in tasks:
-            place = layer if layer == "best" else int(layer)
             labelled = read_labelled(task)
             print(
-                f"{task}\n{probe_task(chosen, labelled, place, pooling, cache, seed, progress=sys.stderr.isatty())}\n"
+                f"{task}\n{probe_task(chosen, labelled, layer, pooling, cache, seed, progress=sys.stderr.isatty())}\n"
             )
 
     tyro.cli(run, args=arguments, prog="ssast-lab probe")
@@ -206,7 +205,7 @@ def compare(arguments: list[str]) -> None:
         tasks: tuple[str, ...],
         out: Path,
         pooling: str = "mean",
-        layer: str = "best",
+        layer: int | Literal["best"] = "best",
         cache: Path = Path("runs/embeddings"),
         seeds: tuple[int, ...] = (0,),
         fine_tune: str = "",
@@ -232,8 +231,7 @@ def compare(arguments: list[str]) -> None:
                 else with the first one from scratch.
             download: fetch the weights of wav2vec2-base or hubert-base when they are not on this machine.
         """
-        place = layer if layer == "best" else int(layer)
-        run(upstreams, tasks, out, pooling, place, cache, seeds, fine_tune, epochs, baseline, download,
+        run(upstreams, tasks, out, pooling, layer, cache, seeds, fine_tune, epochs, baseline, download,
             progress=sys.stderr.isatty())  # fmt: skip
         print((out / "README.md").read_text(encoding="utf-8"))
 
