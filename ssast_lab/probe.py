@@ -159,6 +159,8 @@ def _probe(
         layers = [layer]
     else:
         raise ProbeError(f'layer is "best" or a number from 0 to {upstream.layers - 1}, not {layer!r}.')
+    if seed < 0:
+        raise ProbeError(f"A seed is a whole number from 0, not {seed}.")
     for one in rounds:
         labelled.check(one.train, *one.others)
 

@@ -236,6 +236,8 @@ def test_what_cannot_be_probed_is_said(tmp_path, random):
         probe_task(Given(1), task)
     with pytest.raises(ProbeError, match=r'"best" or a number from 0 to 0, not 1'):
         linear_probe(Given(1), task, task, layer=1)
+    with pytest.raises(ProbeError, match="whole number from 0, not -1"):
+        linear_probe(Given(1), task, task, seed=-1)
     leaking = make(
         tmp_path, random.standard_normal((20, 1, WIDTH)), classes, ["x"] * 20, ["train", "train", "test", "test"] * 5
     )
