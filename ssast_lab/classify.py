@@ -143,7 +143,7 @@ class FineTuning(Lesson):
     def __init__(self, config: FineTuneConfig) -> None:
         self.whole, self.settings = config, config.training
         self.split = read_split(config.data)
-        others = [part for part in self.split[2:] if len(part)]
+        others = self.split.others
         check(self.split.train, *others, contents=not config.data.dataset)
         multi = any(part.multi for part in (self.split.train, *others))
         if self.settings.loss == "ce" and multi:
@@ -154,7 +154,7 @@ class FineTuning(Lesson):
         self.started = self._classifier()
         self.model = self.started.config
         self.samples = audio.samples_of(self.model.frames)
-        self.clips, self.held_out = self.split.train.clips, (self.split.valid if others[1:] else self.split.test).clips
+        self.clips, self.held_out = self.split.train.clips, others[0].clips
         if len(self.clips) < self.settings.batch:
             raise ConfigError(
                 f"{len(self.clips)} clips do not fill a batch of {self.settings.batch}: choose a smaller one."
@@ -256,8 +256,6 @@ class FineTuning(Lesson):
 
     def judge(self, run: Run) -> tuple[Judgement, ...]:
         """Scores the chosen weights and the averaged ones on the test set, and writes them down."""
-        if not len(self.split.test):
-            return ()
         best = run.best()
         step = best["step"] if best else self.steps
         chosen = {"best" if best else "last": (step, run.read_weights(step))}
@@ -404,7 +402,7 @@ class _Exam(Exam):
 
     def __init__(self, lesson: FineTuning, accelerator: Accelerator) -> None:
         self.lesson, self.accelerator = lesson, accelerator
-        self.set: LabelledSet = lesson.split.valid if len(lesson.split.valid) else lesson.split.test
+        self.set: LabelledSet = lesson.split.others[0]
         self.unreadable, self.clips = {}, len(self.set)
 
     def take(self, forward: Callable[..., Any], model: Classifier) -> Examination:

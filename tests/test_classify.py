@@ -247,10 +247,13 @@ def test_what_cannot_be_is_said_before_anything_is_written(model, task, tmp_path
     run = here(tmp_path / "run")
     small = tmp_path / "small.csv"
     small.write_text("path,label\n" + "".join(f"{task}/{number}.wav,{number // 6 % 3}\n" for number in range(6, 15)))
+    untested = tmp_path / "untested.csv"
+    untested.write_text((task / "task.csv").read_text().replace(",test\n", ",valid\n"))
     for config, error, words in (
         (asked(model, tmp_path / "nowhere"), LabelError, "no labelled set at"),
         (asked(model, ""), LabelError, "nothing to learn from"),
         (asked(model, small), ConfigError, "do not fill a batch of 8"),
+        (asked(model, untested), LabelError, "folds of the clips are train, valid: use train and test"),
         (asked(tmp_path / "no model", task), checkpoint.CheckpointError, "There is no model"),
         (replace(asked(model, task), stride=(128, 1)), ConfigError, "leaves gaps between the 16x16 patches"),
         (replace(asked(model, task), stride=(0, 10)), ConfigError, "stride"),

@@ -216,6 +216,11 @@ def test_named_and_numbered_folds_are_split_as_they_say():
         splits(made("ab", folds=["1", "train"]))
     with pytest.raises(LabelError, match="none, train"):
         splits(made("ab", folds=["", "train"]))
+    for folds in (["train", "valid"], ["train", "train"], ["test", "test"], ["1", "1"], ["train", "other"]):
+        with pytest.raises(LabelError, match="use train and test, with valid if you like, or several numbers"):
+            splits(made("ab", folds=folds))
+    with pytest.raises(LabelError, match="No test set can be drawn from 4 clips of 2 sources"):
+        splits(made("abab", sources="xyxy"))
 
 
 def test_a_drawn_split_shares_no_source_and_keeps_the_shares():
