@@ -87,12 +87,18 @@ def read_splits(config: LabelledConfig) -> list[Split]:
         labelled = read_dataset(config.dataset, config.train)
     else:
         labelled = read_labelled(config.train, config.labels or None)
-    if config.test:
-        others = [
-            read_labelled(path, config.labels or labelled.labels) if path else labelled.take([])
-            for path in (config.valid, config.test)
-        ]
-        return [Split("", labelled, *others)]
+    if config.valid or config.test:
+        train = labelled.where("train") if "train" in labelled.folds else labelled
+        valid, test = (
+            read_labelled(path, config.labels or labelled.labels) if path else labelled.where(fold)
+            for path, fold in ((config.valid, "valid"), (config.test, "test"))
+        )
+        if not len(test):
+            raise LabelError(
+                f"{config.valid} was named to choose the best weights, but {config.train} has no fold test to judge them by: "
+                "name a test set too."
+            )
+        return [Split("", train, valid, test)]
     found = splits(labelled)
     if not config.fold:
         return found
