@@ -80,7 +80,8 @@ class Step:
 
 
 def read_splits(config: LabelledConfig) -> list[Split]:
-    """What a configuration names: one split, or with numbered folds and no ``fold`` one for each of them."""
+    """What a configuration names: one split, or with numbered folds and no ``fold`` one for each of them. All are checked
+    (:func:`ssast_lab.labelled.check`), lest the last fold be refused when the others have been trained."""
     if not config.train:
         raise LabelError("There is nothing to learn from: name a task's folder, a table, or the folder of a data set.")
     if config.dataset and Path(config.train).is_dir():
@@ -98,15 +99,19 @@ def read_splits(config: LabelledConfig) -> list[Split]:
                 f"{config.valid} was named to choose the best weights, but {config.train} has no fold test to judge them by: "
                 "name a test set too."
             )
-        return [Split("", train, valid, test)]
-    found = splits(labelled)
-    if not config.fold:
-        return found
-    named = [split for split in found if split.name == config.fold]
-    if not named:
-        names = ", ".join(split.name for split in found if split.name) or "none"
-        raise LabelError(f"There is no fold {config.fold!r} to test in {config.train}; its numbered folds: {names}.")
-    return named
+        found = [Split("", train, valid, test)]
+    else:
+        found = splits(labelled)
+    if config.fold:
+        numbered = ", ".join(split.name for split in found if split.name) or "none"
+        found = [split for split in found if split.name == config.fold]
+        if not found:
+            raise LabelError(
+                f"There is no fold {config.fold!r} to test in {config.train}; its numbered folds: {numbered}."
+            )
+    for split in found:
+        check(split.train, *split.others, contents=not config.dataset)
+    return found
 
 
 def read_split(config: LabelledConfig) -> Split:
@@ -150,7 +155,6 @@ class FineTuning(Lesson):
         self.whole, self.settings = config, config.training
         self.split = read_split(config.data)
         others = self.split.others
-        check(self.split.train, *others, contents=not config.data.dataset)
         multi = any(part.multi for part in (self.split.train, *others))
         if self.settings.loss == "ce" and multi:
             raise LabelError(

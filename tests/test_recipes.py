@@ -110,10 +110,16 @@ def test_what_is_wrong_with_a_set_is_one_sentence(models, tmp_path):
         for n in range(8)
     )
     (tmp_path / "leak.csv").write_text(leak)
+    leak = "path,label,source,fold\n" + "".join(
+        f"set/{('a', 'b')[n % 2]}/{n}.wav,{('a', 'b')[n % 2]},{'x' if n in (3, 5) else n},{n // 4 * 2 + n // 2 % 2}\n"
+        for n in range(8)
+    )
+    (tmp_path / "late.csv").write_text(leak)  # between the second fold and the third
     (tmp_path / "single.csv").write_text("path,label\nset/a/0.wav,a\nset/a/2.wav,a\nset/a/4.wav,a\nset/b/1.wav,b\n")
     for data, more, word in (
         (tmp_path / "train.json", [f"--data.labels={tmp_path / 'labels.csv'}"], "The label '/m/c' of the clip"),
         (tmp_path / "leak.csv", [], "voice "),
+        (tmp_path / "late.csv", ["--training.batch=4", "--training.epochs=1"], "the source 'x'"),
         (tmp_path / "single.csv", [], "single"),
         (tmp_path / "set", ["--data.dataset=esc-50"], "esc50.csv"),
         (tmp_path / "set", ["--stride", "10", "10"], "leaves gaps between the 128x2 patches"),
