@@ -107,7 +107,7 @@ def finetune(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import config
-    from ssast_lab.classify import fine_tune, read_splits, together
+    from ssast_lab.classify import fine_tune, judged, read_splits, together
 
     @dataclass(frozen=True)
     class FineTune(config.FineTuneConfig):
@@ -121,17 +121,16 @@ def finetune(arguments: list[str]) -> None:
     asked = tyro.cli(
         FineTune, args=rest, default=default, prog=f"ssast-lab finetune {name}", description=FineTune.__doc__
     )
-    main, last = int(os.environ.get("RANK", 0)) == 0, None
-    splits, judged = read_splits(asked.data), []
+    main = int(os.environ.get("RANK", 0)) == 0
+    splits, tested = read_splits(asked.data), []
     for split in splits:
         run, labelled = asked.run, asked.data
         if len(splits) > 1:
             run = replace(run, folder=f"{run.folder}/fold-{split.name}")
             labelled = replace(labelled, fold=split.name)
         settings = {item.name: getattr(asked, item.name) for item in fields(config.FineTuneConfig)}
-        for last in fine_tune(
-            config.FineTuneConfig(**settings | {"data": labelled}), run, progress=sys.stderr.isatty()
-        ):
+        whole, last = config.FineTuneConfig(**settings | {"data": labelled}), None
+        for last in fine_tune(whole, run, progress=sys.stderr.isatty()):
             if last.evaluation and main:
                 e = last.evaluation
                 watching = "validation" if len(split.valid) else "test"
@@ -141,18 +140,22 @@ def finetune(arguments: list[str]) -> None:
                     f"{accuracy}mAP {e.mean_average_precision:.3f}",
                     flush=True,
                 )
-        if main and last is not None and not last.judgements:
+        if not main:
+            continue
+        if last is None:
+            print(f"The run in {run.folder} has done its steps already.")
+            judgements = judged(whole, run)
+        elif last.judgements:
+            judgements = last.judgements
+        else:
             print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {run.folder}).")
             return
-        if main and last is None:
-            print(f"The run in {run.folder} has done its steps already.")
-            continue
-        for judgement in last.judgements if last else ():
+        for judgement in judgements:
             fold = f" of fold {split.name}" if split.name else ""
             print(f"\nTest set{fold}, {judgement.weights} weights (step {judgement.step}): {judgement.scores}")
-        judged += [(split.test, last.judgements[0].scores)] if last and last.judgements else []
-    if len(judged) > 1:
-        print(f"\nAll {len(judged)} folds together: {together(judged)}")
+        tested.append((split.test, judgements[0].scores))
+    if len(tested) > 1:
+        print(f"\nAll {len(tested)} folds together: {together(tested)}")
 
 
 def probe(arguments: list[str]) -> None:

@@ -30,7 +30,9 @@ from ssast_lab.probe import linear_probe
 from ssast_lab.run import Run
 from ssast_lab.training import Exam, Examination, Lesson, train
 
-__all__ = ["Judgement", "Step", "fine_tune", "linear_probe", "logits", "read_split", "read_splits", "together"]
+__all__ = [
+    "Judgement", "Step", "fine_tune", "judged", "linear_probe", "logits", "read_split", "read_splits", "together",
+]  # fmt: skip
 
 REPORT = "report.json"
 AVERAGED = "averaged"
@@ -143,6 +145,14 @@ def fine_tune(config: FineTuneConfig, run: RunConfig | None = None, progress: bo
                 tick.clips_per_second, tick.seconds, tick.examination.figures if tick.examination else None,
                 lesson.judge(Run(run.folder)) if last and main else (),
             )  # fmt: skip
+
+
+def judged(config: FineTuneConfig, run: RunConfig) -> tuple[Judgement, ...]:
+    """The judgements of a run that has done its steps, made and written once more: it may have ended before they were."""
+    lesson, folder = FineTuning(config), Run(run.folder)
+    lesson.started.to("cuda" if torch.cuda.is_available() else "cpu")
+    lesson.restore(folder.read_training(lesson.steps)["lesson"])
+    return lesson.judge(folder)
 
 
 class FineTuning(Lesson):

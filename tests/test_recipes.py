@@ -1,6 +1,7 @@
 """The public data sets in the folders in which they are handed out, in miniature, through the command line from end to end."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zlib
@@ -61,6 +62,29 @@ def test_esc50_in_five_folds(models, tmp_path, capsys, kind):
     assert loaded.config.labels == ("dog", "rooster")
     assert (loaded.config.frames, loaded.config.stride) == (512, (10, 10) if kind == "patch" else (128, 1))
     assert loaded.config.audio.mean == -6.6268077
+
+
+def test_folds_that_are_done_count_when_the_others_go_on(models, tmp_path, capsys):
+    """Two of three folds were trained, and one of them ended before it was judged."""
+    rows = ["path,label,fold"]
+    for number in range(24):
+        write(tmp_path / f"{number}.wav", (300, 2000)[number % 2] + 9 * number, 0.3)
+        rows.append(f"{number}.wav,{'ab'[number % 2]},{number // 2 % 3 + 1}")
+    (tmp_path / "task.csv").write_text("\n".join(rows))
+    asked = ["small-patch", models["patch"], tmp_path, tmp_path / "run"]
+
+    def told(said):  # of the test sets
+        return [line for line in said.splitlines() if line and not line.startswith(("step ", "The run in "))]
+
+    whole = finetune(*asked, capsys=capsys)
+    reports = {path: path.read_text() for path in sorted(tmp_path.glob("run/fold-*/report.json"))}
+    shutil.rmtree(tmp_path / "run" / "fold-2")
+    (tmp_path / "run" / "fold-3" / "report.json").unlink()
+    again = finetune(*asked, "--run.resume", capsys=capsys)
+    assert again.count("has done its steps already") == 2
+    assert told(again) == told(whole)
+    assert "All 3 folds together: 24 clips" in whole
+    assert {path: path.read_text() for path in reports} == reports
 
 
 def test_speech_commands(models, tmp_path, capsys):
