@@ -81,7 +81,8 @@ def _read_task(name: str, path: Path_) -> Task:
         found = labelled.read_labelled(path)
         if not any(found.folds):
             found = labelled.divide(found)
-        labelled.splits(found)  # says what is wrong with the folds
+        for split in labelled.splits(found):  # before anything is trained for them
+            labelled.check(split.train, *split.others)
         return Task(name, os.fspath(path), found, _task_key(found))
     except SENTENCES as error:
         return Task(name, os.fspath(path), None, "", str(error))
