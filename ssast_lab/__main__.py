@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 HELP = """ssast-lab: see, hear and train masked spectrogram models
 
@@ -107,7 +107,7 @@ def finetune(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import config
-    from ssast_lab.classify import fine_tune, read_splits, together
+    from ssast_lab.classify import fine_tune, judged, read_splits, together
 
     @dataclass(frozen=True)
     class FineTune(config.FineTuneConfig):
@@ -121,17 +121,16 @@ def finetune(arguments: list[str]) -> None:
     asked = tyro.cli(
         FineTune, args=rest, default=default, prog=f"ssast-lab finetune {name}", description=FineTune.__doc__
     )
-    main, last = int(os.environ.get("RANK", 0)) == 0, None
-    splits, judged = read_splits(asked.data), []
+    main = int(os.environ.get("RANK", 0)) == 0
+    splits, tested = read_splits(asked.data), []
     for split in splits:
         run, labelled = asked.run, asked.data
         if len(splits) > 1:
             run = replace(run, folder=f"{run.folder}/fold-{split.name}")
             labelled = replace(labelled, fold=split.name)
         settings = {item.name: getattr(asked, item.name) for item in fields(config.FineTuneConfig)}
-        for last in fine_tune(
-            config.FineTuneConfig(**settings | {"data": labelled}), run, progress=sys.stderr.isatty()
-        ):
+        whole, last = config.FineTuneConfig(**settings | {"data": labelled}), None
+        for last in fine_tune(whole, run, progress=sys.stderr.isatty()):
             if last.evaluation and main:
                 e = last.evaluation
                 watching = "validation" if len(split.valid) else "test"
@@ -141,18 +140,22 @@ def finetune(arguments: list[str]) -> None:
                     f"{accuracy}mAP {e.mean_average_precision:.3f}",
                     flush=True,
                 )
-        if main and last is not None and not last.judgements:
+        if not main:
+            continue
+        if last is None:
+            print(f"The run in {run.folder} has done its steps already.")
+            judgements = judged(whole, run)
+        elif last.judgements:
+            judgements = last.judgements
+        else:
             print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {run.folder}).")
             return
-        if main and last is None:
-            print(f"The run in {run.folder} has done its steps already.")
-            continue
-        for judgement in last.judgements if last else ():
+        for judgement in judgements:
             fold = f" of fold {split.name}" if split.name else ""
             print(f"\nTest set{fold}, {judgement.weights} weights (step {judgement.step}): {judgement.scores}")
-        judged += [(split.test, last.judgements[0].scores)] if last and last.judgements else []
-    if len(judged) > 1:
-        print(f"\nAll {len(judged)} folds together: {together(judged)}")
+        tested.append((split.test, judgements[0].scores))
+    if len(tested) > 1:
+        print(f"\nAll {len(tested)} folds together: {together(tested)}")
 
 
 def probe(arguments: list[str]) -> None:
@@ -166,7 +169,7 @@ def probe(arguments: list[str]) -> None:
     def run(
         upstream: tyro.conf.Positional[str],
         tasks: tyro.conf.Positional[tuple[str, ...]],
-        layer: str = "best",
+        layer: int | Literal["best"] = "best",
         pooling: str = "mean",
         cache: Path = Path("runs/embeddings"),
         seed: int = 0,
@@ -186,10 +189,9 @@ def probe(arguments: list[str]) -> None:
         """
         chosen = find(upstream, download)
         for task in tasks:
-            place = layer if layer == "best" else int(layer)
             labelled = read_labelled(task)
             print(
-                f"{task}\n{probe_task(chosen, labelled, place, pooling, cache, seed, progress=sys.stderr.isatty())}\n"
+                f"{task}\n{probe_task(chosen, labelled, layer, pooling, cache, seed, progress=sys.stderr.isatty())}\n"
             )
 
     tyro.cli(run, args=arguments, prog="ssast-lab probe")
@@ -206,7 +208,7 @@ def compare(arguments: list[str]) -> None:
         tasks: tuple[str, ...],
         out: Path,
         pooling: str = "mean",
-        layer: str = "best",
+        layer: int | Literal["best"] = "best",
         cache: Path = Path("runs/embeddings"),
         seeds: tuple[int, ...] = (0,),
         fine_tune: str = "",
@@ -232,8 +234,7 @@ def compare(arguments: list[str]) -> None:
                 else with the first one from scratch.
             download: fetch the weights of wav2vec2-base or hubert-base when they are not on this machine.
         """
-        place = layer if layer == "best" else int(layer)
-        run(upstreams, tasks, out, pooling, place, cache, seeds, fine_tune, epochs, baseline, download,
+        run(upstreams, tasks, out, pooling, layer, cache, seeds, fine_tune, epochs, baseline, download,
             progress=sys.stderr.isatty())  # fmt: skip
         print((out / "README.md").read_text(encoding="utf-8"))
 

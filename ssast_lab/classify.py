@@ -30,7 +30,9 @@ from ssast_lab.probe import linear_probe
 from ssast_lab.run import Run
 from ssast_lab.training import Exam, Examination, Lesson, train
 
-__all__ = ["Judgement", "Step", "fine_tune", "linear_probe", "logits", "read_split", "read_splits", "together"]
+__all__ = [
+    "Judgement", "Step", "fine_tune", "judged", "linear_probe", "logits", "read_split", "read_splits", "together",
+]  # fmt: skip
 
 REPORT = "report.json"
 AVERAGED = "averaged"
@@ -80,27 +82,38 @@ class Step:
 
 
 def read_splits(config: LabelledConfig) -> list[Split]:
-    """What a configuration names: one split, or with numbered folds and no ``fold`` one for each of them."""
+    """What a configuration names: one split, or with numbered folds and no ``fold`` one for each of them. All are checked
+    (:func:`ssast_lab.labelled.check`), lest the last fold be refused when the others have been trained."""
     if not config.train:
         raise LabelError("There is nothing to learn from: name a task's folder, a table, or the folder of a data set.")
     if config.dataset and Path(config.train).is_dir():
         labelled = read_dataset(config.dataset, config.train)
     else:
         labelled = read_labelled(config.train, config.labels or None)
-    if config.test:
-        others = [
-            read_labelled(path, config.labels or labelled.labels) if path else labelled.take([])
-            for path in (config.valid, config.test)
-        ]
-        return [Split("", labelled, *others)]
-    found = splits(labelled)
-    if not config.fold:
-        return found
-    named = [split for split in found if split.name == config.fold]
-    if not named:
-        names = ", ".join(split.name for split in found if split.name) or "none"
-        raise LabelError(f"There is no fold {config.fold!r} to test in {config.train}; its numbered folds: {names}.")
-    return named
+    if config.valid or config.test:
+        train = labelled.where("train") if "train" in labelled.folds else labelled
+        valid, test = (
+            read_labelled(path, config.labels or labelled.labels) if path else labelled.where(fold)
+            for path, fold in ((config.valid, "valid"), (config.test, "test"))
+        )
+        if not len(test):
+            raise LabelError(
+                f"{config.valid} was named to choose the best weights, but {config.train} has no fold test to judge them by: "
+                "name a test set too."
+            )
+        found = [Split("", train, valid, test)]
+    else:
+        found = splits(labelled)
+    if config.fold:
+        numbered = ", ".join(split.name for split in found if split.name) or "none"
+        found = [split for split in found if split.name == config.fold]
+        if not found:
+            raise LabelError(
+                f"There is no fold {config.fold!r} to test in {config.train}; its numbered folds: {numbered}."
+            )
+    for split in found:
+        check(split.train, *split.others, contents=not config.dataset)
+    return found
 
 
 def read_split(config: LabelledConfig) -> Split:
@@ -134,6 +147,14 @@ def fine_tune(config: FineTuneConfig, run: RunConfig | None = None, progress: bo
             )  # fmt: skip
 
 
+def judged(config: FineTuneConfig, run: RunConfig) -> tuple[Judgement, ...]:
+    """The judgements of a run that has done its steps, made and written once more: it may have ended before they were."""
+    lesson, folder = FineTuning(config), Run(run.folder)
+    lesson.started.to("cuda" if torch.cuda.is_available() else "cpu")
+    lesson.restore(folder.read_training(lesson.steps)["lesson"])
+    return lesson.judge(folder)
+
+
 class FineTuning(Lesson):
     """The lesson: name the labels of a sound."""
 
@@ -143,8 +164,7 @@ class FineTuning(Lesson):
     def __init__(self, config: FineTuneConfig) -> None:
         self.whole, self.settings = config, config.training
         self.split = read_split(config.data)
-        others = [part for part in self.split[2:] if len(part)]
-        check(self.split.train, *others, contents=not config.data.dataset)
+        others = self.split.others
         multi = any(part.multi for part in (self.split.train, *others))
         if self.settings.loss == "ce" and multi:
             raise LabelError(
@@ -154,7 +174,7 @@ class FineTuning(Lesson):
         self.started = self._classifier()
         self.model = self.started.config
         self.samples = audio.samples_of(self.model.frames)
-        self.clips, self.held_out = self.split.train.clips, (self.split.valid if others[1:] else self.split.test).clips
+        self.clips, self.held_out = self.split.train.clips, others[0].clips
         if len(self.clips) < self.settings.batch:
             raise ConfigError(
                 f"{len(self.clips)} clips do not fill a batch of {self.settings.batch}: choose a smaller one."
@@ -256,8 +276,6 @@ class FineTuning(Lesson):
 
     def judge(self, run: Run) -> tuple[Judgement, ...]:
         """Scores the chosen weights and the averaged ones on the test set, and writes them down."""
-        if not len(self.split.test):
-            return ()
         best = run.best()
         step = best["step"] if best else self.steps
         chosen = {"best" if best else "last": (step, run.read_weights(step))}
@@ -404,7 +422,7 @@ class _Exam(Exam):
 
     def __init__(self, lesson: FineTuning, accelerator: Accelerator) -> None:
         self.lesson, self.accelerator = lesson, accelerator
-        self.set: LabelledSet = lesson.split.valid if len(lesson.split.valid) else lesson.split.test
+        self.set: LabelledSet = lesson.split.others[0]
         self.unreadable, self.clips = {}, len(self.set)
 
     def take(self, forward: Callable[..., Any], model: Classifier) -> Examination:

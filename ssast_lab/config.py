@@ -162,6 +162,8 @@ class LearningConfig:
         self._choice("schedule", "cosine", "plateau", "decay")
         if not self.learning_rate > 0:
             raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")
+        if self.seed < 0:
+            raise ConfigError(f"A seed is a whole number from 0, not {self.seed}.")
 
     def _at_least_one(self, *names: str) -> None:
         for name in names:

@@ -9,6 +9,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -182,4 +183,5 @@ def _write_cache(file: Path, fresh: dict[bytes, np.ndarray]) -> None:
     except OSError as error:
         raise UpstreamError(f"The cache {file} cannot be written: {error.strerror or error}.") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, there is nothing to remove
+            aside.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import torch
 
 from ssast_lab import data, labelled, metrics
 from ssast_lab.embedding import embed_clips
-from ssast_lab.labelled import LabelledSet
+from ssast_lab.labelled import LabelledSet, Split
 from ssast_lab.upstreams import Upstream
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # the inverse strength of regularisation, scikit-learn's C
@@ -75,18 +75,6 @@ class ProbeResult:
         )
 
 
-class Round(NamedTuple):
-    """What is learned from, chosen by and tested on."""
-
-    train: LabelledSet
-    valid: LabelledSet | None
-    test: LabelledSet
-
-    @property
-    def others(self) -> tuple[LabelledSet, ...]:
-        return (self.test,) if self.valid is None else (self.valid, self.test)
-
-
 def linear_probe(
     upstream: Upstream,
     train: LabelledSet,
@@ -107,7 +95,8 @@ def linear_probe(
     Embeddings are kept in the folder ``cache`` (:func:`ssast_lab.embedding.embed_clips`); ``seed`` draws the
     cross-validation. The same call gives the same result. :class:`ssast_lab.labelled.LabelError` for sets that leak.
     """
-    return _probe(upstream, [Round(train, valid, test)], layer, pooling, cache, seed, device, progress)
+    split = Split("", train, train.take([]) if valid is None else valid, test)
+    return _probe(upstream, [split], layer, pooling, cache, seed, device, progress)
 
 
 def probe_task(
@@ -121,31 +110,14 @@ def probe_task(
     progress: bool = False,
 ) -> ProbeResult:
     """:func:`linear_probe` on the folds of a set: train and test, and valid if it is there; or numbered folds, of which each
-    is left out once and tested by what was learned and chosen on the others."""
-    return _probe(upstream, rounds(task), layer, pooling, cache, seed, device, progress)
-
-
-def rounds(task: LabelledSet) -> list[Round]:
-    """How the folds of a set are used."""
-    folds = set(task.folds)
-    if "train" in folds and "test" in folds:
-        valid = task.where("valid") if "valid" in folds else None
-        return [Round(task.where("train"), valid, task.where("test"))]
-    numbers = sorted((fold for fold in folds if fold.isdecimal()), key=int)
-    if len(numbers) < 2:
-        found = ", ".join(sorted(fold for fold in folds if fold)) or "none"
-        raise ProbeError(
-            f"A probe needs the folds train and test, or numbered ones, but the set has {found}: "
-            "write them into its column fold."
-        )
-    return [
-        Round(task.where(*(n for n in numbers if n != left_out)), None, task.where(left_out)) for left_out in numbers
-    ]
+    is left out once and tested by what was learned and chosen on the others; without any, as :func:`~ssast_lab.labelled.divide`
+    draws them."""
+    return _probe(upstream, labelled.splits(task), layer, pooling, cache, seed, device, progress)
 
 
 def _probe(
     upstream: Upstream,
-    rounds: Sequence[Round],
+    splits: Sequence[Split],
     layer: int | str,
     pooling: str,
     cache: Folder | None,
@@ -159,12 +131,14 @@ def _probe(
         layers = [layer]
     else:
         raise ProbeError(f'layer is "best" or a number from 0 to {upstream.layers - 1}, not {layer!r}.')
-    for one in rounds:
+    if seed < 0:
+        raise ProbeError(f"A seed is a whole number from 0, not {seed}.")
+    for one in splits:
         labelled.check(one.train, *one.others)
 
     clock = time.perf_counter()
     numbers: dict[data.Clip, int] = {}
-    for one in rounds:
+    for one in splits:
         for part in (one.train, *one.others):
             for clip in part.clips:
                 numbers.setdefault(clip, len(numbers))
@@ -173,12 +147,12 @@ def _probe(
 
     clock = time.perf_counter()
     choices, found = [], []
-    several = any(part.multi for one in rounds for part in (one.train, *one.others))
+    several = any(part.multi for one in splits for part in (one.train, *one.others))
     with _one_thread_each() as pool:
         fitter = _Fitter(pool, several)
-        for one in rounds:
+        for one in splits:
             train, *others = (embeddings[[numbers[clip] for clip in part.clips]] for part in (one.train, *one.others))
-            if one.valid is None:
+            if not len(one.valid):
                 choice = fitter.choose(train, one.train.targets, layers, _splits(one.train, seed))
             else:
                 count, total = len(one.train), len(one.train) + len(one.valid)
@@ -189,7 +163,7 @@ def _probe(
             found.append(fitter.predict(features[0], one.train.targets, features[1], choice.regularisation))
     fitting_seconds = time.perf_counter() - clock
 
-    tests = [one.test for one in rounds]
+    tests = [one.test for one in splits]
     scores = metrics.score(
         np.concatenate([test.targets for test in tests]),
         np.concatenate(found),

@@ -247,10 +247,13 @@ def test_what_cannot_be_is_said_before_anything_is_written(model, task, tmp_path
     run = here(tmp_path / "run")
     small = tmp_path / "small.csv"
     small.write_text("path,label\n" + "".join(f"{task}/{number}.wav,{number // 6 % 3}\n" for number in range(6, 15)))
+    untested = tmp_path / "untested.csv"
+    untested.write_text((task / "task.csv").read_text().replace(",test\n", ",valid\n"))
     for config, error, words in (
         (asked(model, tmp_path / "nowhere"), LabelError, "no labelled set at"),
         (asked(model, ""), LabelError, "nothing to learn from"),
         (asked(model, small), ConfigError, "do not fill a batch of 8"),
+        (asked(model, untested), LabelError, "folds of the clips are train, valid: use train and test"),
         (asked(tmp_path / "no model", task), checkpoint.CheckpointError, "There is no model"),
         (replace(asked(model, task), stride=(128, 1)), ConfigError, "leaves gaps between the 16x16 patches"),
         (replace(asked(model, task), stride=(0, 10)), ConfigError, "stride"),
@@ -263,6 +266,36 @@ def test_what_cannot_be_is_said_before_anything_is_written(model, task, tmp_path
     list(classify.fine_tune(asked(model, task, epochs=1), run))
     with pytest.raises(RunError, match=r"another configuration: training\.mixup was 0\.0 and is now 0\.3"):
         next(classify.fine_tune(asked(model, task, epochs=1, mixup=0.3), replace(run, resume=True)))
+
+
+def test_sets_of_their_own_stand_for_the_folds_of_the_training_set(task, tmp_path):
+    """What names no set of its own is the fold of the training set, and the rest of that is not trained on."""
+    other = tmp_path / "other.csv"
+    other.write_text(f"path,label\n{task}/0.wav,low\n{task}/6.wav,middle\n{task}/12.wav,high\n")
+    whole = labelled.read_labelled(task)
+    folds = [{clip.path for clip in whole.where(fold).clips} for fold in ("train", "valid", "test")]
+    strange = {f"{task}/{number}.wav" for number in (0, 6, 12)}
+    own = tmp_path / "own.csv"  # of the same clips, without those of the other set
+    own.write_text("".join(f"{task}/{line}" if line[0].isdigit() else line
+                           for line in (task / "task.csv").read_text().splitlines(keepends=True)
+                           if line.partition(".")[0] not in ("0", "6", "12")))  # fmt: skip
+    train, valid, test = folds[0] - strange, folds[1], folds[2]
+    for more, expected in (
+        (dict(valid=str(other)), (train, strange, test)),
+        (dict(test=str(other)), (train, valid, strange)),
+        ({}, (train, valid, test)),
+    ):
+        split = classify.read_split(LabelledConfig(str(own), **more))
+        assert tuple({clip.path for clip in part.clips} for part in split[1:]) == expected
+        assert {part.labels for part in split[1:]} == {("high", "low", "middle")}
+    unfolded = tmp_path / "unfolded.csv"
+    unfolded.write_text(
+        "path,label\n" + "".join(f"{task}/{n}.wav,{('low', 'middle', 'high')[n // 6 % 3]}\n" for n in range(24, 54))
+    )
+    split = classify.read_split(LabelledConfig(str(unfolded), test=str(other)))
+    assert [len(part) for part in split[1:]] == [30, 0, 3]
+    with pytest.raises(LabelError, match="has no fold test to judge them by: name a test set too"):
+        classify.read_split(LabelledConfig(str(unfolded), valid=str(other)))
 
 
 @pytest.mark.parametrize("kind", ["patch", "frame"])

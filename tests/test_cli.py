@@ -99,6 +99,7 @@ def test_statistics_of_a_corpus(clips, capsys):
         (["info", "/nowhere"], "There is no model '/nowhere'"),
         (["info", os.devnull], "is empty|no checkpoint|not loaded"),
         (["data", "statistics", "/nowhere"], "There is no sound"),
+        (["probe", "logmel", "/nowhere", "--layer", "0"], "There is no labelled set at /nowhere"),
     ],
 )
 def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):
@@ -115,6 +116,7 @@ def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):
         (["--training.batch", "0"], "batch must be at least 1, not 0."),
         (["--model.heads", "3"], "The width 128 cannot be shared evenly among 3 attention"),
         (["--training.optimizer", "sgd"], "optimizer is adamw or muon or adam, not 'sgd'."),
+        (["--training.seed", "-1"], "A seed is a whole number from 0, not -1."),
         (["--nonsense"], "Unrecognized"),
     ],
 )
@@ -125,6 +127,16 @@ def test_a_flag_that_cannot_be_is_refused_as_such(asked, said, capsys):
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "asked", [["probe", "logmel", "task"], ["compare", "logmel", "--tasks", "task", "--out", "out"]]
+)
+def test_a_layer_is_a_number_or_best(asked, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--layer", "last"])
+    assert ended.value.code == 2
+    assert "{best}" in capsys.readouterr().err
 
 
 def test_an_error_ends_a_process_with_1_and_no_trace(tmp_path):

@@ -265,6 +265,12 @@ def test_nothing_to_compare_is_said(task, tmp_path):
         compare.compare([], [task], tmp_path)
     with pytest.raises(CompareError, match="baseline 'x' is not among"):
         compare.compare(["logmel"], [task], tmp_path, baseline="x")
+    with pytest.raises(CompareError, match="Both logmel and scratch:nano-patch are called 'a': give each its own name"):
+        compare.compare(["a=logmel", "b=logmel", "a=scratch:nano-patch"], [task], tmp_path)
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(CompareError, match=r"file/rows/.* cannot be written: Not a directory\.$"):
+        compare.compare(["logmel"], [task], tmp_path / "file", cache=None)
 
 
 DOTS = [

@@ -28,8 +28,12 @@ def folder(tmp_path_factory):
     (folder / "train" / "bird" / "notes.txt").write_text("no sound")
     (folder / "train" / "bird" / "._000.flac").write_text("what other systems leave behind")
     (folder / "train" / ".git" / "x").mkdir(parents=True)
+    for kind in KINDS:
+        (folder / "train" / kind / ".backup").mkdir()
+        shutil.copy(clips[0], folder / "train" / kind / ".backup" / "backup.flac")
     for fold in ("train", "valid", "test"):
         shutil.move(folder / fold, folder / "classes" / fold)
+    write(folder / "classes" / "notes" / "read me.txt", "what lies beside the folds and holds no sound is no class")
     return folder
 
 
@@ -48,6 +52,7 @@ def facts(one: LabelledSet):
 
 
 def write(path, text):
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -211,6 +216,11 @@ def test_named_and_numbered_folds_are_split_as_they_say():
         splits(made("ab", folds=["1", "train"]))
     with pytest.raises(LabelError, match="none, train"):
         splits(made("ab", folds=["", "train"]))
+    for folds in (["train", "valid"], ["train", "train"], ["test", "test"], ["1", "1"], ["train", "other"]):
+        with pytest.raises(LabelError, match="use train and test, with valid if you like, or several numbers"):
+            splits(made("ab", folds=folds))
+    with pytest.raises(LabelError, match="No test set can be drawn from 4 clips of 2 sources"):
+        splits(made("abab", sources="xyxy"))
 
 
 def test_a_drawn_split_shares_no_source_and_keeps_the_shares():

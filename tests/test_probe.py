@@ -152,6 +152,15 @@ def test_numbered_folds_are_left_out_in_turn(tmp_path, random):
     assert result.scores.accuracy.value == pytest.approx(right / 100)
 
 
+def test_a_set_without_folds_is_divided_as_everywhere(tmp_path, random):
+    classes = np.arange(60) % 3
+    task = make(tmp_path, apart(random, classes, distance=4.0), classes)
+    (split,) = labelled.splits(task)
+    result, expected = probe_task(Given(3), task), linear_probe(Given(3), split.train, split.test, split.valid)
+    assert result.choices == expected.choices
+    assert np.array_equal(result.scores.scores, expected.scores.scores)
+
+
 def test_several_labels_at_once(tmp_path, random):
     targets = (random.random((150, 3)) < 0.4).astype(float)
     targets[targets.sum(1) == 0, 0] = 1
@@ -232,10 +241,13 @@ def test_a_model_hears_what_scratch_and_cache_have_no_part_in(tmp_path):
 def test_what_cannot_be_probed_is_said(tmp_path, random):
     classes = np.arange(20) % 2
     task = make(tmp_path, random.standard_normal((20, 1, WIDTH)), classes)
-    with pytest.raises(ProbeError, match="needs the folds train and test"):
-        probe_task(Given(1), task)
+    untested = make(tmp_path, random.standard_normal((20, 1, WIDTH)), classes, folds=["train", "valid"] * 10)
+    with pytest.raises(LabelError, match="folds of the clips are train, valid: use train and test"):
+        probe_task(Given(1), untested)
     with pytest.raises(ProbeError, match=r'"best" or a number from 0 to 0, not 1'):
         linear_probe(Given(1), task, task, layer=1)
+    with pytest.raises(ProbeError, match="whole number from 0, not -1"):
+        linear_probe(Given(1), task, task, seed=-1)
     leaking = make(
         tmp_path, random.standard_normal((20, 1, WIDTH)), classes, ["x"] * 20, ["train", "train", "test", "test"] * 5
     )

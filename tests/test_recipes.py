@@ -1,6 +1,7 @@
 """The public data sets in the folders in which they are handed out, in miniature, through the command line from end to end."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zlib
@@ -63,6 +64,29 @@ def test_esc50_in_five_folds(models, tmp_path, capsys, kind):
     assert loaded.config.audio.mean == -6.6268077
 
 
+def test_folds_that_are_done_count_when_the_others_go_on(models, tmp_path, capsys):
+    """Two of three folds were trained, and one of them ended before it was judged."""
+    rows = ["path,label,fold"]
+    for number in range(24):
+        write(tmp_path / f"{number}.wav", (300, 2000)[number % 2] + 9 * number, 0.3)
+        rows.append(f"{number}.wav,{'ab'[number % 2]},{number // 2 % 3 + 1}")
+    (tmp_path / "task.csv").write_text("\n".join(rows))
+    asked = ["small-patch", models["patch"], tmp_path, tmp_path / "run"]
+
+    def told(said):  # of the test sets
+        return [line for line in said.splitlines() if line and not line.startswith(("step ", "The run in "))]
+
+    whole = finetune(*asked, capsys=capsys)
+    reports = {path: path.read_text() for path in sorted(tmp_path.glob("run/fold-*/report.json"))}
+    shutil.rmtree(tmp_path / "run" / "fold-2")
+    (tmp_path / "run" / "fold-3" / "report.json").unlink()
+    again = finetune(*asked, "--run.resume", capsys=capsys)
+    assert again.count("has done its steps already") == 2
+    assert told(again) == told(whole)
+    assert "All 3 folds together: 24 clips" in whole
+    assert {path: path.read_text() for path in reports} == reports
+
+
 def test_speech_commands(models, tmp_path, capsys):
     folder = tmp_path / "speech_commands_v0.02"
     for word, pitch in (("yes", 300), ("no", 2500)):
@@ -110,10 +134,16 @@ def test_what_is_wrong_with_a_set_is_one_sentence(models, tmp_path):
         for n in range(8)
     )
     (tmp_path / "leak.csv").write_text(leak)
+    leak = "path,label,source,fold\n" + "".join(
+        f"set/{('a', 'b')[n % 2]}/{n}.wav,{('a', 'b')[n % 2]},{'x' if n in (3, 5) else n},{n // 4 * 2 + n // 2 % 2}\n"
+        for n in range(8)
+    )
+    (tmp_path / "late.csv").write_text(leak)  # between the second fold and the third
     (tmp_path / "single.csv").write_text("path,label\nset/a/0.wav,a\nset/a/2.wav,a\nset/a/4.wav,a\nset/b/1.wav,b\n")
     for data, more, word in (
         (tmp_path / "train.json", [f"--data.labels={tmp_path / 'labels.csv'}"], "The label '/m/c' of the clip"),
         (tmp_path / "leak.csv", [], "voice "),
+        (tmp_path / "late.csv", ["--training.batch=4", "--training.epochs=1"], "the source 'x'"),
         (tmp_path / "single.csv", [], "single"),
         (tmp_path / "set", ["--data.dataset=esc-50"], "esc50.csv"),
         (tmp_path / "set", ["--stride", "10", "10"], "leaves gaps between the 128x2 patches"),

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shutil
 import sys
 import tarfile
 from dataclasses import replace
@@ -377,9 +378,13 @@ def test_hiding_from_task_to_page(classifier, task, tmp_path, monkeypatch):
     small = checkpoint.save(SSAST(ModelConfig(width=32, depth=2, heads=2, frames=64)), tmp_path / "small")
     given = checkpoint.save(classifier, tmp_path / "given")
     asked = dict(out=tmp_path / "docs", size="minutes", models=[str(small), str(given)], runs=tmp_path / "runs")
-    page = study("hiding", [task, tmp_path / "absent"], **asked)
+    manifest = shutil.copytree(task, tmp_path / "leaking") / "task.csv"
+    manifest.write_text(re.sub(r",s\d+,", ",one,", manifest.read_text()))
+    tasks = [tmp_path / "leaking", task, tmp_path / "absent"]
+    page = study("hiding", tasks, **asked)
     text = page.read_text()
     assert "absent: There is no labelled set" in text
+    assert "leaking: The split leaks: the source 'one'" in text
     assert "--models" in text
     with (tmp_path / "docs" / "hiding.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -392,7 +397,7 @@ def test_hiding_from_task_to_page(classifier, task, tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs" / "fine-tuned").iterdir())) == 1
 
     monkeypatch.setattr(hiding, "faded_logits", None)
-    assert study("hiding", [task, tmp_path / "absent"], **asked).read_text() == text
+    assert study("hiding", tasks, **asked).read_text() == text
     with pytest.raises(StudyError, match="from 0"):
         studies.run_hiding([str(small)], [task], tmp_path, shares=(0.5,))
     with pytest.raises(ConfigError, match="no recipe"):

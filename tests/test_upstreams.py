@@ -339,6 +339,12 @@ def test_a_damaged_cache_is_made_anew(saved, clips, tmp_path):
         assert len(embedding._read_cache(file)) == len(clips)
 
 
+def test_a_cache_that_cannot_be_written_is_one_sentence(clips, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UpstreamError, match=r"The cache .*file/.* cannot be written: File exists\.$"):
+        embed_clips(upstream("logmel"), clips, cache=tmp_path / "file", device="cpu")
+
+
 def test_two_writers_leave_a_whole_cache(tmp_path):
     file = tmp_path / "cache.safetensors"
     rows = {bytes([number]) * 32: np.full((2, 5), number, np.float32) for number in range(40)}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ssast_lab import __version__
-from ssast_lab.compare.records import ABOVE, BELOW, PROBED, TUNED, Comparison, Entry
+from ssast_lab.compare.records import ABOVE, BELOW, PROBED, TUNED, CompareError, Comparison, Entry
 from ssast_lab.metrics import Interval
 
 Path_ = str | os.PathLike[str]
@@ -203,7 +203,10 @@ def versions() -> dict[str, str]:
 
 def write_text(path: Path, text: str) -> None:
     """Written aside, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".writing-{path.name}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise CompareError(f"{path} cannot be written: {error.strerror or error}.") from None

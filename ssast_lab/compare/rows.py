@@ -27,7 +27,7 @@ from ssast_lab.data import DataError
 from ssast_lab.labelled import LabelError, LabelledSet
 from ssast_lab.metrics import MetricError
 from ssast_lab.model import Classifier, Encoder
-from ssast_lab.probe import ProbeError, probe_task, rounds
+from ssast_lab.probe import ProbeError, probe_task
 from ssast_lab.run import RunError
 from ssast_lab.upstreams import Upstream, UpstreamError, upstream
 
@@ -53,7 +53,7 @@ class Task(NamedTuple):
     def tests(self) -> LabelledSet:
         """The clips that are tested, in the order in which they are."""
         assert self.set is not None
-        tests = [one.test for one in rounds(self.set)]
+        tests = [one.test for one in labelled.splits(self.set)]
         return LabelledSet(
             tests[0].labels,
             tuple(clip for test in tests for clip in test.clips),
@@ -81,7 +81,8 @@ def _read_task(name: str, path: Path_) -> Task:
         found = labelled.read_labelled(path)
         if not any(found.folds):
             found = labelled.divide(found)
-        rounds(found)  # says what is wrong with the folds
+        for split in labelled.splits(found):  # before anything is trained for them
+            labelled.check(split.train, *split.others)
         return Task(name, os.fspath(path), found, _task_key(found))
     except SENTENCES as error:
         return Task(name, os.fspath(path), None, "", str(error))
@@ -202,7 +203,7 @@ class Worker:
 
     def _recipe(self, found: Any, name: str, task: Task, seed: int) -> FineTuneConfig:
         assert task.set is not None
-        smallest = min(len(one.train) for one in rounds(task.set))
+        smallest = min(len(one.train) for one in labelled.splits(task.set))
         return recipe_of(self.recipe, found.module.config, name, task, seed, self.epochs, smallest)
 
     def _tune(self, recipe: FineTuneConfig, task: Task, folder: Path) -> dict[str, Any]:

@@ -49,7 +49,11 @@ def compare(
         download: fetches the weights of wav2vec2-base or hubert-base when they are not on this machine.
         progress: shows how far it is.
     """
-    names = dict(upstreams) if isinstance(upstreams, Mapping) else dict(map(_called, upstreams))
+    pairs = list(upstreams.items() if isinstance(upstreams, Mapping) else map(_called, upstreams))
+    names = dict(pairs)
+    for called, name in pairs:
+        if name != names[called]:
+            raise CompareError(f"Both {name} and {names[called]} are called {called!r}: give each its own name.")
     if not names or not tasks or not seeds:
         raise CompareError("There is nothing to compare: name an upstream, a task and a seed at least.")
     if baseline is not None and baseline not in names:

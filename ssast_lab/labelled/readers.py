@@ -185,7 +185,7 @@ def _official(path: Path, known: _Known) -> Iterator[Entry]:
 
 
 def _folder(path: Path) -> list[Entry]:
-    folders = sub_folders(path)
+    folders = [folder for folder in sub_folders(path) if any(sounds(folder))]  # notes may stand beside train and test
     if folders and all(folder.name.lower() in FOLDS for folder in folders):
         return [
             entry._replace(fold=FOLDS[folder.name.lower()]) for folder in folders for entry in class_folders(folder)
@@ -211,7 +211,7 @@ def class_folders(path: Path) -> list[Entry]:
 def sounds(folder: Path) -> Iterator[data.Clip]:
     """The sound files of a folder at any depth, in a fixed order, without hidden ones."""
     for parent, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (data.Clip(os.path.join(parent, name)) for name in sorted(names) if _is_sound(Path(parent, name)))
 
 

@@ -16,16 +16,26 @@ class Split(NamedTuple):
     valid: LabelledSet  # empty where the set names none
     test: LabelledSet
 
+    @property
+    def others(self) -> tuple[LabelledSet, ...]:
+        """What stands beside the training set: the validation set, where there is one, and the test set."""
+        return (self.valid, self.test) if len(self.valid) else (self.test,)
+
 
 def splits(labelled: LabelledSet, seed: int = 0) -> list[Split]:
     """The splits that the folds of a set ask for: one of train, valid and test; with numbered folds one for each, which is
     tested while the others train; and where no clip has a fold, one that :func:`divide` draws."""
     if not any(labelled.folds):
         labelled = divide(labelled, seed)
-    numbered = sorted({int(fold) for fold in labelled.folds if fold.isdecimal()})
-    if (numbered and not all(fold.isdecimal() for fold in labelled.folds)) or "" in labelled.folds:
-        names = ", ".join(sorted({fold or "none" for fold in labelled.folds}))
-        raise LabelError(f"The folds of the clips are {names}: use train, valid and test, or a number for every clip.")
+    folds = set(labelled.folds)
+    numbered = sorted({int(fold) for fold in folds if fold.isdecimal()})
+    named = {"train", "test"} <= folds <= {"train", "valid", "test"}
+    if not named and not (len(numbered) > 1 and all(fold.isdecimal() for fold in folds)):
+        names = ", ".join(sorted(fold or "none" for fold in folds))
+        raise LabelError(
+            f"The folds of the clips are {names}: use train and test, with valid if you like, or several numbers, "
+            "one for every clip."
+        )
     if not numbered:
         return [Split("", *(labelled.where(fold) for fold in ("train", "valid", "test")))]
     return [
@@ -53,4 +63,8 @@ def divide(labelled: LabelledSet, seed: int = 0, valid: float = 0.1, test: float
         lacking[side] -= has
         for i in group:
             folds[i] = names[side]
+    if "test" not in folds:
+        raise LabelError(
+            f"No test set can be drawn from {len(labelled)} clips of {len(groups)} sources: add some, or name the folds."
+        )
     return replace(labelled, folds=tuple(folds))
