@@ -150,7 +150,7 @@ class LearningConfig:
     warmup_every: int = 1  # the official code moves it every 50 steps only
     patience: int = 2  # evaluations without progress before a plateau halves the learning rate
     decay: float = 0.85  # what "decay" multiplies the learning rate with
-    decay_from: int = 6  # the first epoch (from 1) that learns at a decayed rate
+    decay_from: int = 6  # epochs that learn at the full rate, the first milestone of PyTorch's MultiStepLR
     decay_every: int = 1  # epochs from one decay to the next
     clip_norm: float | None = 1.0
     seed: int = 0
@@ -346,7 +346,7 @@ _RECIPES: dict[str, tuple[str, int | None, tuple[float | None, float | None], di
     "speechcommands": ("speech-commands-v2", 128, (-6.845978, 5.5654526), _OFFICIAL | dict(
         learning_rate=2.5e-4, batch=128, epochs=30, frequency_mask=48, time_mask=48, mixup=0.6, noise=True, loss="bce",
         decay=0.85, decay_from=5, warmup=1000, warmup_every=50)),
-    "ks1": ("speech-commands-v1", 100, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=20_000)),
+    "ks1": ("speech-commands-v1", 100, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=20_000, balanced=True)),  # as s3prl draws
     "sid": ("voxceleb1", 1000, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=40_000)),
     "er": ("iemocap", 600, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=10_000)),
 }  # fmt: skip

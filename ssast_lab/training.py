@@ -264,7 +264,7 @@ class LearningRate:
         if s.schedule == "plateau":
             return s.learning_rate * self.factor
         if s.schedule == "decay":
-            past = int(step / self.epoch) + 1 - s.decay_from  # epochs since the first decayed one
+            past = int(step / self.epoch) - s.decay_from  # epochs since the first decayed one
             return s.learning_rate * s.decay ** (past // s.decay_every + 1 if past >= 0 else 0)
         return s.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - s.warmup) / max(self.steps - s.warmup, 1)))
 

@@ -147,6 +147,21 @@ def test_a_plateau_is_torchs(mode):
     assert len({*seen}) > 3
 
 
+@pytest.mark.parametrize("recipe", ["as20k-patch", "esc50-frame", "speechcommands-frame"])
+def test_a_decay_by_epochs_is_torchs(recipe):
+    """The official code (src/traintest.py) steps a MultiStepLR at the end of each epoch."""
+    settings = replace(config.finetune_config(recipe).training, warmup=0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
+    milestones = [*range(settings.decay_from, 1000, settings.decay_every)]
+    torchs = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=settings.decay)
+    ours = LearningRate(settings, 1000, epoch=7.0)
+    for epoch in range(settings.epochs):
+        assert ours(7 * epoch) == ours(7 * epoch + 6) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        torchs.step()
+    assert ours(7 * epoch) < settings.learning_rate
+
+
 def test_warm_up_and_cosine_end_where_they_should():
     rate = LearningRate(TrainingConfig(learning_rate=0.5, warmup=100), 1000)
     values = [rate(step) for step in range(1001)]
