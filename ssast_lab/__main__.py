@@ -16,6 +16,7 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab compare MODEL...     many models on many tasks, in one table and one figure
   ssast-lab study NAME ...       a question that the paper leaves open, from pretraining to its table
   ssast-lab info MODEL           what a model file or folder is; with --evaluate, how well it does on a folder of sound
+  ssast-lab export RUN OUT       a run's best model by itself, in half precision, with its history
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
   ssast-lab data tasks ...       small real tasks to measure models on, from Debian packages
   ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with
@@ -348,6 +349,37 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
         out.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def export(arguments: list[str]) -> None:
+    """``ssast-lab export RUN OUT``"""
+    import tyro
+
+    from ssast_lab.run import Run
+
+    def write(
+        run: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        title: str = "",
+        note: str = "",
+        licence: str = "",
+        stop_gap: bool = False,
+    ) -> None:
+        """Write the best model of a training run into a folder of its own: float16, with its recipe, corpus and curves.
+
+        Args:
+            run: the folder of the run.
+            out: the folder to write; it can be handed on, and is read wherever a model is named.
+            title: what the app calls it; by default the folder's name.
+            note: what the app says of it.
+            licence: under which it may be used.
+            stop_gap: it is only there until a better one is.
+        """
+        about = {"title": title or out.name, "note": note, "licence": licence, "stop_gap": stop_gap}
+        Run(run).export(out, {name: value for name, value in about.items() if value})
+        print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
+
+    tyro.cli(write, args=arguments, prog="ssast-lab export")
+
+
 def data(arguments: list[str]) -> None:
     """``ssast-lab data corpus|tasks|statistics``"""
     import tyro
@@ -412,7 +444,7 @@ def app(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "app": app, "pretrain": pretrain, "finetune": finetune, "probe": probe, "compare": compare,
-    "study": study, "info": info, "data": data, "bench": bench,
+    "study": study, "info": info, "export": export, "data": data, "bench": bench,
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -119,6 +120,39 @@ class Run:
     def read_training(self, step: int) -> dict[str, Any]:
         return torch.load(self.checkpoints()[step] / "training.pt", map_location="cpu", weights_only=True)
 
+    def export(self, out: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
+        """The best checkpoint (or the last) as float16, in a folder that is complete without the run: it says how it was
+        trained, on which corpus, by which commit, and how it did on held-out clips meanwhile; ``about`` is added."""
+        steps = self.checkpoints()
+        if not steps:
+            raise RunError(f"The run in {self.path} has written no checkpoint yet.")
+        if Path(out).exists():
+            raise RunError(f"{out} is there already: choose another folder.")
+        best = self.best()
+        step = best["step"] if best and best["step"] in steps else max(steps)
+        recipe = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        starts = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        curves = [
+            {"step": line["step"]}
+            | {n.removeprefix("held_out_"): v for n, v in line.items() if n.startswith("held_out_")}
+            for line in self.metrics()
+            if any(name.startswith("held_out_") for name in line)
+        ]
+        known = {
+            "steps": step,
+            "clips": step * recipe["training"]["batch"],
+            "held_out": next((line for line in curves if line["step"] == step), None),
+            "corpus": _corpora(recipe.get("data", {}).get("train", ())),
+            "recipe": {
+                name: part for name, part in recipe.items() if name != "model"
+            },  # the checkpoint has that anyway
+            **{name: starts[-1].get(name) for name in ("commit", "device", "torch")},
+            "curves": curves,
+        }
+        model = checkpoint.load(steps[step] / "model")
+        with self.writing():
+            return checkpoint.save(model, out, about=dict(about) | known, half=True)
+
     def log(self, line: Mapping[str, Any]) -> None:
         with self.writing(), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -197,6 +231,7 @@ def _environment(start: int) -> dict[str, Any]:
         "from_step": start,
         "ssast_lab": __version__,
         "python": platform.python_version(),
+        "commit": _commit(),
         "torch": torch.__version__,
         "system": platform.platform(),
         "device": torch.cuda.get_device_name()
@@ -205,6 +240,26 @@ def _environment(start: int) -> dict[str, Any]:
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "arguments": sys.argv[1:],
     }
+
+
+def _commit() -> str | None:
+    """Of the source that runs, where it lies in a git checkout; with a plus where it was changed since."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _corpora(sources: Any) -> list[dict[str, Any]]:
+    """What the manifests of ``ssast-lab data corpus`` say of the corpora that the sources of a run lie in."""
+    found = {}
+    for source in (sources,) if isinstance(sources, str) else sources:
+        path = Path(source).absolute().parent / "manifest.json"
+        if path.is_file():
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            found[path] = {name: manifest.get(name) for name in ("size", "sha256", "hours", "clips")}
+    return [*found.values()]
 
 
 class Interrupts:
