@@ -153,11 +153,29 @@ def _open_soundfile(path: str | io.IOBase) -> Any:
     return sound
 
 
+def _tells_length(sound: Any, path: str | io.IOBase) -> bool:
+    """Whether a file says how long it is. Otherwise libsndfile multiplies the bit rate at an MP3's beginning with its size,
+    or says 2^63 - 1 for a FLAC that was written into a pipe."""
+    if sound.format != "MP3":
+        return sound.frames < 2**63 - 1
+    with nullcontext(path) if isinstance(path, io.IOBase) else open(path, "rb") as file:
+        before = file.tell()
+        file.seek(0)
+        head = file.read(10)
+        if head[:3] == b"ID3":  # a tag, as long as four times seven bits say
+            file.seek(10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0))))
+        start = head + file.read(1500)  # the first frame, which holds the number of all
+        file.seek(before)
+    return b"Xing" in start or b"Info" in start
+
+
 def _read_soundfile(path: str | io.IOBase, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
     """(mono samples of the span, sample rate)."""
     with _open_soundfile(path) as sound:
-        rate = _check_rate(sound.samplerate)
+        rate, told = _check_rate(sound.samplerate), _tells_length(sound, path)
         first, last, _, _ = _span(rate, offset, duration)
+        if not told and (last is None or last > sound.frames):
+            raise EOFError("the header does not tell the length")
         first, last = min(first, sound.frames), sound.frames if last is None else min(last, sound.frames)
         if first:
             sound.seek(first)
@@ -208,6 +226,8 @@ def _read_av(path: str | io.IOBase, offset: float, duration: float | None) -> tu
 def _header_soundfile(path: str | io.IOBase) -> AudioInfo:
     with _open_soundfile(path) as sound:
         rate = _check_rate(sound.samplerate)
+        if not _tells_length(sound, path):
+            raise EOFError("the header does not tell the length")
         return AudioInfo(sound.frames / rate, rate, sound.channels, f"{sound.format}, {sound.subtype_info}")
 
 
