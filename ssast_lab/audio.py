@@ -33,6 +33,7 @@ EPSILON = torch.finfo(torch.float32).eps  # the least mel energy: silence is log
 
 MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler, and for decoders with a memory
 BLOCK = 1 << 18  # frames decoded at a time, whatever length a header claims
+PAGE = 1 << 18  # frames, more than an Ogg page of Vorbis holds: libsndfile miscounts in the last one if it starts there
 CHUNK = 512  # spectrogram frames computed at a time on a CPU: their spectra, 1 MB, stay in its cache
 # What PyAV may open: sound and films, but no playlists or pictures, which could name other files.
 CONTAINERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
@@ -178,7 +179,9 @@ def _read_soundfile(path: str | io.IOBase, offset: float, duration: float | None
             raise EOFError("the header does not tell the length")
         first, last = min(first, sound.frames), sound.frames if last is None else min(last, sound.frames)
         if first:
-            sound.seek(first)
+            run_up = min(first, PAGE) if sound.subtype == "VORBIS" else 0
+            sound.seek(first - run_up)
+            sound.read(run_up)
         parts, missing = [], last - first
         while missing:
             part = sound.read(min(BLOCK, missing), dtype="float32", always_2d=True)

@@ -252,6 +252,16 @@ def test_a_long_file_is_read_only_as_far_as_asked(tmp_path, monkeypatch):
             load_waveform(path, 100.0)
 
 
+@pytest.mark.parametrize("seconds", [3.0, 19.01])
+def test_a_crop_from_the_last_page_of_vorbis(tmp_path, seconds):
+    tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(48000 * seconds)) / 48000)
+    soundfile.write(tmp_path / "a.ogg", tone, 48000, "VORBIS", format="OGG")
+    whole = load_waveform(tmp_path / "a.ogg")
+    for offset in (seconds - 0.8, seconds - 0.1, seconds - 0.05):
+        crop = load_waveform(tmp_path / "a.ogg", offset)
+        torch.testing.assert_close(crop, whole[round(offset * 16000) :], rtol=0, atol=1e-5)
+
+
 def test_an_mp3_that_does_not_tell_its_length_is_read_to_its_end(tmp_path):
     path = tmp_path / "a.mp3"
     sound = np.concatenate((np.random.default_rng(0).normal(0, 0.1, 3 * 44100), np.zeros(6 * 44100)))[:, None]
