@@ -132,6 +132,10 @@ def select(items: Tensor, mask: Tensor) -> Tensor:
     """The hidden ones of (B, N, ...) items in order: (B, M, ...). ``mask`` is (B, N) bool, True = hidden, and hides
     the same number of patches in every clip."""
     batch = len(mask)
+    if mask.shape != items.shape[:2]:
+        raise ValueError(
+            f"A mask of the shape {tuple(mask.shape)} does not say which of {tuple(items.shape[:2])} patches are hidden."
+        )
     hidden = mask.sum(1)
     if not bool((hidden == hidden[0]).all()):
         raise ValueError(
