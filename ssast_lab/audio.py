@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ssast_lab.config import AudioConfig
+from ssast_lab.patches import beside
 
 SAMPLE_RATE = 16000  # Hz
 WINDOW = 400  # samples, 25 ms
@@ -433,7 +434,7 @@ def log_mel(
             raise AudioError(
                 f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
             )
-        lengths = lengths.to(waveform.device).unsqueeze(1)
+        lengths = beside(lengths, waveform).unsqueeze(1)
         own = torch.arange(samples, device=waveform.device) < lengths
         waveform = waveform - waveform.where(own, 0).sum(-1, keepdim=True) / lengths
     if frames is not None:  # compute no frame that would be cut
