@@ -32,6 +32,7 @@ OFFICIAL = AudioConfig()
 Source = str | os.PathLike[str] | io.IOBase  # a path, or a file that is open for reading and can be sought in
 EPSILON = torch.finfo(torch.float32).eps  # the least mel energy: silence is log(EPSILON) = -15.94
 
+LOUDEST = 1e12  # of a sample, where 1 is full scale; the energies of one above 1e19 are infinite in float32
 MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler, and for decoders with a memory
 BLOCK = 1 << 18  # frames decoded at a time, whatever length a header claims
 PAGE = 1 << 18  # frames, more than an Ogg page of Vorbis holds: libsndfile miscounts in the last one if it starts there
@@ -72,10 +73,11 @@ def load_waveform(path: Source, offset: float = 0.0, duration: float | None = No
 
     mono, rate = _decode(path, lambda reader, path: reader(path, offset, duration))
     first, _, skip, want = _span(rate, offset, duration)
-    bad = np.flatnonzero(~np.isfinite(mono))
+    bad = np.flatnonzero(~(np.abs(mono) < LOUDEST))  # NaN is not less than anything
     if len(bad):
+        what = "far beyond any sound's" if np.isfinite(mono[bad[0]]) else "not a finite number"
         raise AudioError(
-            f"{_quote(path)} has a sample that is not a finite number, {(first + bad[0]) / rate:.3f} s "
+            f"{_quote(path)} has a sample that is {what}, {(first + bad[0]) / rate:.3f} s "
             f"from its start; export the sound again without clipping or errors."
         )
     if rate != SAMPLE_RATE and len(mono):

@@ -335,6 +335,7 @@ def broken(tmp_path_factory) -> dict:
     wav("short.wav", sound[:399], "25 ms")
     wav("nan.wav", np.where(np.arange(32000) == 16000, np.nan, sound[:, 0]), "1.000 s", subtype="FLOAT")
     wav("inf.wav", np.where(np.arange(32000) == 16000, np.inf, sound[:, 0]), "1.000 s", subtype="DOUBLE")
+    wav("huge.wav", np.where(np.arange(32000) == 16000, 1e20, sound[:, 0]), "1.000 s", subtype="FLOAT")
     soundfile.write(folder / "a.flac", sound, 16000)
     encode(folder / "a.m4a", sound, 16000, "aac", "mp4")
     encode(folder / "a.mkv", sound, 16000, "flac", "matroska")
@@ -365,7 +366,9 @@ def test_everything_unusable_gets_one_sentence(broken, capfd):
         assert message.endswith("."), message
         assert not {"\n", ". "} & {message[i : i + n] for i in range(len(message)) for n in (1, 2)}, message
         assert repr(path and str(path)) in message
-        if not str(path).endswith(("nan.wav", "inf.wav", "half.flac", "half.mkv", "random.flac")):  # beyond the header
+        if not str(path).endswith(
+            ("nan.wav", "inf.wav", "huge.wav", "half.flac", "half.mkv", "random.flac")
+        ):  # beyond the header
             with pytest.raises(AudioError):
                 info(path)
     assert capfd.readouterr().err == ""
