@@ -209,6 +209,8 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         """From the mask on."""
         if now is None:
             raise gr.Error("This page forgot its sound in a long pause: choose one again.", print_exception=False)
+        if now.grid.shape != load_model(models[name].path).config.patch:  # it was cut for the model before this one
+            raise gr.Error("This sound is too short for this model: choose another of them.", print_exception=False)
         record = analyse(now, models[name], count, cluster, seed)
         values = numbers(record, models[name].kind)
         return {pictures: plot(figures.overview(record)), result: figures_html(values)}

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ssast_lab.config import AudioConfig
+from ssast_lab.patches import beside
 
 SAMPLE_RATE = 16000  # Hz
 WINDOW = 400  # samples, 25 ms
@@ -31,8 +32,10 @@ OFFICIAL = AudioConfig()
 Source = str | os.PathLike[str] | io.IOBase  # a path, or a file that is open for reading and can be sought in
 EPSILON = torch.finfo(torch.float32).eps  # the least mel energy: silence is log(EPSILON) = -15.94
 
+LOUDEST = 1e12  # of a sample, where 1 is full scale; the energies of one above 1e19 are infinite in float32
 MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler, and for decoders with a memory
 BLOCK = 1 << 18  # frames decoded at a time, whatever length a header claims
+PAGE = 1 << 18  # frames, more than an Ogg page of Vorbis holds: libsndfile miscounts in the last one if it starts there
 CHUNK = 512  # spectrogram frames computed at a time on a CPU: their spectra, 1 MB, stay in its cache
 # What PyAV may open: sound and films, but no playlists or pictures, which could name other files.
 CONTAINERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
@@ -70,10 +73,11 @@ def load_waveform(path: Source, offset: float = 0.0, duration: float | None = No
 
     mono, rate = _decode(path, lambda reader, path: reader(path, offset, duration))
     first, _, skip, want = _span(rate, offset, duration)
-    bad = np.flatnonzero(~np.isfinite(mono))
+    bad = np.flatnonzero(~(np.abs(mono) < LOUDEST))  # NaN is not less than anything
     if len(bad):
+        what = "far beyond any sound's" if np.isfinite(mono[bad[0]]) else "not a finite number"
         raise AudioError(
-            f"{_quote(path)} has a sample that is not a finite number, {(first + bad[0]) / rate:.3f} s "
+            f"{_quote(path)} has a sample that is {what}, {(first + bad[0]) / rate:.3f} s "
             f"from its start; export the sound again without clipping or errors."
         )
     if rate != SAMPLE_RATE and len(mono):
@@ -153,14 +157,34 @@ def _open_soundfile(path: str | io.IOBase) -> Any:
     return sound
 
 
+def _tells_length(sound: Any, path: str | io.IOBase) -> bool:
+    """Whether a file says how long it is. Otherwise libsndfile multiplies the bit rate at an MP3's beginning with its size,
+    or says 2^63 - 1 for a FLAC that was written into a pipe."""
+    if sound.format != "MP3":
+        return sound.frames < 2**63 - 1
+    with nullcontext(path) if isinstance(path, io.IOBase) else open(path, "rb") as file:
+        before = file.tell()
+        file.seek(0)
+        head = file.read(10)
+        if head[:3] == b"ID3":  # a tag, as long as four times seven bits say
+            file.seek(10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0))))
+        start = head + file.read(1500)  # the first frame, which holds the number of all
+        file.seek(before)
+    return b"Xing" in start or b"Info" in start
+
+
 def _read_soundfile(path: str | io.IOBase, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
     """(mono samples of the span, sample rate)."""
     with _open_soundfile(path) as sound:
-        rate = _check_rate(sound.samplerate)
+        rate, told = _check_rate(sound.samplerate), _tells_length(sound, path)
         first, last, _, _ = _span(rate, offset, duration)
+        if not told and (last is None or last > sound.frames):
+            raise EOFError("the header does not tell the length")
         first, last = min(first, sound.frames), sound.frames if last is None else min(last, sound.frames)
         if first:
-            sound.seek(first)
+            run_up = min(first, PAGE) if sound.subtype == "VORBIS" else 0
+            sound.seek(first - run_up)
+            sound.read(run_up)
         parts, missing = [], last - first
         while missing:
             part = sound.read(min(BLOCK, missing), dtype="float32", always_2d=True)
@@ -208,6 +232,8 @@ def _read_av(path: str | io.IOBase, offset: float, duration: float | None) -> tu
 def _header_soundfile(path: str | io.IOBase) -> AudioInfo:
     with _open_soundfile(path) as sound:
         rate = _check_rate(sound.samplerate)
+        if not _tells_length(sound, path):
+            raise EOFError("the header does not tell the length")
         return AudioInfo(sound.frames / rate, rate, sound.channels, f"{sound.format}, {sound.subtype_info}")
 
 
@@ -410,7 +436,7 @@ def log_mel(
             raise AudioError(
                 f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
             )
-        lengths = lengths.to(waveform.device).unsqueeze(1)
+        lengths = beside(lengths, waveform).unsqueeze(1)
         own = torch.arange(samples, device=waveform.device) < lengths
         waveform = waveform - waveform.where(own, 0).sum(-1, keepdim=True) / lengths
     if frames is not None:  # compute no frame that would be cut

@@ -263,6 +263,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             with zipfile.ZipFile(path) as archive:
                 if sum(member.file_size for member in archive.infolist()) > size:
                     raise CheckpointError(f"{path} is compressed, as no .pth file is: unpack it first.")
+                damaged = archive.testzip()  # torch.load would not look at the checksums
+                if damaged:
+                    raise CheckpointError(f"{path} is damaged: the checksum of {damaged!r} in it differs.")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise

@@ -26,6 +26,7 @@ from ssast_lab.datasets import read_dataset
 from ssast_lab.labelled import LabelError, LabelledSet, Split, check, read_labelled, splits
 from ssast_lab.metrics import Scores
 from ssast_lab.model import SSAST, Classifier, Headless
+from ssast_lab.patches import beside
 from ssast_lab.probe import linear_probe
 from ssast_lab.run import Run
 from ssast_lab.training import Exam, Examination, Lesson, train
@@ -353,7 +354,7 @@ class LabelledPlan(data.Plan):
         mixed = on * _centred(batch.waveforms[rows], batch.lengths[rows]) + (1 - on) * _centred(
             other.waveforms, other.lengths
         )
-        own = torch.arange(mixed.shape[1], device=device) < batch.lengths[rows][:, None]
+        own = torch.arange(mixed.shape[1], device=device) < beside(batch.lengths[rows][:, None], mixed)
         waveforms = batch.waveforms.clone()
         waveforms[rows] = (mixed * own).round().clamp(-32768, 32767).to(torch.int16)
         targets = targets.clone()
@@ -363,6 +364,7 @@ class LabelledPlan(data.Plan):
 
 def _centred(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """(B, S) int16, of which ``lengths`` are sound -> (B, S) float32 without their means."""
+    lengths = beside(lengths, waveforms)
     own = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
     sound = waveforms.float()
     return (sound - sound.sum(1, keepdim=True) / lengths[:, None]) * own
@@ -374,6 +376,7 @@ def vary(
     """(B, T, F) normalised log-mel, varied as the official ``src/dataloader.py`` does: SpecAugment (Park et al., Interspeech
     2019; hidden values are 0 before normalising), uniform noise, and a turn along time."""
     frames, bins = fbank.shape[1:]
+    spans, turned, loud = (beside(drawn, fbank) for drawn in (spans, turned, loud))
     low, high, begin, end = (column[:, None] for column in spans.unbind(1))
     bin_, frame = torch.arange(bins, device=fbank.device), torch.arange(frames, device=fbank.device)
     hidden = ((bin_ >= low) & (bin_ < high))[:, None] | ((frame >= begin) & (frame < end))[:, :, None]

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
+from ssast_lab.patches import beside
 
 EXTENSIONS = frozenset(
     [
@@ -172,7 +173,7 @@ class Batch(NamedTuple):
     """Pieces of sound, equally long, zero-padded at the end where a clip is shorter."""
 
     waveforms: Tensor  # (B, S) int16
-    lengths: Tensor  # (B,) samples of each that are sound
+    lengths: Tensor  # (B,) samples of each that are sound; on the CPU, where they are looked at
     names: list[str]  # (B,) which clip each was cut from
     unreadable: dict[str, str]  # name -> why, of clips that others stand in for
     indices: Tensor  # (B,) the number of that clip in its corpus
@@ -191,7 +192,7 @@ class Batch(NamedTuple):
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in self._asdict().items()
-            if isinstance(value, Tensor)
+            if isinstance(value, Tensor) and name != "lengths"
         }
         return self._replace(**moved)
 
@@ -295,9 +296,9 @@ class Memory:
         room = np.maximum(self.lengths[indices] - self.samples + 1, 0)
         starts = self.starts[indices] + (fractions * room).astype(np.int64)
         device = self.store.device
-        lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples)).to(device)
-        waveforms = self.windows[torch.from_numpy(starts).to(device)]
-        own = torch.arange(self.samples, device=device) < lengths[:, None]
+        lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
+        waveforms = self.windows[beside(torch.from_numpy(starts), self.store)]
+        own = torch.arange(self.samples, device=device) < beside(lengths[:, None], waveforms)
         names = [self.clips[index].name for index in indices]
         return Batch(waveforms * own, lengths, names, {}, torch.from_numpy(indices))
 

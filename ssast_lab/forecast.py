@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ssast_lab import audio, data
 from ssast_lab.config import ConfigError, DataConfig, LearningConfig, RunConfig, to_dict
+from ssast_lab.patches import beside
 from ssast_lab.predictive import (
     APC,
     CHANNELS,
@@ -158,7 +159,7 @@ class Autoregression(Forecasting):
 
     def per_clip(self, forward: Callable[..., Any], batch: data.Batch, drawn: Sequence[Tensor]) -> Autoregressive:
         fbank = batch.features(self.model.audio, self.model.frames)
-        frames = (batch.lengths - audio.WINDOW).div(audio.HOP, rounding_mode="floor") + 1
+        frames = (beside(batch.lengths, fbank) - audio.WINDOW).div(audio.HOP, rounding_mode="floor") + 1
         return autoregression(forward(fbank), fbank, frames, self.model.ahead)
 
 
@@ -183,7 +184,9 @@ class Contrast(Forecasting):
         return (draw_negatives(self.model, clips, key),)
 
     def per_clip(self, forward: Callable[..., Any], batch: data.Batch, drawn: Sequence[Tensor]) -> Contrasted:
-        return contrast(forward(batch.waveforms.float() / 32768), latent_frames(batch.lengths), *drawn)
+        sound = batch.waveforms.float() / 32768
+        lengths, negatives = (beside(each, sound) for each in (batch.lengths, *drawn))
+        return contrast(forward(sound), latent_frames(lengths), negatives)
 
 
 LESSONS: dict[type, type[Forecasting]] = {APCConfig: Autoregression, ContrastiveConfig: Contrast}
@@ -213,7 +216,7 @@ class _Exam(Exam):
         for begin in range(0, len(self.batch.lengths) if self.batch else 0, self.micro):
             assert self.batch is not None
             rows = slice(begin, begin + self.micro)
-            piece, drawn = self.batch.part(rows).to(device), [drawn[rows].to(device) for drawn in self.drawn]
+            piece, drawn = self.batch.part(rows).to(device), [drawn[rows] for drawn in self.drawn]
             total += torch.stack([value.sum() for value in self.lesson.per_clip(forward, piece, drawn)])
         loss, other = (self.accelerator.reduce(total, "sum") / self.clips).tolist()
         return Examination(self.lesson.evaluation(loss, other, self.clips), loss, loss)

@@ -34,7 +34,7 @@ def cluster_mask(
     least, most = (cluster, cluster) if isinstance(cluster, int) else cluster
     if not 1 <= least <= most:
         raise ValueError(f"The cluster factor must run from at least 1 upwards, not from {least} to {most}.")
-    clips, device = batch or 1, generator.device
+    clips, device = _clips(batch), generator.device
     factors = torch.randint(least, most + 1, (clips, 1, 1), generator=generator, device=device)
     ranks = torch.rand(clips, grid.rows + most - 1, grid.columns + most - 1, generator=generator, device=device)
     reached = torch.empty(clips, grid.rows, grid.columns, device=device)
@@ -75,7 +75,7 @@ def random_mask(
 
     This is how the paper masks frames.
     """
-    order = torch.rand(batch or 1, grid.count, generator=generator, device=generator.device, dtype=torch.float64)
+    order = torch.rand(_clips(batch), grid.count, generator=generator, device=generator.device, dtype=torch.float64)
     return _smallest(order, grid, count, batch)
 
 
@@ -88,7 +88,7 @@ def official_mask(grid: PatchGrid, count: int = 400, *, generator: torch.Generat
     """
     if not 1 <= count <= grid.count - 2:
         raise ValueError(f"The official algorithm can hide 1 to {grid.count - 2} of {grid.count} patches, not {count}.")
-    clips, device = batch or 1, generator.device
+    clips, device = _clips(batch), generator.device
     factors = torch.randint(3, 6, (clips, 1), generator=generator, device=device)
     ranks = torch.rand(clips, grid.count, generator=generator, device=device, dtype=torch.float64)
     reached = torch.full_like(ranks, 2.0)
@@ -105,6 +105,12 @@ def official_mask(grid: PatchGrid, count: int = 400, *, generator: torch.Generat
     hidden = reached <= last
     hidden &= hidden.cumsum(1) <= count  # and then drops the largest numbers
     return hidden if batch else hidden[0]
+
+
+def _clips(batch: int | None) -> int:
+    if batch is not None and batch < 1:
+        raise ValueError(f"A batch has at least one mask, not {batch}.")
+    return batch or 1
 
 
 def _smallest(order: Tensor, grid: PatchGrid, count: int, batch: int | None) -> Tensor:

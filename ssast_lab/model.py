@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssast_lab.config import ConfigError, ModelConfig
 from ssast_lab.objectives import Prediction
-from ssast_lab.patches import PatchGrid, patchify, select
+from ssast_lab.patches import PatchGrid, beside, patchify, select
 
 SPECIAL = 2  # [CLS] and distillation stand before the patches
 
@@ -220,11 +220,11 @@ class SSAST(nn.Module):
     def encode(
         self, fbank: Tensor, mask: Tensor | None = None, attention: Sequence[int] = (), layers: Sequence[int] = ()
     ) -> Encoding:
-        """(B, T, F) log-mel, hidden where ``mask`` (B, N) is True -> :class:`Encoding`."""
+        """(B, T, F) log-mel, hidden where ``mask`` (B, N), on whatever device, is True -> :class:`Encoding`."""
         grid = self.encoder.grid_of(fbank)
         x = self.encoder.patch_embedding(patchify(fbank, grid))
         if mask is not None:
-            x = torch.where(mask[..., None], self.mask_token.to(x.dtype), x)
+            x = torch.where(beside(mask, x)[..., None], self.mask_token.to(x.dtype), x)
         return self.encoder.transform(x, grid, attention, layers)
 
     def forward(self, fbank: Tensor, mask: Tensor) -> Prediction:

@@ -130,12 +130,22 @@ def unpatchify(patches: Tensor, grid: PatchGrid) -> Tensor:
 
 def select(items: Tensor, mask: Tensor) -> Tensor:
     """The hidden ones of (B, N, ...) items in order: (B, M, ...). ``mask`` is (B, N) bool, True = hidden, and hides
-    the same number of patches in every clip."""
+    the same number of patches in every clip. It had better lie on the CPU: how many it hides would be waited for."""
     batch = len(mask)
+    if mask.shape != items.shape[:2]:
+        raise ValueError(
+            f"A mask of the shape {tuple(mask.shape)} does not say which of {tuple(items.shape[:2])} patches are hidden."
+        )
     hidden = mask.sum(1)
     if not bool((hidden == hidden[0]).all()):
         raise ValueError(
             f"Every clip of a batch must hide the same number of patches, but these hide {hidden.tolist()}."
         )
-    rows = mask.flatten().nonzero().squeeze(1)
+    rows = beside(mask.flatten().nonzero().squeeze(1), items)
     return items.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, -1)) if len(rows) else items[:, :0]
+
+
+def beside(tensor: Tensor, other: Tensor) -> Tensor:
+    """``tensor`` on the device of ``other``. From the CPU it goes there without waiting for what that device still has
+    to do; to the CPU it is waited for, or it would be read before it has arrived."""
+    return tensor.to(other.device, non_blocking=tensor.device.type == "cpu")

@@ -142,7 +142,7 @@ class _Exam(Exam):
         for begin in range(0, len(self.masks), self.micro):
             assert self.batch is not None
             rows = slice(begin, begin + self.micro)
-            mask, piece = self.masks[rows].to(device), self.batch.part(rows).to(device)
+            mask, piece = self.masks[rows], self.batch.part(rows).to(device)
             fbank = piece.features(self.config.model.audio, self.config.model.frames)
             losses = objectives.per_clip(
                 forward(fbank, mask), model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.over

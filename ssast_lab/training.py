@@ -82,7 +82,8 @@ class Lesson(ABC):
     @abstractmethod
     def losses(self, forward: Callable[..., Any], model: Any, batch: data.Batch, drawn: Sequence[Tensor]) -> Any:
         """A NamedTuple of () means over a part of the batch; the first is what is differentiated. ``forward`` is the
-        model's, in the precision of the run and with the exchange of gradients among processes."""
+        model's, in the precision of the run and with the exchange of gradients among processes. What was drawn lies on the
+        CPU still; the batch lies on the device, which should not be waited for."""
 
     def learned(self, done: int, model: Any) -> None:  # noqa: B027
         """Takes note of the weights after so many steps."""
@@ -350,7 +351,7 @@ class Trainer:
         sums: list[Tensor] = []
         for part in range(parts):
             rows = slice(part * self.micro, (part + 1) * self.micro)
-            piece, own = batch.part(rows).to(device), [tensor[rows].to(device) for tensor in drawn]
+            piece, own = batch.part(rows).to(device), [tensor[rows] for tensor in drawn]
             waiting = self.accelerator.no_sync(self.trained) if part < parts - 1 else nullcontext()
             with waiting:
                 losses = self.lesson.losses(self.forward(self.trained), self.model, piece, own)

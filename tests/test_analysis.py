@@ -61,6 +61,16 @@ def test_the_record_says_what_the_model_said(name):
     assert record.error[~(record.error == 0)].size > 0
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_patches_that_are_all_alike_are_not_all_recognised(name):
+    model = SSAST(model_config(name, depth=1)).eval()
+    piece = analysis.excerpt(torch.zeros(32000), model.config)
+    mask = analysis.draw_mask(piece, MaskConfig(40, None))
+    record = analysis.reconstruct(model, piece.fbank, mask)
+    assert record.accuracy == pytest.approx(record.chance)
+    assert (record.rank[mask] == 0).sum() == 1
+
+
 def test_the_same_seed_hides_the_same_patches():
     piece = analysis.excerpt(noise(5), model_config("nano-patch"))
     one, again, other = (analysis.draw_mask(piece, MaskConfig(100), seed) for seed in (1, 1, 2))

@@ -52,7 +52,8 @@ def sounds(tmp_path_factory):
     builtin = audio.builtin_sounds()
     tabla, frogs, water = (soundfile.read(builtin[name]["path"])[0] for name in ("tabla", "frogs", "water"))
     long = np.resize(np.concatenate([tabla, water, frogs]), 30 * audio.SAMPLE_RATE)
-    for name, mono in (("ten", tabla), ("long", long), ("short", frogs[: 3 * audio.SAMPLE_RATE])):
+    cuts = ("short", frogs[: 3 * audio.SAMPLE_RATE]), ("click", frogs[: audio.SAMPLE_RATE // 10])
+    for name, mono in (("ten", tabla), ("long", long), *cuts):
         wave = soxr.resample(mono, audio.SAMPLE_RATE, 44100)
         soundfile.write(folder / f"{name}.flac", np.stack([wave, 0.5 * wave], axis=1), 44100)
     for name in ("notes.txt", "renamed.wav"):
@@ -332,6 +333,20 @@ def test_a_short_sound_hides_only_its_own_patches(page, models, sounds):
     agrees(page, expected(models, sounds["short.flac"], count=own))
     assert f"of {own} (100%)" in figures(page)["hidden"]
     shot(page, "short_sound_all_hidden")
+
+
+def test_a_sound_too_short_for_the_other_model_gets_a_sentence(page, models, sounds):
+    choose(page, "frame")
+    upload(page, sounds["click.flac"])
+    agrees(page, expected(models, sounds["click.flac"], kind="frame"))
+    choose(page, "patch")  # one patch spans more than this sound
+    trouble = page.locator("#status [role=alert]")
+    trouble.wait_for()
+    assert "one patch of this model spans 0.175 s" in trouble.inner_text()
+    page.get_by_role("button", name="Another mask").click()
+    page.get_by_text("too short for this model").wait_for()
+    choose(page, "frame")
+    agrees(page, expected(models, sounds["click.flac"], kind="frame"))
 
 
 def test_a_recording_is_shown(page, models):

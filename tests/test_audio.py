@@ -1,5 +1,6 @@
 """Sound in, features out: decoding against the signal that was encoded, features against torchaudio's Kaldi."""
 
+import io
 import math
 import os
 import subprocess
@@ -29,10 +30,12 @@ def voice(rate: int, seconds: float = 2.0, channels: int = 1) -> np.ndarray:
     return mono[:, None] * np.linspace(0.5, 1.5, channels + 2)[1:-1]
 
 
-def encode(path, sound: np.ndarray, rate: int, codec: str, container: str) -> None:
+def encode(path, sound: np.ndarray, rate: int, codec: str, container: str, options=None, quality: int = 0) -> None:
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[sound.shape[1]]
-    with av.open(str(path), "w", format=container) as out:
+    with av.open(str(path), "w", format=container, options=options or {}) as out:
         stream = out.add_stream(codec, rate=rate, layout=layout)
+        if quality:  # and the bit rate follows the sound
+            stream.codec_context.qscale, stream.codec_context.global_quality = True, quality * 118
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T, np.float32), format="fltp", layout=layout)
         frame.rate, frame.pts = rate, 0
         resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate)
@@ -249,6 +252,41 @@ def test_a_long_file_is_read_only_as_far_as_asked(tmp_path, monkeypatch):
             load_waveform(path, 100.0)
 
 
+@pytest.mark.parametrize("seconds", [3.0, 19.01])
+def test_a_crop_from_the_last_page_of_vorbis(tmp_path, seconds):
+    tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(round(48000 * seconds)) / 48000)
+    soundfile.write(tmp_path / "a.ogg", tone, 48000, "VORBIS", format="OGG")
+    whole = load_waveform(tmp_path / "a.ogg")
+    for offset in (seconds - 0.8, seconds - 0.1, seconds - 0.05):
+        crop = load_waveform(tmp_path / "a.ogg", offset)
+        torch.testing.assert_close(crop, whole[round(offset * 16000) :], rtol=0, atol=1e-5)
+
+
+def test_an_mp3_that_does_not_tell_its_length_is_read_to_its_end(tmp_path):
+    path = tmp_path / "a.mp3"
+    sound = np.concatenate((np.random.default_rng(0).normal(0, 0.1, 3 * 44100), np.zeros(6 * 44100)))[:, None]
+    encode(path, sound, 44100, "libmp3lame", "mp3", {"write_xing": "0"}, quality=4)
+    assert soundfile.info(path).duration < 2  # a guess from the loud beginning, which takes up more bytes
+    whole = load_waveform(path)
+    for source in (path, io.BytesIO(path.read_bytes())):
+        assert 9 <= info(source).seconds < 9.1
+        assert 9 * 16000 <= len(load_waveform(source)) < 9.1 * 16000
+        for offset in (0.5, 2.5):
+            crop = load_waveform(source, offset, 0.5)
+            torch.testing.assert_close(crop, whole[round(offset * 16000) :][:8000], rtol=0, atol=1e-5)
+
+
+def test_a_flac_that_does_not_tell_its_length(tmp_path):
+    soundfile.write(tmp_path / "a.flac", voice(16000), 16000)
+    told = bytearray((tmp_path / "a.flac").read_bytes())
+    told[21] &= 0xF0  # 36 bits hold the number of samples, and 0 means that it is not known
+    told[22:26] = bytes(4)
+    (tmp_path / "pipe.flac").write_bytes(told)
+    assert info(tmp_path / "pipe.flac").seconds == 2
+    assert torch.equal(load_waveform(tmp_path / "pipe.flac", 0.5, 1.0), load_waveform(tmp_path / "a.flac", 0.5, 1.0))
+    torch.testing.assert_close(load_waveform(tmp_path / "pipe.flac"), load_waveform(tmp_path / "a.flac"))
+
+
 def test_what_soundfile_read_before_it_failed_is_dropped(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.flac", voice(16000), 16000)
     whole, read = load_waveform(tmp_path / "a.flac"), soundfile.SoundFile.read
@@ -297,6 +335,7 @@ def broken(tmp_path_factory) -> dict:
     wav("short.wav", sound[:399], "25 ms")
     wav("nan.wav", np.where(np.arange(32000) == 16000, np.nan, sound[:, 0]), "1.000 s", subtype="FLOAT")
     wav("inf.wav", np.where(np.arange(32000) == 16000, np.inf, sound[:, 0]), "1.000 s", subtype="DOUBLE")
+    wav("huge.wav", np.where(np.arange(32000) == 16000, 1e20, sound[:, 0]), "1.000 s", subtype="FLOAT")
     soundfile.write(folder / "a.flac", sound, 16000)
     encode(folder / "a.m4a", sound, 16000, "aac", "mp4")
     encode(folder / "a.mkv", sound, 16000, "flac", "matroska")
@@ -327,7 +366,9 @@ def test_everything_unusable_gets_one_sentence(broken, capfd):
         assert message.endswith("."), message
         assert not {"\n", ". "} & {message[i : i + n] for i in range(len(message)) for n in (1, 2)}, message
         assert repr(path and str(path)) in message
-        if not str(path).endswith(("nan.wav", "inf.wav", "half.flac", "half.mkv", "random.flac")):  # beyond the header
+        if not str(path).endswith(
+            ("nan.wav", "inf.wav", "huge.wav", "half.flac", "half.mkv", "random.flac")
+        ):  # beyond the header
             with pytest.raises(AudioError):
                 info(path)
     assert capfd.readouterr().err == ""

@@ -342,6 +342,15 @@ def test_truncated_official_file(real, tmp_path):
         refused(tmp_path / "cut.pth")
 
 
+def test_flipped_bits_in_an_official_file(real, tmp_path):
+    whole = real.read_bytes()
+    for place in range(len(whole) // 9, len(whole), len(whole) // 5):  # among the weights
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "flipped.pth").write_bytes(damaged)
+        assert "damaged" in refused(tmp_path / "flipped.pth")
+
+
 def test_nan_and_shapes_in_an_official_file(tmp_path):
     state = official_state(figures("frame"))
     for name, value, word in (

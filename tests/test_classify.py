@@ -170,6 +170,7 @@ def test_what_varies_a_spectrogram(generator):
     expected = fbank.clone()
     expected[0, :, 10:20] = expected[0, 5:9] = expected[2] = silence
     assert torch.allclose(quiet, expected)
+    assert classify.vary(fbank.to("meta"), features, False, spans, turned, loud, seeds).is_meta
     noisy = classify.vary(fbank, features, True, spans, turned, loud, seeds)
     assert torch.allclose(noisy[1], torch.roll(quiet[1], -10, 0))
     grain = noisy[0] - torch.roll(quiet[0], 3, 0)

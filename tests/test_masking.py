@@ -128,6 +128,9 @@ def test_impossible_masks():
         lambda: cluster_mask(PATCH, 5, generator=seeded(), cluster=(5, 3)),
         lambda: official_mask(PATCH, 511, generator=seeded()),
         lambda: official_mask(PATCH, 0, generator=seeded()),
+        lambda: cluster_mask(PATCH, 5, generator=seeded(), batch=0),
+        lambda: random_mask(PATCH, 5, generator=seeded(), batch=0),
+        lambda: official_mask(PATCH, 5, generator=seeded(), batch=-1),
     ):
         with pytest.raises(ValueError, match=r"^[A-Z][^\n]+\.$"):
             wrong()

@@ -7,6 +7,7 @@ from golden_model import figures
 
 from ssast_lab import objectives
 from ssast_lab.config import ConfigError, ModelConfig, model_config
+from ssast_lab.data import Batch
 from ssast_lab.masking import random_mask
 from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, resample_positions
 from ssast_lab.patches import PatchGrid, patchify, select, unpatchify
@@ -34,6 +35,17 @@ def test_any_number_of_hidden_patches(nano, hidden):
     assert guess.contrastive.shape == guess.reconstruction.shape == targets.shape == (2, hidden, 256)
     assert torch.equal(targets, select(patchify(fbank, nano.grid), mask))
     assert objectives.joint(guess, targets).total.isfinite()
+
+
+def test_a_step_does_not_wait_for_the_device():
+    """On the device "meta" there are no values, so that whatever waits for one fails."""
+    model = SSAST(ModelConfig(width=32, depth=1, heads=2, frames=64)).to("meta")
+    fbank, mask = clips(model, 2, 10)
+    batch = Batch(torch.zeros(2, 800), torch.tensor([800, 400]), ["a", "b"], {}, torch.arange(2)).to("meta")
+    assert (batch.waveforms.device.type, batch.lengths.tolist()) == ("meta", [800, 400])
+    guess, targets = model(fbank.to("meta"), mask), model.targets(fbank.to("meta"), mask)
+    assert guess.contrastive.shape == guess.reconstruction.shape == targets.shape == (2, 10, 256)
+    assert targets.device == guess.contrastive.device == fbank.to("meta").device
 
 
 @torch.no_grad()

@@ -107,6 +107,8 @@ def test_wrong_calls_are_refused_in_a_sentence():
         lambda: patchify(torch.zeros(12, 35), grid),  # (F, T) where (T, F) belongs
         lambda: unpatchify(torch.zeros(1, grid.count, 3), grid),
         lambda: select(torch.zeros(2, 3, 1), torch.tensor([[True, False, False], [True, True, False]])),
+        lambda: select(torch.zeros(2, 3, 1), torch.ones(2, 2, dtype=torch.bool)),  # of another grid
+        lambda: select(torch.zeros(2, 3, 1), torch.ones(1, 3, dtype=torch.bool)),  # of one clip of two
     ):
         with pytest.raises(ValueError, match=r"^[A-Z][^\n]+\.$"):
             call()
