@@ -172,6 +172,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         return {"format": "transformers", "kind": description["model_type"], "model": description, "about": about}
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no SSAST Lab checkpoint: its {CONFIG} does not say {FORMAT!r}.")
+    for name, cls in (("kind", str), ("model", dict), ("sha256", str), ("about", dict)):
+        if not isinstance(description.get(name), cls):
+            raise CheckpointError(f"{path / CONFIG} does not describe a model: {name!r} is missing or unknown.")
     return description
 
 

@@ -214,6 +214,16 @@ def test_descriptions_of_nothing(folder, changes):
     assert "does not describe a model" in refused(path)
 
 
+@pytest.mark.parametrize("part", ["kind", "model", "sha256", "about"])
+def test_a_description_that_lacks_a_part_is_refused_when_it_is_only_read_too(folder, part):
+    path = folder()
+    content = json.loads((path / CONFIG).read_text())
+    (path / CONFIG).write_text(json.dumps({name: value for name, value in content.items() if name != part}))
+    assert f"{part!r} is missing" in refused(path)
+    with pytest.raises(CheckpointError, match=f"'{part}' is missing"):
+        checkpoint.describe(path)
+
+
 @pytest.mark.parametrize(
     "text",
     [b"", b"{", b"[]", b"null", b'{"format": 1}', b"\xff\xfe\x00", b"[" * 100_000, b"9" * 10_000, b'{"a": "\x00"}'],

@@ -186,3 +186,31 @@ def test_interrupts_ask_first_and_interrupt_then():
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_a_run_hands_out_its_best_model_with_its_history(tmp_path, model):
+    corpus = tmp_path / "corpus"
+    (corpus / "train").mkdir(parents=True)
+    (corpus / "manifest.json").write_text(json.dumps({"size": "small", "sha256": "abc", "packages": {"x": 1}}))
+    config = to_dict(tiny(corpus / "train"))
+    run = Run(tmp_path / "run", keep=1)
+    run.begin(config, run.open(config, resume=False))
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        run.export(tmp_path / "out", {})
+    for step, loss in ((5, 0.5), (10, 0.75)):
+        run.log({"step": step, "loss": 1.0, "held_out_loss": loss, "held_out_mse": loss / 10})
+        save(run, model, step, loss)
+    run.log({"step": 11, "loss": 1.0})
+
+    out = run.export(tmp_path / "out", {"title": "A model"})
+    about = checkpoint.describe(out)["about"]
+    assert (about["title"], about["steps"], about["clips"]) == ("A model", 5, 20)
+    assert about["held_out"] == {"step": 5, "loss": 0.5, "mse": 0.05}
+    assert [line["step"] for line in about["curves"]] == [5, 10]
+    assert [(c["size"], c["sha256"]) for c in about["corpus"]] == [("small", "abc")]
+    assert about["recipe"]["training"] == json.loads(json.dumps(config["training"]))
+    assert about["torch"] == torch.__version__
+    kept, given = checkpoint.load(run.checkpoints()[5]).state_dict(), checkpoint.load(out).state_dict()
+    assert all(torch.equal(value.half().float(), given[name]) for name, value in kept.items())
+    with pytest.raises(RunError, match="is there already"):
+        run.export(out, {})
