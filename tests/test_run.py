@@ -90,6 +90,25 @@ def test_a_run_folder_is_a_model(tmp_path, model):
     assert checkpoint.describe(run.checkpoints()[4])["about"]["steps"] == 4
 
 
+@pytest.mark.parametrize("reads", ["_read_description", "_read_tensors"])
+def test_a_model_is_read_from_a_run_that_removes_it_meanwhile(tmp_path, model, monkeypatch, reads):
+    run = begun(tmp_path / "run", keep=1)
+    save(run, model, 1, 3.0)
+    original = getattr(checkpoint, reads)
+
+    def read(*arguments):
+        if 2 not in run.checkpoints():
+            save(run, model, 2, 1.0)
+        return original(*arguments)
+
+    monkeypatch.setattr(checkpoint, reads, read)
+    assert isinstance(checkpoint.load(run.path), SSAST)
+    assert checkpoint.describe(run.path)["about"]["steps"] == 2
+    assert [*run.checkpoints()] == [2]
+    with pytest.raises(checkpoint.CheckpointError, match="There is no model"):
+        checkpoint.load(run.path / "checkpoints" / "step-00000001")
+
+
 def test_what_a_kill_leaves_is_cleaned(tmp_path, model):
     run = begun(tmp_path / "run")
     for step in (2, 4):
