@@ -126,6 +126,12 @@ def _located(name_or_path: str | os.PathLike[str]) -> Path:
     return path / "model" if os.path.isdir(path / "model") else path
 
 
+def checkpoints_of(folder: Path) -> dict[str, Path]:
+    """Name -> folder of the checkpoints of a training run, in order; copies under other names are somebody else's."""
+    paths = sorted((folder / "checkpoints").glob("step-*"))
+    return {path.name: path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)}
+
+
 def _of_run(folder: Path) -> Path:
     """The best checkpoint of a training run's folder, or the last one where none is known to be the best."""
     try:
@@ -133,7 +139,7 @@ def _of_run(folder: Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError):
         best = ""
     # looked for after it was named: a run that is going on writes the checkpoint first, and then that it is the best
-    found = {path.name: path for path in sorted((folder / "checkpoints").glob("step-*"))}
+    found = checkpoints_of(folder)
     if not found:
         raise CheckpointError(f"The run in {folder} has written no checkpoint yet.")
     return found.get(best, [*found.values()][-1])

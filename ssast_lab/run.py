@@ -79,8 +79,8 @@ class Run:
                 self._note_best(start, about.get("held_out_loss"))
 
     def checkpoints(self) -> dict[int, Path]:
-        """Step -> folder, in order."""
-        return {int(path.name[5:]): path for path in sorted((self.path / "checkpoints").glob("step-*"))}
+        """Step -> folder, in order; not what somebody else has put there."""
+        return {int(path.name[5:]): path for path in checkpoint.checkpoints_of(self.path).values()}
 
     def save(
         self, step: int, model: Any, training: Mapping[str, Any], about: dict[str, Any], loss: float | None

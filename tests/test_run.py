@@ -91,6 +91,18 @@ def test_a_run_folder_is_a_model(tmp_path, model):
     assert checkpoint.describe(run.checkpoints()[4])["about"]["steps"] == 4
 
 
+def test_a_copy_of_a_checkpoint_beside_it_is_left_alone(tmp_path, model):
+    run = begun(tmp_path / "run", keep=1)
+    save(run, model, 1)
+    copy = run.path / "checkpoints" / "step-00000001.good"
+    shutil.copytree(run.checkpoints()[1], copy)
+    save(run, model, 2)
+    assert [*run.checkpoints()] == [2]
+    assert checkpoint.describe(run.path)["about"]["steps"] == 2
+    assert run.open(CONFIG, resume=True) == 2
+    assert checkpoint.describe(copy)["about"]["steps"] == 1
+
+
 @pytest.mark.parametrize("reads", ["_read_description", "_read_tensors"])
 def test_a_model_is_read_from_a_run_that_removes_it_meanwhile(tmp_path, model, monkeypatch, reads):
     run = begun(tmp_path / "run", keep=1)
