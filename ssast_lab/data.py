@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TextIO
 
 import numpy as np
 import torch
@@ -140,13 +140,21 @@ def _manifest(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".json":
                 return [str(entry["wav"]) for entry in json.load(file)["data"]]
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            rows = rows_of(file, path)
             column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), None)
             if column is None:
                 raise DataError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]} in its first line.")
             return [row[column] for row in rows if row[column]]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path} is no manifest: {type(error).__name__}: {error}.") from None
+
+
+def rows_of(file: TextIO, path: Path) -> "csv.DictReader[str]":
+    """The rows of a CSV or TSV. In a TSV a quotation mark is a letter like any other: taken for the beginning of a quoted
+    text, one in a transcript would swallow the rows that follow."""
+    if path.suffix.lower() == ".tsv":
+        return csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.DictReader(file)
 
 
 def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:

@@ -63,6 +63,8 @@ def test_manifests_globs_and_shards_name_the_same_sounds(folder, tmp_path):
     (tmp_path / "a.tsv").write_text("filename\tseconds\n" + rows, encoding="utf-8")
     found = [[clip.path for clip in data.find_clips([tmp_path / name])] for name in ("a.json", "a.csv", "a.tsv")]
     assert found[0] == found[1] == found[2] == [*map(str, clips), str(tmp_path / beside)]
+    (tmp_path / "b.tsv").write_text("sentence\tpath\n" + "".join(f'"Now\t{clip}\n' for clip in [*clips, beside]))
+    assert [clip.path for clip in data.find_clips([tmp_path / "b.tsv"])] == found[0]  # only a letter
     assert [clip.path for clip in data.find_clips([f"{folder}/*.flac"])] == [*map(str, clips)]
 
     shard(tmp_path / "a.tar", clips)
