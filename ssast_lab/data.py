@@ -158,17 +158,23 @@ def rows_of(file: TextIO, path: Path) -> "csv.DictReader[str]":
 
 
 def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
-    """(training, held-out): ``held_out`` clips drawn by the seed are set aside."""
+    """(training, held-out): ``held_out`` clips drawn by the seed are set aside, with whatever else is the same sound: a
+    manifest may list one twice, and sources may overlap."""
     if not 0 < held_out < len(clips):
         raise DataError(
             f"{held_out} of {len(clips)} clips cannot be held out, for some must be left to train on: "
             "add sounds, or name the ones to hold out."
         )
     aside = set(np.random.default_rng([seed, 2]).permutation(len(clips))[:held_out].tolist())
-    return (
-        [clip for i, clip in enumerate(clips) if i not in aside],
-        [clip for i, clip in enumerate(clips) if i in aside],
-    )
+    drawn = {_identity(clip): clip for i, clip in enumerate(clips) if i in aside}
+    train = [clip for clip in clips if _identity(clip) not in drawn]
+    if not train:
+        raise DataError(f"All {len(clips)} clips are the same sound as those held out: add sounds to train on.")
+    return train, list(drawn.values())
+
+
+def _identity(clip: Clip) -> tuple[str, str]:
+    return os.path.abspath(clip.path), clip.member
 
 
 def generator(*key: int) -> torch.Generator:

@@ -234,6 +234,20 @@ def test_split_is_a_partition_that_the_seed_decides():
         data.split(clips[:1], 1)
 
 
+def test_a_sound_that_is_listed_twice_is_not_on_both_sides(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    clips = data.find_clips([folder, "."])  # each by two names
+    clips += [data.Clip("a.tar", (512, 9), "a.ogg"), data.Clip("a.tar", (9512, 9), "b.ogg")] * 2
+    for seed in range(5):
+        train, held_out = data.split(clips, 4, seed)
+        sides = [{(os.path.realpath(clip.path), clip.member) for clip in side} for side in (train, held_out)]
+        assert not sides[0] & sides[1]
+        assert len(sides[0]) + len(sides[1]) == 13
+        assert len(held_out) == len(sides[1])
+    with pytest.raises(data.DataError, match="same sound"):
+        data.split(clips[:1] * 3, 1)
+
+
 def test_statistics_are_those_of_all_features_together(folder):
     clips = data.find_clips([folder])
     mean, deviation, used = data.statistics(clips)
