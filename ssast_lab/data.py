@@ -85,9 +85,12 @@ def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:
     ``train/00000.tar:000007.opus`` is a sound within a shard. In a fixed order."""
     clips: list[Clip] = []
     for source in map(str, sources):
-        paths = [source] if Path(source).exists() else sorted(glob(source, recursive=True))
+        # unlike Path.exists, false for no name at all, which would be the folder one stands in, and for one that is too long
+        paths = [source] if os.path.exists(source) else sorted(glob(source, recursive=True))
         if not paths:
-            raise DataError(f"There is no sound at {source}: no such file, folder or pattern.")
+            raise DataError(
+                f"There is no sound at {source or 'a place without a name'}: no such file, folder or pattern."
+            )
         for path in map(Path, paths):
             found = list(_clips_of(path))
             if not found:

@@ -92,6 +92,13 @@ def test_what_is_no_corpus_is_refused_in_one_sentence(tmp_path, name, text, word
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["", "x" * 5000])
+def test_a_name_that_can_be_no_place_is_none(name):
+    """No name at all, such as that of a variable that is not set, is not the folder that one stands in."""
+    with pytest.raises(data.DataError, match="There is no sound at"):
+        data.find_clips([name])
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "m4a", "aac"])
 def test_an_open_file_sounds_like_the_file(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
