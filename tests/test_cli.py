@@ -99,6 +99,7 @@ def test_statistics_of_a_corpus(clips, capsys):
         (["info", "/nowhere"], "There is no model '/nowhere'"),
         (["info", os.devnull], "is empty|no checkpoint|not loaded"),
         (["data", "statistics", "/nowhere"], "There is no sound"),
+        (["data", "corpus", "--out", os.devnull], f"data: {os.devnull}.*: Not a directory"),
     ],
 )
 def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):
