@@ -51,6 +51,7 @@ EXTENSIONS = frozenset(
     ]
 )
 COLUMNS = ("path", "wav", "file", "filename", "audio")  # of a manifest, the first that is there
+AHEAD = 4  # batches that each worker reads ahead
 TRIES = 1000  # draws of a clip that stands in for an unreadable one before a corpus is given up
 
 
@@ -373,7 +374,7 @@ def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Ge
         yield from map(plan.__getitem__, steps)
         return
     loader = torch.utils.data.DataLoader(
-        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=4,
+        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
         worker_init_fn=_undisturbed,
     )  # type: ignore[arg-type]  # fmt: skip
     for batch in _started(loader):  # in no variable: a traceback would keep it, and its workers, alive
