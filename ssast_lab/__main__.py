@@ -465,6 +465,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # of whoever read only the beginning
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # the machine's, not a defect: a full disk, a folder that cannot be written
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"ssast-lab {name}: {where}{error.strerror or ' '.join(str(error).split())}.")
     except KeyboardInterrupt:
         print(f"ssast-lab {name}: interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssast_lab import audio, masking, objectives
+from ssast_lab import audio, data, masking, objectives
 from ssast_lab.config import MaskConfig, RunConfig, model_config, pretrain_config
 from ssast_lab.model import SSAST
 from ssast_lab.pretrain import draw_masks, pretrain
@@ -317,9 +317,15 @@ def _published_mask(columns: int, count: int, hidden: int) -> Tensor:
 
 
 def _feed(name: str, masks: int, batch: int, folder: Path) -> dict[str, float]:
-    """Clips per second of the real training loop, fed from files and fed from memory, in turn."""
+    """Clips per second of the real training loop, fed from files and fed from memory, in turn.
+
+    They come in bursts, from all workers at once, and the first have been read ahead: what counts is the time of many steps
+    together, after those.
+    """
     recipe = pretrain_config(f"modern-{name}-{masks}", train=str(folder), held_out_clips=2)
-    steps = 12
+    workers = max(torch.get_num_threads(), 2)
+    ahead = data.AHEAD * workers
+    steps = 3 * ahead
     recipe = replace(
         recipe, training=replace(recipe.training, steps=steps, batch=batch, warmup=1, evaluate_every=steps)
     )
@@ -327,10 +333,11 @@ def _feed(name: str, masks: int, batch: int, folder: Path) -> dict[str, float]:
     with TemporaryDirectory() as place:
         for turn in range(3):
             for kind in rates:
-                run = RunConfig(f"{place}/{turn}-{kind}", in_memory=kind == "memory", workers=max((torch.get_num_threads()), 2),
-                                checkpoint_every=steps)  # fmt: skip
-                taken = [step.clips_per_second for step in pretrain(recipe, run)]
-                rates[kind].append(statistics.median(taken[3:]))
+                run = RunConfig(
+                    f"{place}/{turn}-{kind}", in_memory=kind == "memory", workers=workers, checkpoint_every=steps
+                )
+                at = [step.seconds for step in pretrain(recipe, run)]
+                rates[kind].append(batch * (steps - ahead) / (at[-1] - at[ahead - 1]))
     found = {kind: statistics.median(values) for kind, values in rates.items()}
     found["files / memory"] = statistics.median(f / m for f, m in zip(rates["files"], rates["memory"], strict=True))
     print(

@@ -12,10 +12,11 @@ import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,7 @@ from ssast_lab.predictive import APC, APCConfig, Contrastive, ContrastiveConfig
 FORMAT = "ssast-lab checkpoint 1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 Model = SSAST | Classifier | Headless | APC | Contrastive
+T = TypeVar("T")
 KINDS: dict[str, tuple[type[Model], type]] = {  # kind -> its class, and that of its configuration
     "pretext": (SSAST, ModelConfig),
     "classifier": (Classifier, ModelConfig),
@@ -64,7 +66,10 @@ def load(name_or_path: str | os.PathLike[str], **official: Any) -> Model:
     random = re.fullmatch(r"scratch(?:@(\d{1,9}))?:(.+)", str(name_or_path))
     if random:
         return _untrained(random[2], int(random[1] or 0))
-    path = _located(name_or_path)
+    return _reading(name_or_path, lambda path: _load(path, name_or_path, official))
+
+
+def _load(path: Path, name_or_path: str | os.PathLike[str], official: dict[str, Any]) -> Model:
     if not os.path.exists(path):  # unlike Path.exists, false for a name that is too long as well
         names = ", ".join(builtin_models()) or "none"
         raise CheckpointError(
@@ -96,7 +101,19 @@ def _untrained(like: str, seed: int) -> Model:
 
 def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint folder or built-in model says about itself: its ``config.json``."""
-    return _read_description(_located(name_or_path))
+    return _reading(name_or_path, _read_description)
+
+
+def _reading(name_or_path: str | os.PathLike[str], read: Callable[[Path], T]) -> T:
+    """What ``read`` makes of the checkpoint of that name. A run that is going on may remove it just then, for a newer one:
+    then that is read."""
+    while True:
+        path = _located(name_or_path)
+        try:
+            return read(path)
+        except CheckpointError:
+            if os.path.exists(path) or path == _located(name_or_path):
+                raise
 
 
 def _located(name_or_path: str | os.PathLike[str]) -> Path:
@@ -109,15 +126,22 @@ def _located(name_or_path: str | os.PathLike[str]) -> Path:
     return path / "model" if os.path.isdir(path / "model") else path
 
 
+def checkpoints_of(folder: Path) -> dict[str, Path]:
+    """Name -> folder of the checkpoints of a training run, in order; copies under other names are somebody else's."""
+    paths = sorted((folder / "checkpoints").glob("step-*"))
+    return {path.name: path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)}
+
+
 def _of_run(folder: Path) -> Path:
     """The best checkpoint of a training run's folder, or the last one where none is known to be the best."""
-    found = {path.name: path for path in sorted((folder / "checkpoints").glob("step-*"))}
-    if not found:
-        raise CheckpointError(f"The run in {folder} has written no checkpoint yet.")
     try:
         best = f"step-{json.loads((folder / 'best.json').read_text(encoding='utf-8'))['step']:08d}"
     except (OSError, ValueError, KeyError, TypeError):
         best = ""
+    # looked for after it was named: a run that is going on writes the checkpoint first, and then that it is the best
+    found = checkpoints_of(folder)
+    if not found:
+        raise CheckpointError(f"The run in {folder} has written no checkpoint yet.")
     return found.get(best, [*found.values()][-1])
 
 

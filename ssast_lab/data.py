@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TextIO
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ EXTENSIONS = frozenset(
     ]
 )
 COLUMNS = ("path", "wav", "file", "filename", "audio")  # of a manifest, the first that is there
+AHEAD = 4  # batches that each worker reads ahead
 TRIES = 1000  # draws of a clip that stands in for an unreadable one before a corpus is given up
 
 
@@ -86,9 +87,12 @@ def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:
     ``train/00000.tar:000007.opus`` is a sound within a shard. In a fixed order."""
     clips: list[Clip] = []
     for source in map(str, sources):
-        paths = [source] if Path(source).exists() else sorted(glob(source, recursive=True))
+        # unlike Path.exists, false for no name at all, which would be the folder one stands in, and for one that is too long
+        paths = [source] if os.path.exists(source) else sorted(glob(source, recursive=True))
         if not paths:
-            raise DataError(f"There is no sound at {source}: no such file, folder or pattern.")
+            raise DataError(
+                f"There is no sound at {source or 'a place without a name'}: no such file, folder or pattern."
+            )
         for path in map(Path, paths):
             found = list(_clips_of(path))
             if not found:
@@ -141,7 +145,7 @@ def _manifest(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".json":
                 return [str(entry["wav"]) for entry in json.load(file)["data"]]
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            rows = rows_of(file, path)
             column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), None)
             if column is None:
                 raise DataError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]} in its first line.")
@@ -150,18 +154,32 @@ def _manifest(path: Path) -> list[str]:
         raise DataError(f"{path} is no manifest: {type(error).__name__}: {error}.") from None
 
 
+def rows_of(file: TextIO, path: Path) -> "csv.DictReader[str]":
+    """The rows of a CSV or TSV. In a TSV a quotation mark is a letter like any other: taken for the beginning of a quoted
+    text, one in a transcript would swallow the rows that follow."""
+    if path.suffix.lower() == ".tsv":
+        return csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.DictReader(file)
+
+
 def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
-    """(training, held-out): ``held_out`` clips drawn by the seed are set aside."""
+    """(training, held-out): ``held_out`` clips drawn by the seed are set aside, with whatever else is the same sound: a
+    manifest may list one twice, and sources may overlap."""
     if not 0 < held_out < len(clips):
         raise DataError(
             f"{held_out} of {len(clips)} clips cannot be held out, for some must be left to train on: "
             "add sounds, or name the ones to hold out."
         )
     aside = set(np.random.default_rng([seed, 2]).permutation(len(clips))[:held_out].tolist())
-    return (
-        [clip for i, clip in enumerate(clips) if i not in aside],
-        [clip for i, clip in enumerate(clips) if i in aside],
-    )
+    drawn = {_identity(clip): clip for i, clip in enumerate(clips) if i in aside}
+    train = [clip for clip in clips if _identity(clip) not in drawn]
+    if not train:
+        raise DataError(f"All {len(clips)} clips are the same sound as those held out: add sounds to train on.")
+    return train, list(drawn.values())
+
+
+def _identity(clip: Clip) -> tuple[str, str]:
+    return os.path.abspath(clip.path), clip.member
 
 
 def generator(*key: int) -> torch.Generator:
@@ -357,7 +375,7 @@ def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Ge
         yield from map(plan.__getitem__, steps)
         return
     loader = torch.utils.data.DataLoader(
-        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=4,
+        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
         worker_init_fn=_undisturbed,
     )  # type: ignore[arg-type]  # fmt: skip
     for batch in _started(loader):  # in no variable: a traceback would keep it, and its workers, alive

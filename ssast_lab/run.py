@@ -57,7 +57,7 @@ class Run:
         if not resume:
             raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
         differences = list(
-            _differences(json.loads(settings.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
+            _differences(_read(settings, "put it back, or choose another folder"), json.loads(json.dumps(config)))
         )
         if differences:
             raise RunError(f"The run in {self.path} was started with another configuration: {'; '.join(differences)}.")
@@ -71,16 +71,17 @@ class Run:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
             self._forget_after(start)
             environment = self.path / "environment.json"
-            starts = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else []
+            starts = _read(environment) if environment.exists() else []
             _write(environment, json.dumps([*starts, _environment(start)], indent=1))
             _write(self.path / "config.json", json.dumps(config, indent=1))
             if start:  # killed between a checkpoint and the note that it is the best?
-                about = checkpoint.describe(self.checkpoints()[start] / "model")["about"]
+                with self._reading(start) as folder:
+                    about = checkpoint.describe(folder / "model")["about"]
                 self._note_best(start, about.get("held_out_loss"))
 
     def checkpoints(self) -> dict[int, Path]:
-        """Step -> folder, in order."""
-        return {int(path.name[5:]): path for path in sorted((self.path / "checkpoints").glob("step-*"))}
+        """Step -> folder, in order; not what somebody else has put there."""
+        return {int(path.name[5:]): path for path in checkpoint.checkpoints_of(self.path).values()}
 
     def save(
         self, step: int, model: Any, training: Mapping[str, Any], about: dict[str, Any], loss: float | None
@@ -112,13 +113,26 @@ class Run:
 
     def best(self) -> dict[str, Any] | None:
         path = self.path / "best.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return _read(path) if path.exists() else None
 
     def read_weights(self, step: int) -> dict[str, torch.Tensor]:
-        return checkpoint.load(self.checkpoints()[step] / "model").state_dict()
+        with self._reading(step) as folder:
+            return checkpoint.load(folder / "model").state_dict()
 
     def read_training(self, step: int) -> dict[str, Any]:
-        return torch.load(self.checkpoints()[step] / "training.pt", map_location="cpu", weights_only=True)
+        with self._reading(step) as folder:
+            return torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+
+    @contextmanager
+    def _reading(self, step: int) -> Iterator[Path]:
+        folder = self.checkpoints()[step]
+        try:
+            yield folder
+        except Exception as error:  # torch raises nearly anything on a damaged file, and says it in many lines
+            ours = isinstance(error, checkpoint.CheckpointError)
+            why = str(error).rstrip(".") if ours else f"training.pt: {type(error).__name__}"
+            raise RunError(f"The checkpoint of step {step} is damaged ({why}): delete {folder} and resume, from the "
+                           "checkpoint before it.") from None  # fmt: skip
 
     def export(self, out: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
         """The best checkpoint (or the last) as float16, in a folder that is complete without the run: it says how it was
@@ -162,11 +176,8 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        return [
-            json.loads(line)
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
-            if line.endswith("\n")
-        ]
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return [_parsed(line, path) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def keep_sample(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         path = self.path / "samples" / f"step-{step:08d}.npz"
@@ -205,6 +216,18 @@ class Run:
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()
+
+
+def _read(path: Path, advice: str = "delete it and resume") -> Any:
+    return _parsed(path.read_text(encoding="utf-8", errors="replace"), path, advice)
+
+
+def _parsed(text: str, path: Path, advice: str = "delete it and resume") -> Any:
+    """A kill leaves no damaged file, but a power cut may."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}): {advice}.") from None
 
 
 def _write(path: Path, text: str) -> None:

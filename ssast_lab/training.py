@@ -129,7 +129,8 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
     """Learns a lesson, or goes on with a run, and yields every step.
 
     The run's folder holds configuration, environment, metrics, checkpoints and samples (:mod:`ssast_lab.run`). Ctrl-C,
-    SIGTERM, or a consumer that stops asking end it with a checkpoint. Under ``accelerate launch`` or ``torchrun`` every
+    SIGTERM, or a consumer that stops asking end it with a checkpoint; where no step was left to be spared, the end is a
+    KeyboardInterrupt, so that nobody takes the finished run for leave to begin the next. Under ``accelerate launch`` or ``torchrun`` every
     process runs this same loop on its share of the batch. Raises :class:`ssast_lab.run.RunError` for a run that cannot
     start or go on, and :class:`ssast_lab.data.DataError` for a corpus that cannot be used.
     """
@@ -160,6 +161,7 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
 
     done = saved = start
     trouble: RunError | None = None
+    stop = False
     began = last = time.perf_counter()
     plan = lesson.plan(corpus, rows)
     stream = data.batches(plan, range(start, lesson.steps), run.workers, pin=accelerator.device.type == "cuda")
@@ -247,6 +249,8 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
         raise trouble
     for tracker in accelerator.trackers:
         tracker.finish()
+    if done == lesson.steps and (stop or interrupted):
+        raise KeyboardInterrupt
 
 
 class LearningRate:

@@ -1,9 +1,13 @@
 """The benchmark runs and says something that can be true. (How fast things are is for the benchmark to say, not for a test.)"""
 
 import json
+import time
 
 import pytest
+from tiny import tiny, write_clips
 
+from ssast_lab import bench as benchmark
+from ssast_lab import data
 from ssast_lab.bench import bench, count_operations
 from ssast_lab.config import model_config
 
@@ -28,3 +32,13 @@ def test_operations_are_those_of_the_matrix_products(name):
     forward = config.depth * layer + heads + embedding + scores
     backward = 2 * forward - embedding - scores  # no gradient flows into the spectrogram or the targets
     assert count_operations(name, masks) == pytest.approx(2 * (forward + backward), rel=0.01)
+
+
+def test_files_that_are_read_slowly_are_said_to_be_slow(tmp_path, monkeypatch):
+    """Not hidden by what the workers have read ahead."""
+    write_clips(tmp_path, 6)
+    read = data.read_piece
+    monkeypatch.setattr(data, "read_piece", lambda *piece: time.sleep(0.1) or read(*piece))
+    monkeypatch.setattr(benchmark, "pretrain_config", lambda _, **sounds: tiny(data=sounds))
+    found = benchmark._feed("nano-patch", 12, 2, tmp_path)
+    assert found["files"] < 1.1 * 2 / 0.1  # two workers

@@ -100,6 +100,7 @@ def test_statistics_of_a_corpus(clips, capsys):
         (["info", os.devnull], "is empty|no checkpoint|not loaded"),
         (["data", "statistics", "/nowhere"], "There is no sound"),
         (["probe", "logmel", "/nowhere", "--layer", "0"], "There is no labelled set at /nowhere"),
+        (["data", "corpus", "--out", os.devnull], f"data: {os.devnull}.*: Not a directory"),
     ],
 )
 def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):

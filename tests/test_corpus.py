@@ -191,7 +191,7 @@ def test_an_interrupted_build_goes_on(built, world, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         build(world, tmp_path / "out", breaks)
-    (tmp_path / "out/pieces/.game-killed").mkdir()  # what a killed process leaves
+    (tmp_path / "out/pieces/.game-k1ll_ed5").mkdir()  # what a killed process leaves
     assert not (tmp_path / "out/manifest.json").exists()
     manifest = build(world, tmp_path / "out", breaks)
     assert asked == ["held", "voices", "tunes", "game", "game", "unknown"]
@@ -199,6 +199,16 @@ def test_an_interrupted_build_goes_on(built, world, tmp_path):
     assert not (tmp_path / "out/pieces").exists()
     assert build(world, tmp_path / "out", breaks) == manifest
     assert len(asked) == 6  # the finished corpus asks for nothing
+
+
+def test_only_what_a_killed_build_left_is_removed_from_a_cache(world, tmp_path):
+    cache = tmp_path / "a home"
+    killed, other = cache / ".game-k1ll_ed5", cache / ".my-settings"
+    for folder in (killed, other):
+        folder.mkdir(parents=True)
+    with pytest.raises(CorpusError, match="apt knows none"):
+        build(world, tmp_path / "out", lambda *_: None, cache=cache)
+    assert [*cache.iterdir()] == [other]
 
 
 def test_the_large_build_uses_the_pieces_of_the_small_one(built, world, tmp_path):

@@ -63,6 +63,8 @@ def test_manifests_globs_and_shards_name_the_same_sounds(folder, tmp_path):
     (tmp_path / "a.tsv").write_text("filename\tseconds\n" + rows, encoding="utf-8")
     found = [[clip.path for clip in data.find_clips([tmp_path / name])] for name in ("a.json", "a.csv", "a.tsv")]
     assert found[0] == found[1] == found[2] == [*map(str, clips), str(tmp_path / beside)]
+    (tmp_path / "b.tsv").write_text("sentence\tpath\n" + "".join(f'"Now\t{clip}\n' for clip in [*clips, beside]))
+    assert [clip.path for clip in data.find_clips([tmp_path / "b.tsv"])] == found[0]  # only a letter
     assert [clip.path for clip in data.find_clips([f"{folder}/*.flac"])] == [*map(str, clips)]
 
     shard(tmp_path / "a.tar", clips)
@@ -88,6 +90,13 @@ def test_what_is_no_corpus_is_refused_in_one_sentence(tmp_path, name, text, word
     with pytest.raises(data.DataError, match=word) as caught:
         data.find_clips([source.parent if name and "/" in name else source])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000])
+def test_a_name_that_can_be_no_place_is_none(name):
+    """No name at all, such as that of a variable that is not set, is not the folder that one stands in."""
+    with pytest.raises(data.DataError, match="There is no sound at"):
+        data.find_clips([name])
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "m4a", "aac"])
@@ -230,6 +239,20 @@ def test_split_is_a_partition_that_the_seed_decides():
     assert data.split(clips, 8, seed=1)[1] == held_out != data.split(clips, 8, seed=2)[1]
     with pytest.raises(data.DataError, match="held out"):
         data.split(clips[:1], 1)
+
+
+def test_a_sound_that_is_listed_twice_is_not_on_both_sides(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    clips = data.find_clips([folder, "."])  # each by two names
+    clips += [data.Clip("a.tar", (512, 9), "a.ogg"), data.Clip("a.tar", (9512, 9), "b.ogg")] * 2
+    for seed in range(5):
+        train, held_out = data.split(clips, 4, seed)
+        sides = [{(os.path.realpath(clip.path), clip.member) for clip in side} for side in (train, held_out)]
+        assert not sides[0] & sides[1]
+        assert len(sides[0]) + len(sides[1]) == 13
+        assert len(held_out) == len(sides[1])
+    with pytest.raises(data.DataError, match="same sound"):
+        data.split(clips[:1] * 3, 1)
 
 
 def test_statistics_are_those_of_all_features_together(folder):

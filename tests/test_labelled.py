@@ -79,7 +79,8 @@ def test_folders_tables_and_the_official_json_say_the_same(folder, table):
     expected = {os.path.basename(path): ({kind}, fold) for path, kind, fold in rows}
     folders = read_labelled(folder / "classes")
     comma = read_labelled(table("\ufeffSource,fold,label,path\n" + "".join(f",{f},{k},{p}\n" for p, k, f in rows)))
-    tabs = read_labelled(table("wav\tsplit\tcategory\n" + "".join(f"{p}\t{f}\t{k}\n" for p, k, f in rows), "a.tsv"))
+    lines = "".join(f'"Said\t{p}\t{f}\t{k}\n' for p, k, f in rows)  # in a TSV a quotation mark is a letter
+    tabs = read_labelled(table(f"sentence\twav\tsplit\tcategory\n{lines}", "a.tsv"))
     table("path,label,fold\n" + "".join(f"{p},{k},{f}\n" for p, k, f in rows), "task.csv")
     whole = read_labelled(folder)
     for one in (folders, comma, tabs, whole):

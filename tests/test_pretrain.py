@@ -337,6 +337,25 @@ def test_a_signal_to_all_processes_saves_and_ends_cleanly(clips, tmp_path, numbe
     assert not any(run.folder in " ".join(_command_line(process)) for process in psutil.process_iter())
 
 
+@pytest.mark.parametrize("at", [11, 12])  # after step 11 it is heeded in step 12, after step 12 no step is left
+def test_ctrl_c_in_the_last_step_is_not_forgotten(clips, tmp_path, at):
+    """The run is whole, and whoever would begin the next one learns that it was asked not to."""
+    run = here(tmp_path / "run")
+
+    def watched():
+        for step in pretrain.pretrain(tiny(clips), run):
+            yield step.step
+            if step.step == at:
+                signal.raise_signal(signal.SIGINT)
+
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(watched())
+    assert seen == [*range(1, 13)]
+    assert max(Run(run.folder).checkpoints()) == 12
+    assert train(tiny(clips), replace(run, resume=True)) == []
+
+
 # --- what goes wrong ----------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The folder of a run: refusals that teach, whole files only, the best and the last checkpoints."""
 
 import json
+import shutil
 import signal
 import threading
 
@@ -90,6 +91,37 @@ def test_a_run_folder_is_a_model(tmp_path, model):
     assert checkpoint.describe(run.checkpoints()[4])["about"]["steps"] == 4
 
 
+def test_a_copy_of_a_checkpoint_beside_it_is_left_alone(tmp_path, model):
+    run = begun(tmp_path / "run", keep=1)
+    save(run, model, 1)
+    copy = run.path / "checkpoints" / "step-00000001.good"
+    shutil.copytree(run.checkpoints()[1], copy)
+    save(run, model, 2)
+    assert [*run.checkpoints()] == [2]
+    assert checkpoint.describe(run.path)["about"]["steps"] == 2
+    assert run.open(CONFIG, resume=True) == 2
+    assert checkpoint.describe(copy)["about"]["steps"] == 1
+
+
+@pytest.mark.parametrize("reads", ["_read_description", "_read_tensors"])
+def test_a_model_is_read_from_a_run_that_removes_it_meanwhile(tmp_path, model, monkeypatch, reads):
+    run = begun(tmp_path / "run", keep=1)
+    save(run, model, 1, 3.0)
+    original = getattr(checkpoint, reads)
+
+    def read(*arguments):
+        if 2 not in run.checkpoints():
+            save(run, model, 2, 1.0)
+        return original(*arguments)
+
+    monkeypatch.setattr(checkpoint, reads, read)
+    assert isinstance(checkpoint.load(run.path), SSAST)
+    assert checkpoint.describe(run.path)["about"]["steps"] == 2
+    assert [*run.checkpoints()] == [2]
+    with pytest.raises(checkpoint.CheckpointError, match="There is no model"):
+        checkpoint.load(run.path / "checkpoints" / "step-00000001")
+
+
 def test_what_a_kill_leaves_is_cleaned(tmp_path, model):
     run = begun(tmp_path / "run")
     for step in (2, 4):
@@ -124,6 +156,44 @@ def test_what_a_kill_leaves_is_cleaned(tmp_path, model):
     assert whole == {path: path.read_bytes() for path in run.path.glob("checkpoints/**/*") if path.is_file()}
     run.log({"step": 5, "loss": 2.0})
     assert run.metrics()[-1] == {"step": 5, "loss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("config.json", b'{"model": {', "put it back, or choose another folder"),
+        ("environment.json", b"", "delete it and resume"), ("best.json", b"\xff", "delete it and resume"),
+        ("metrics.jsonl", b"\0\0\n", "delete it and resume"),
+        ("checkpoints/step-00000002/training.pt", None, "delete .*step-00000002 and resume"),
+        ("checkpoints/step-00000002/training.pt", b"", "delete .*step-00000002 and resume"),
+        ("checkpoints/step-00000002/training.pt", b"PK\3\4" + bytes(99), "delete .*step-00000002 and resume"),
+        ("checkpoints/step-00000002/model/config.json", b"{", "delete .*step-00000002 and resume"),
+        ("checkpoints/step-00000002/model/model.safetensors", b"", "delete .*step-00000002 and resume"),
+    ],
+)  # fmt: skip
+def test_what_a_power_cut_leaves_is_one_sentence(tmp_path, model, name, content, advice):
+    def resume() -> int:
+        start = run.open(CONFIG, resume=True)
+        run.begin(CONFIG, start)
+        if start:
+            run.read_weights(start)
+            run.read_training(start)
+        return start
+
+    run = begun(tmp_path / "run")
+    for step in (1, 2):
+        run.log({"step": step})
+        save(run, model, step, 3.0 - step)
+    assert resume() == 2
+    damaged = run.path / name
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    with pytest.raises(RunError, match=f"damaged .*{advice}") as caught:
+        resume()
+    assert "\n" not in str(caught.value)
+    if "choose" not in advice:  # the advice is good
+        parts = damaged.relative_to(run.path).parts
+        shutil.rmtree(run.path / parts[0] / parts[1]) if parts[1:] else damaged.unlink()
+        assert resume() == (1 if parts[1:] else 2)
 
 
 def test_a_first_line_that_was_cut_short_is_not_glued_to_the_next(tmp_path):

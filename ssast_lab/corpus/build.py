@@ -80,9 +80,10 @@ def build(
     check_tools()
     store = Path(cache) if cache else out / "pieces"
     store.mkdir(parents=True, exist_ok=True)
-    for leftover in store.glob(".*-*"):  # of a build that was killed
-        shutil.rmtree(leftover)
     entries = [entry for entry in content["packages"] if size == "large" or entry["size"] == "small"]
+    for entry in entries:
+        for leftover in store.glob(f".{entry['name']}-????????"):  # of a build that was killed
+            shutil.rmtree(leftover)
 
     with tqdm(total=len(entries), desc="packages", unit="package", disable=not progress) as bar:
         found = {}

@@ -121,7 +121,7 @@ def table_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str
     """The lines of a CSV or TSV, column names in small letters, texts stripped."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            rows = data.rows_of(file, path)
             columns = [(name or "").strip().lower() for name in rows.fieldnames or ()]
             for name in needed:
                 if name not in columns:
