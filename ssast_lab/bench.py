@@ -16,6 +16,7 @@ import types
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,23 +67,26 @@ def bench(
     }  # fmt: skip
     fbank = torch.randn(batch, 1024, 128, device=device) * 0.5
     theirs = torch.randn(official_batch or batch, 1024, 128, device=device) * 0.5
-    contestants: dict[str, tuple[Step, Tensor]] = {"ours, fp32": (_ours(model, masks, device, False), fbank)}
+    contestants: dict[str, tuple[Callable[[], Step], Tensor]] = {
+        "ours, fp32": (partial(_ours, model, masks, device, bf16=False), fbank)
+    }
     if fast_bf16(device):
-        contestants["ours, bf16"] = (_ours(model, masks, device, True), fbank)
+        contestants["ours, bf16"] = (partial(_ours, model, masks, device, bf16=True), fbank)
         if device.type == "cuda":
-            contestants["ours, bf16, compiled"] = (_ours(model, masks, device, True, compiled=True), fbank)
-    if official:
-        contestants["official, fp32 as published"] = (_official(official, timm, model, masks, device), theirs)
-        if device.type == "cuda":
-            contestants["official, TF32"] = (_official(official, timm, model, masks, device, tf32=True), theirs)
-            contestants["official, bf16 autocast"] = (
-                _official(official, timm, model, masks, device, bf16=True),
-                theirs,
+            contestants["ours, bf16, compiled"] = (
+                partial(_ours, model, masks, device, bf16=True, compiled=True),
+                fbank,
             )
+    if official:
+        published = partial(_official, official, timm, model, masks, device)
+        contestants["official, fp32 as published"] = (published, theirs)
+        if device.type == "cuda":
+            contestants["official, TF32"] = (partial(published, tf32=True), theirs)
+            contestants["official, bf16 autocast"] = (partial(published, bf16=True), theirs)
     if audyn:
-        contestants["Audyn, fp32"] = (_audyn(model, masks, device), theirs)
+        contestants["Audyn, fp32"] = (partial(_audyn, model, masks, device), theirs)
         if fast_bf16(device):
-            contestants["Audyn, bf16 autocast"] = (_audyn(model, masks, device, bf16=True), theirs)
+            contestants["Audyn, bf16 autocast"] = (partial(_audyn, model, masks, device, bf16=True), theirs)
 
     seconds, peaks = _take_turns(contestants, repeats, device)
     figures["steps"] = {}
@@ -115,22 +119,34 @@ def bench(
     return figures
 
 
-def _take_turns(contestants: dict[str, tuple[Step, Tensor]], repeats: int, device: torch.device
+def _take_turns(contestants: dict[str, tuple[Callable[[], Step], Tensor]], repeats: int, device: torch.device
                 ) -> tuple[dict[str, list[float]], dict[str, int]]:  # fmt: skip
-    """(seconds of each step, most bytes of GPU memory that a step took beyond the other contestants' weights)"""
+    """(seconds of each step, most bytes of GPU memory that a step took: with its own weights, gradients and optimiser, and
+    without the other contestants')"""
+
+    def allocated() -> int:
+        return torch.cuda.memory_allocated() if device.type == "cuda" else 0
+
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     peaks: dict[str, int] = {}
-    for turn in range(repeats + 2):  # two to warm up
-        for name, (step, fbank) in contestants.items():
+    steps: dict[str, Step] = {}
+    own: dict[str, int] = {}  # bytes that a contestant holds between its steps
+    for name, (build, fbank) in contestants.items():
+        before = allocated()
+        steps[name] = build()
+        steps[name](fbank).item()  # the optimiser's state is made in the first step
+        own[name] = allocated() - before
+    for turn in range(repeats + 1):  # one more to warm up
+        for name, (_, fbank) in contestants.items():
             if device.type == "cuda":
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
-                before = torch.cuda.memory_allocated()
+            others = allocated() - own[name]
             begin = time.perf_counter()
-            step(fbank).item()
-            if turn >= 2:
+            steps[name](fbank).item()
+            if turn:
                 seconds[name].append(time.perf_counter() - begin)
-            peaks[name] = torch.cuda.max_memory_allocated() - before if device.type == "cuda" else 0
+            peaks[name] = torch.cuda.max_memory_allocated() - others if device.type == "cuda" else 0
     return seconds, peaks
 
 
@@ -144,7 +160,7 @@ def _ours(name: str, masks: int, device: torch.device, bf16: bool, compiled: boo
     turn = iter(range(1_000_000))
 
     def step(fbank: Tensor) -> Tensor:
-        hidden = draw_masks(model.grid, mask, len(fbank), 0, next(turn)).to(device)
+        hidden = draw_masks(model.grid, mask, len(fbank), 0, next(turn))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             guess = model(fbank, hidden)
         losses = objectives.joint(guess, model.targets(fbank, hidden))

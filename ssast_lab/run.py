@@ -144,8 +144,7 @@ class Run:
             raise RunError(f"{out} is there already: choose another folder.")
         best = self.best()
         step = best["step"] if best and best["step"] in steps else max(steps)
-        recipe = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        starts = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        recipe, starts = _read(self.path / "config.json"), _read(self.path / "environment.json")
         curves = [
             {"step": line["step"]}
             | {n.removeprefix("held_out_"): v for n, v in line.items() if n.startswith("held_out_")}
@@ -280,7 +279,7 @@ def _corpora(sources: Any) -> list[dict[str, Any]]:
     for source in (sources,) if isinstance(sources, str) else sources:
         path = Path(source).absolute().parent / "manifest.json"
         if path.is_file():
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = _read(path)
             found[path] = {name: manifest.get(name) for name in ("size", "sha256", "hours", "clips")}
     return [*found.values()]
 
