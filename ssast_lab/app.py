@@ -205,11 +205,17 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
     sounds = audio.builtin_sounds()
     first_sound, first_model = next(iter(sounds)), next(iter(models), None)
 
+    def loaded(name: str) -> SSAST:
+        try:
+            return load_model(models[name].path)
+        except checkpoint.CheckpointError as error:
+            raise gr.Error(str(error), title="No usable model", print_exception=False) from None
+
     def draw(now: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> dict:
         """From the mask on."""
         if now is None:
             raise gr.Error("This page forgot its sound in a long pause: choose one again.", print_exception=False)
-        if now.grid.shape != load_model(models[name].path).config.patch:  # it was cut for the model before this one
+        if now.grid.shape != loaded(name).config.patch:  # it was cut for the model before this one
             raise gr.Error("This sound is too short for this model: choose another of them.", print_exception=False)
         record = analyse(now, models[name], count, cluster, seed)
         values = numbers(record, models[name].kind)
@@ -217,8 +223,7 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
 
     def look(heard: Sound, name: str, at: float, portion: float, cluster: str, seed: float) -> dict:
         """From the excerpt on."""
-        model = models[name]
-        config = load_model(model.path).config
+        model, config = models[name], loaded(name).config
         spare = heard.seconds - window_seconds(config)
         at = min(max(at or 0.0, 0.0), max(spare, 0.0))
         now = analysis.excerpt(heard.waveform, config, at)
@@ -288,7 +293,7 @@ def build(models: dict[str, Model]) -> "gr.Blocks":
         """
         try:
             wave = (own_sound(file) if file else builtin_sound(builtin)).waveform
-            now = analysis.excerpt(wave, load_model(models[model].path).config, start)
+            now = analysis.excerpt(wave, loaded(model).config, start)
         except audio.AudioError as error:
             raise gr.Error(str(error)) from None
         return numbers(analyse(now, models[model], hidden, cluster, seed), models[model].kind)

@@ -150,7 +150,7 @@ def _manifest(path: Path) -> list[str]:
             if column is None:
                 raise DataError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]} in its first line.")
             return [row[column] for row in rows if row[column]]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} is no manifest: {type(error).__name__}: {error}.") from None
 
 

@@ -6,6 +6,7 @@ configuration and the step's number. Hence a resumed run is the undisturbed run,
 same global batch make the same run, up to rounding.
 """
 
+import hashlib
 import math
 import os
 import time
@@ -145,10 +146,12 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
     rows = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
     folder = Run(run.folder, keep=run.keep)
-    start = folder.open(lesson.config(), run.resume)
+    # Another corpus would be another run: other batches, and held-out clips that were trained on.
+    asked = lesson.config() | {"clips": {"train": _roll(lesson.clips), "held_out": _roll(lesson.held_out)}}
+    start = folder.open(asked, run.resume)
     accelerator.wait_for_everyone()
     if main:
-        folder.begin(lesson.config(), start)
+        folder.begin(asked, start)
     accelerator.wait_for_everyone()
     corpus = _corpus(lesson.clips, lesson.samples, accelerator, run, progress and main)
     trainer = Trainer(lesson, run, accelerator)
@@ -397,6 +400,12 @@ def _share(batch: int, processes: int) -> int:
     if batch % processes:
         raise ConfigError(f"A global batch of {batch} clips cannot be shared evenly by {processes} processes.")
     return batch // processes
+
+
+def _roll(clips: Sequence[data.Clip]) -> str:
+    """How many clips there are, and a checksum of their names."""
+    names = hashlib.sha256("\n".join(clip.name for clip in clips).encode("utf-8", "surrogateescape"))
+    return f"{len(clips)} clips ({names.hexdigest()[:12]})"
 
 
 def _corpus(

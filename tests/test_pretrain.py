@@ -265,6 +265,18 @@ def test_a_run_is_resumed_only_as_it_was(clips, undisturbed):
         train(plateau(clips, seed=1), here(undisturbed, resume=True))
 
 
+def test_a_run_is_resumed_only_on_its_own_corpus(tmp_path):
+    paths = write_clips(tmp_path / "clips", 8)
+    run = here(tmp_path / "run")
+    with contextlib.closing(pretrain.pretrain(tiny(tmp_path / "clips"), run)) as steps:
+        next(steps)
+    paths[0].rename(tmp_path / "clips" / "renamed.flac")
+    with pytest.raises(RunError, match=r"clips\.train was '7 clips \(\w{12}\)' and is now '7 clips"):
+        train(tiny(tmp_path / "clips"), replace(run, resume=True))
+    (tmp_path / "clips" / "renamed.flac").rename(paths[0])
+    assert train(tiny(tmp_path / "clips"), replace(run, resume=True))[-1].step == 12
+
+
 KILLS = int(os.environ.get("SSAST_KILLS", 4))
 
 
