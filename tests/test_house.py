@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -203,6 +204,42 @@ def test_no_registry_and_no_machine_is_named():
 def test_no_large_files():
     heavy = [path.relative_to(ROOT) for path in tracked() if path.stat().st_size > 1 << 20]
     assert not [path for path in heavy if path.parts[:2] not in (("ssast_lab", "models"), ("ssast_lab", "sounds"))]
+
+
+ALONE = """
+import ssast_lab
+from ssast_lab import analysis, audio, checkpoint
+from ssast_lab.app import find_models
+print(ssast_lab.__file__)
+sounds = audio.builtin_sounds()
+wave = audio.load_waveform(next(iter(sounds.values()))["path"])
+for name in checkpoint.builtin_models():
+    piece = analysis.excerpt(wave, checkpoint.load(name).config)
+    print(name, piece.grid.count, len(sounds), name in find_models())
+"""
+
+
+def test_an_installed_wheel_has_its_models_and_sounds(tmp_path):
+    """Built from what git tracks, installed beside nothing else of ours, and used in an empty folder."""
+    for path in tracked():
+        copy = tmp_path / "source" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    for words in (
+        ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "wheel"), str(tmp_path / "source")],
+        ["install", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), "--find-links", str(tmp_path / "wheel"), "ssast-lab"],
+    ):  # fmt: skip
+        done = subprocess.run([*pip, *words], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    (tmp_path / "empty").mkdir()
+    script = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{ALONE}"
+    place, *lines = python(script, folder=tmp_path / "empty").splitlines()
+    assert Path(place).is_relative_to(tmp_path / "site")
+    assert len(lines) >= 2
+    for line in lines:
+        name, patches, sounds, offered = line.split()
+        assert (int(patches) > 0, int(sounds) >= 8, offered) == (True, True, "True"), name
 
 
 @pytest.mark.parametrize(
