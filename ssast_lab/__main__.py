@@ -10,7 +10,7 @@ from typing import Any, Literal
 HELP = """ssast-lab: see, hear and train masked spectrogram models
 
   ssast-lab app                  the page on http://127.0.0.1:7860
-  ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: modern-nano-patch-400, official-base-frame-250, ...)
+  ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: quick-nano-patch-400, official-base-frame-250, ...)
   ssast-lab finetune RECIPE ...  train a classifier on a trained model (recipes: small-patch, esc50-patch, speechcommands-frame, ...)
   ssast-lab probe MODEL TASK...  a linear probe: what can be read off a model's frozen embeddings
   ssast-lab compare MODEL...     many models on many tasks, in one table and one figure
@@ -41,7 +41,7 @@ def pretrain(arguments: list[str]) -> None:
         run: config.RunConfig = field(default_factory=config.RunConfig)
 
     name, rest = (
-        (arguments[0], arguments[1:]) if arguments and arguments[0][:1] != "-" else ("modern-nano-patch-400", arguments)
+        (arguments[0], arguments[1:]) if arguments and arguments[0][:1] != "-" else ("quick-nano-patch-400", arguments)
     )
     if name.partition("-")[0] in ("apc", "wav2vec"):
         _forecast(name, rest)

@@ -104,7 +104,7 @@ def test_a_model_learns_one_batch_by_heart(tmp_path):
     assert steps[-1].evaluation.accuracy > 0.9
 
 
-@pytest.mark.parametrize("recipe_name", ["official", "modern"])
+@pytest.mark.parametrize("recipe_name", ["official", "modern", "quick"])
 @pytest.mark.parametrize("kind", ["patch", "frame"])
 @pytest.mark.parametrize("size", SIZES)
 def test_every_preset_builds_as_published(recipe_name, size, kind):
@@ -117,6 +117,7 @@ def test_every_preset_builds_as_published(recipe_name, size, kind):
         masks = draw_masks(preset.model.grid, preset.mask, 2, preset.training.seed, 0)
         assert masks.sum(1).tolist() == [count] * 2
         assert config.from_dict(config.PretrainConfig, json.loads(json.dumps(to_dict(preset)))) == preset
+        assert preset.training.optimizer == {"official": "adam", "modern": "adamw", "quick": "muon"}[recipe_name]
         if recipe_name == "official":
             t, little = preset.training, size in ("nano", "tiny")
             assert (t.optimizer, t.betas, t.weight_decay, t.clip_norm) == ("adam", (0.95, 0.999), 5e-7, None)
