@@ -131,9 +131,9 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
 
     The run's folder holds configuration, environment, metrics, checkpoints and samples (:mod:`ssast_lab.run`). Ctrl-C,
     SIGTERM, or a consumer that stops asking end it with a checkpoint; where no step was left to be spared, the end is a
-    KeyboardInterrupt, so that nobody takes the finished run for leave to begin the next. Under ``accelerate launch`` or ``torchrun`` every
-    process runs this same loop on its share of the batch. Raises :class:`ssast_lab.run.RunError` for a run that cannot
-    start or go on, and :class:`ssast_lab.data.DataError` for a corpus that cannot be used.
+    KeyboardInterrupt, so that nobody takes the finished run for leave to begin the next. Under ``accelerate launch`` or
+    ``torchrun`` every process runs this same loop on its share of the batch. Raises :class:`ssast_lab.run.RunError` for a
+    run that cannot start or go on, and :class:`ssast_lab.data.DataError` for a corpus that cannot be used.
     """
     settings = lesson.settings
     if run.track and run.track not in {tracker.value for tracker in get_available_trackers()}:
