@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssast_lab import audio, checkpoint
-from ssast_lab.config import to_dict
+from ssast_lab.config import AudioConfig, to_dict
 from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, Headless
 from ssast_lab.predictive import APC, HOP, REACH, Contrastive
 
@@ -116,7 +116,7 @@ class LogMel:
     name, layers = "logmel", 1
 
     def __init__(self) -> None:
-        self.key = _key({"kind": "logmel", "audio": asdict(audio.OFFICIAL)}, {})
+        self.key = _key({"kind": "logmel", "audio": asdict(AudioConfig())}, {})
 
     def to(self, device: torch.device | str) -> Self:
         return self

@@ -108,7 +108,7 @@ def test_other_numbers_of_mel_bins(signals, mel_bins):
 
 
 def test_filters_peak_where_the_patch_grid_says():
-    filters = audio._mel_filters(128, torch.device("cpu"), torch.float32)
+    filters = audio.features._mel_filters(128, torch.device("cpu"), torch.float32)
     edges, hertz = mel_edges(128), torch.arange(257) * 16000 / 512
     for m in range(128):
         support = hertz[filters[:, m] > 0]
@@ -290,7 +290,7 @@ def test_a_flac_that_does_not_tell_its_length(tmp_path):
 def test_what_soundfile_read_before_it_failed_is_dropped(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.flac", voice(16000), 16000)
     whole, read = load_waveform(tmp_path / "a.flac"), soundfile.SoundFile.read
-    monkeypatch.setattr(audio, "BLOCK", 5000)
+    monkeypatch.setattr(audio.decode, "BLOCK", 5000)
     for failure in (soundfile.LibsndfileError(1), None):  # an error, and an end before the promised one
 
         def stumble(self, n, failure=failure, **kinds):

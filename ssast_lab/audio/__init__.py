@@ -1,0 +1,21 @@
+"""From a sound file to the model's input and back: decode and resample, Kaldi log-mel and normalise, log-mel to sound."""
+
+from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError, AudioInfo, builtin_sounds, info, load_waveform
+from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, mel_to_waveform, samples_of
+
+__all__ = [
+    "HOP",
+    "SAMPLE_RATE",
+    "WINDOW",
+    "AudioError",
+    "AudioInfo",
+    "builtin_sounds",
+    "denormalise",
+    "frames_of",
+    "info",
+    "kaldi_fbank",
+    "load_waveform",
+    "log_mel",
+    "mel_to_waveform",
+    "samples_of",
+]

@@ -1,0 +1,186 @@
+"""From a waveform to the model's input and back: Kaldi log-mel, normalised; log-mel to sound.
+
+Axes: B batch, S samples at 16 kHz, T frames of 25 ms every 10 ms, F mel bins.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError
+from ssast_lab.config import AudioConfig
+from ssast_lab.patches import beside
+
+HOP = 160  # samples, 10 ms
+FFT = 512  # the window is zero-padded to this many samples
+PREEMPHASIS = 0.97
+OFFICIAL = AudioConfig()
+EPSILON = torch.finfo(torch.float32).eps  # the least mel energy: silence is log(EPSILON) = -15.94
+CHUNK = 512  # spectrogram frames computed at a time on a CPU: their spectra, 1 MB, stay in its cache
+
+
+def samples_of(frames: int) -> int:
+    """How many samples so many frames look at: the least for which :func:`frames_of` gives them."""
+    return WINDOW + (frames - 1) * HOP
+
+
+def frames_of(samples: int) -> int:
+    """T, the number of whole analysis windows in so many samples (Kaldi's snip_edges)."""
+    return max(0, 1 + (samples - WINDOW) // HOP)
+
+
+@lru_cache(maxsize=8)
+def _window(device: torch.device) -> Tensor:
+    """(400,) symmetric Hann."""
+    with torch.inference_mode(False):  # a tensor kept from inference mode could not be used outside it
+        return torch.hann_window(WINDOW, periodic=False, device=device)
+
+
+@lru_cache(maxsize=8)
+def _mel_filters(mel_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(257, F): triangles on the HTK mel scale from 20 to 8000 Hz; the FFT bin at 8000 Hz counts for none.
+
+    Computed in float32 step by step as torchaudio does: at the foot of a filter that rounding is all that is left, and
+    beside a pure tone it would show.
+    """
+    with torch.inference_mode(False):
+        low, high = (1127.0 * math.log(1.0 + hertz / 700.0) for hertz in (20.0, SAMPLE_RATE / 2))
+        step = (high - low) / (mel_bins + 1)
+        bins = torch.arange(mel_bins).unsqueeze(1)
+        left, peak, right = low + bins * step, low + (bins + 1.0) * step, low + (bins + 2.0) * step
+        mel = 1127.0 * (1.0 + SAMPLE_RATE / FFT * torch.arange(FFT / 2) / 700.0).log()
+        filters = torch.minimum((mel - left) / (peak - left), (right - mel) / (right - peak)).clamp(min=0)
+        return torch.nn.functional.pad(filters, (0, 1)).T.to(device, dtype).contiguous()
+
+
+def _product_type(device: torch.device) -> torch.dtype:
+    """The type in which the mel energies are summed: float64 where float32 products may be rounded to TF32 or bfloat16,
+    which training often allows and these sums, compared with an independent reference, do not bear."""
+    if device.type == "cpu":
+        settings = (torch.backends, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None))
+        exact = all(getattr(s, "fp32_precision", "none") in ("none", "ieee") for s in settings)
+        return torch.float32 if exact else torch.float64
+    return torch.float64 if device.type == "cuda" else torch.float32
+
+
+@torch.no_grad()
+def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
+    """(B, S) -> (B, T, F) or (S,) -> (T, F) float32: log-mel energies as Kaldi computes them with a Hann window and no
+    dither, on the waveforms' device. Per frame: minus its mean, pre-emphasis, window, power spectrum, mel filters, log.
+
+    Every step is torchaudio's own arithmetic in its order, batched: in the quiet bands beside a pure tone the energies
+    are float32 rounding errors, which are only the same if the operations are.
+    """
+    waveforms = torch.as_tensor(waveforms).float()
+    samples = waveforms.shape[-1] if waveforms.ndim in (1, 2) else 0
+    if samples < WINDOW:
+        raise AudioError(
+            f"Log-mel features need waveforms (S,) or (B, S) of at least {WINDOW} samples, "
+            f"not the shape {tuple(waveforms.shape)}."
+        )
+    device = waveforms.device
+    window, exact = _window(device), _product_type(device)
+    filters = _mel_filters(mel_bins, device, exact)
+    windows = torch.atleast_2d(waveforms).unfold(-1, WINDOW, HOP)  # (B, T, 400), a view
+    clips, frames, _ = windows.shape
+    energies = torch.empty(clips, frames, mel_bins, device=device)
+    # On a CPU few clips, or a part of one, at a time; elsewhere all at once.
+    long = min(CHUNK, frames) if device.type == "cpu" else frames
+    many = min(CHUNK // long, clips) if device.type == "cpu" else clips
+    padded = torch.zeros(many, long, FFT, device=device)
+    with torch.autocast(device.type, enabled=False):
+        for clip in range(0, clips, many):
+            for frame in range(0, frames, long):
+                here = slice(clip, clip + many), slice(frame, frame + long)
+                x = windows[here] - windows[here].mean(-1, keepdim=True)
+                y = padded[: x.shape[0], : x.shape[1]]
+                # Product and sum apart, because fused into one step the product would not be rounded.
+                torch.mul(x[..., :-1], -PREEMPHASIS, out=y[..., 1:WINDOW]).add_(x[..., 1:])
+                torch.mul(x[..., 0], -PREEMPHASIS, out=y[..., 0]).add_(x[..., 0])
+                y[..., :WINDOW] *= window
+                squares = torch.view_as_real(torch.fft.rfft(y)).square_()  # abs() would take four times as long
+                power = squares[..., 0] + squares[..., 1]
+                energies[here] = (power.to(exact) @ filters).clamp_(min=EPSILON).log_()
+    return energies if waveforms.ndim == 2 else energies[0]
+
+
+def log_mel(
+    waveform: Tensor,
+    config: AudioConfig = OFFICIAL,
+    frames: int | None = None,
+    lengths: Sequence[int] | Tensor | None = None,
+) -> Tensor:
+    """(S,) -> (T, F) or (B, S) -> (B, T, F): the model's input, ``(fbank - mean) / (2 * std)``, of the waveform without
+    its mean.
+
+    With ``frames`` it is cut or padded at the end to that many. ``lengths`` (B,) says how many samples of a padded
+    batch are each clip's own. As in the official loader, padding is 0 before it is normalised, so 0.467 afterwards.
+    """
+    waveform = torch.as_tensor(waveform).float()
+    samples = waveform.shape[-1]
+    if lengths is None:
+        waveform = waveform - waveform.mean(-1, keepdim=True)
+    else:
+        lengths = torch.as_tensor(lengths)
+        if waveform.ndim != 2 or lengths.shape != waveform.shape[:1]:
+            raise AudioError(
+                f"Lengths {tuple(lengths.shape)} go with a batch (B, S) of as many waveforms, "
+                f"not with the shape {tuple(waveform.shape)}."
+            )
+        if not WINDOW <= int(lengths.min()) <= int(lengths.max()) <= samples:
+            raise AudioError(
+                f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
+            )
+        lengths = beside(lengths, waveform).unsqueeze(1)
+        own = torch.arange(samples, device=waveform.device) < lengths
+        waveform = waveform - waveform.where(own, 0).sum(-1, keepdim=True) / lengths
+    if frames is not None:  # compute no frame that would be cut
+        waveform = waveform[..., : WINDOW + max(0, frames - 1) * HOP]
+    fbank = kaldi_fbank(waveform, config.mel_bins)
+    if lengths is not None:
+        frame = torch.arange(fbank.shape[1], device=fbank.device)
+        fbank = fbank.where((frame < 1 + (lengths - WINDOW) // HOP).unsqueeze(-1), 0)
+    if frames is not None:
+        fbank = torch.nn.functional.pad(fbank, (0, 0, 0, frames - fbank.shape[-2]))
+    return (fbank - config.mean) / (2 * config.std)
+
+
+def denormalise(log_mel: Tensor, config: AudioConfig = OFFICIAL) -> Tensor:
+    """The inverse of the normalisation: the model's input (..., T, F) -> Kaldi log-mel energies (..., T, F)."""
+    return log_mel * (2 * config.std) + config.mean
+
+
+@lru_cache(maxsize=4)
+def _inverse_filters(mel_bins: int) -> Tensor:
+    """(F, 257): the pseudo-inverse of the mel filters, which are too many at low frequencies to be independent."""
+    with torch.inference_mode(False):
+        return torch.linalg.pinv(_mel_filters(mel_bins, torch.device("cpu"), torch.float64)).float()
+
+
+@torch.no_grad()
+def mel_to_waveform(fbank: Tensor, iterations: int = 32) -> Tensor:
+    """(T, F) Kaldi log-mel energies -> (S,) sound with those energies, on the CPU. The phases, which the energies do
+    not keep, are found by Griffin and Lim's iteration; what is louder than full scale is scaled down to it."""
+    from torchaudio.functional import deemphasis, griffinlim
+
+    power = (fbank.detach().float().cpu().exp() @ _inverse_filters(fbank.shape[-1])).clamp(min=0)
+    # Griffin-Lim's frame t is centred on sample 160 t, Kaldi's on 160 t + 200: two more frames a side make room.
+    magnitude = torch.nn.functional.pad(power.sqrt().T[None], (2, 2), mode="replicate")[0]
+    sound = griffinlim(
+        magnitude,
+        window=_window(torch.device("cpu")),
+        n_fft=FFT,
+        hop_length=HOP,
+        win_length=WINDOW,
+        power=1.0,
+        n_iter=iterations,
+        momentum=0.9,
+        length=None,
+        rand_init=False,
+    )
+    start = 2 * HOP - WINDOW // 2
+    sound = deemphasis(sound, PREEMPHASIS)[start : start + WINDOW + (len(fbank) - 1) * HOP]
+    return sound / sound.abs().max().clamp(min=1.0)
