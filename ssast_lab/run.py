@@ -266,11 +266,18 @@ def _environment(start: int) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Of the source that runs, where it lies in a git checkout; with a plus where it was changed since."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    here = Path(__file__)
+    asked = (
+        ["ls-files", "--error-unmatch", here.name],  # an environment may lie within somebody else's checkout
+        ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+    )
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        for words in asked:
+            git = ["git", "-C", str(here.parent), *words]
+            said = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+    return said
 
 
 def _corpora(sources: Any) -> list[dict[str, Any]]:

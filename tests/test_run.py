@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +61,9 @@ def test_config_and_environment_are_kept(tmp_path):
     starts = json.loads((run.path / "environment.json").read_text())
     assert [start["from_step"] for start in starts] == [0, 0, 0]
     assert {"torch", "python", "device", "arguments", "started", "processes"} <= starts[0].keys()
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    head = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or None
+    assert (starts[0]["commit"] or "").rstrip("+") == (head or "")
 
 
 def test_the_last_and_the_best_are_kept(tmp_path, model):
