@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from ssast_lab import audio, data, masking, objectives
 from ssast_lab.config import MaskConfig, RunConfig, model_config, pretrain_config
 from ssast_lab.model import SSAST
+from ssast_lab.precision import fast_bf16
 from ssast_lab.pretrain import draw_masks, pretrain
-from ssast_lab.training import fast_bf16
 
 Step = Callable[[Tensor], Tensor]
 

@@ -2,12 +2,14 @@
 
 From K. Jordan and others, "Muon: an optimizer for hidden layers in neural networks" (2024); the scale of the steps from J. Liu
 and others, "Muon is scalable for LLM training" (2025, section 2.2), so that one learning rate and one weight decay serve both.
-PyTorch's own ``torch.optim.Muon`` works in bfloat16 and matrix by matrix: on a CPU that multiplies bfloat16 slowly its step
-takes several times as long as the model's forward and backward together.
+PyTorch's own ``torch.optim.Muon`` works in bfloat16, and matrix by matrix: on a CPU that multiplies bfloat16 slowly its
+step takes several times as long as the model's forward and backward together.
 """
 
 import torch
 from torch import Tensor
+
+from ssast_lab.precision import fast_bf16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives all singular values towards 1
 ITERATIONS = 5
@@ -46,15 +48,16 @@ class Muon(torch.optim.AdamW):
                 weight.grad = None
         for shape, pairs in alike.items():
             scale = 0.2 * max(shape) ** 0.5  # which makes the steps as large as AdamW's, by their root mean square
-            steps = orthogonalise(torch.stack([direction for _, direction in pairs]))
+            dtype = torch.bfloat16 if fast_bf16(pairs[0][0].device) else torch.float32
+            steps = orthogonalise(torch.stack([direction for _, direction in pairs]), dtype)
             for (weight, _), step in zip(pairs, steps, strict=True):
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * scale)
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """(..., m, n) -> the same with all singular values near 1 (0.7 to 1.2), by five Newton-Schulz iterations."""
+def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(..., m, n) -> the same with all singular values near 1 (0.7 to 1.2), by five Newton-Schulz iterations in ``dtype``."""
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from ssast_lab import data
 from ssast_lab.config import ConfigError, LearningConfig, RunConfig
 from ssast_lab.muon import Muon
+from ssast_lab.precision import fast_bf16
 from ssast_lab.run import Interrupts, Run, RunError
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -387,13 +388,6 @@ class Trainer:
             group["lr"] = learning_rate * group["scale"]
         self.optimizer.step()
         return learning_rate
-
-
-def fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def _share(batch: int, processes: int) -> int:

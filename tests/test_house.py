@@ -16,8 +16,8 @@ import ssast_lab
 PACKAGE = Path(ssast_lab.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [  # a room imports only rooms on lower floors; README.md describes them
-    {"patches", "objectives", "metrics", "muon"},
-    {"config", "masking"},
+    {"patches", "objectives", "metrics", "precision"},
+    {"config", "masking", "muon"},
     {"audio", "model", "predictive"},
     {"huggingface"},
     {"data", "checkpoint"},

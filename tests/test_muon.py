@@ -8,16 +8,17 @@ import torch
 from ssast_lab.muon import Muon, orthogonalise
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(24, 24), (48, 16), (3, 16, 48)])
-def test_singular_values_come_near_to_one(shape):
+def test_singular_values_come_near_to_one(shape, dtype):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     matrices *= torch.logspace(-6, 6, len(matrices)).reshape(-1, *[1] * (len(shape) - 1)) if len(shape) == 3 else 1e-6
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
-    given = torch.linalg.svdvals(orthogonalise(matrices))
+    given = torch.linalg.svdvals(orthogonalise(matrices, dtype))
     strong = torch.linalg.svdvals(matrices) > 0.1 * torch.linalg.matrix_norm(matrices, 2)[..., None]
     assert given.max() < 1.25
     assert given[strong].min() > 0.6
-    similar = (orthogonalise(matrices) * (left @ right)).sum((-2, -1)) / (left @ right).square().sum((-2, -1))
+    similar = (orthogonalise(matrices, dtype) * (left @ right)).sum((-2, -1)) / (left @ right).square().sum((-2, -1))
     assert similar.min() > 0.85  # the polar factor, but for the scatter of the singular values
 
 
