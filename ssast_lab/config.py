@@ -126,7 +126,7 @@ class DataConfig:
 
     train: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()  # empty: ``held_out_clips`` of the training clips are set aside
-    held_out_clips: int = 64  # at most so many are evaluated
+    held_out_clips: int = 64  # at most so many are evaluated, evenly spread over the list
 
     def __post_init__(self) -> None:
         for name in ("train", "held_out"):

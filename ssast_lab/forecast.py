@@ -202,7 +202,7 @@ class _Exam(Exam):
 
     def __init__(self, lesson: Forecasting, accelerator: Accelerator, micro: int) -> None:
         self.lesson, self.accelerator, self.micro = lesson, accelerator, micro
-        seed, chosen = lesson.settings.seed, lesson.held_out[: lesson.whole.data.held_out_clips]
+        seed, chosen = lesson.settings.seed, lesson.held_out
         own = np.arange(len(chosen))[accelerator.process_index :: accelerator.num_processes]
         keys = [(seed, 6, int(index)) for index in own]
         self.batch = data.Files(chosen, lesson.samples).cut(own, np.full(len(own), 0.5), keys) if len(own) else None

@@ -80,7 +80,9 @@ def find_clips(config: DataConfig, seed: int) -> tuple[list[data.Clip], list[dat
         raise data.DataError("There is nothing to train on: name a folder, a manifest or shards of sound.")
     clips = data.find_clips(config.train)
     if config.held_out:
-        return clips, data.find_clips(config.held_out)
+        found = data.find_clips(config.held_out)
+        places = np.linspace(0, len(found) - 1, min(len(found), config.held_out_clips)).round().astype(int)
+        return clips, [found[place] for place in places]
     return data.split(clips, min(config.held_out_clips, max(len(clips) // 10, 1)), seed)
 
 
@@ -126,7 +128,7 @@ class _Exam(Exam):
     def __init__(self, lesson: Pretraining, accelerator: Accelerator, micro: int) -> None:
         config, training = lesson.whole, lesson.settings
         self.config, self.settings, self.accelerator, self.micro = config, training, accelerator, micro
-        grid, chosen = config.model.grid, lesson.held_out[: config.data.held_out_clips]
+        grid, chosen = config.model.grid, lesson.held_out
         count = training.evaluate_masks if training.evaluate_masks < grid.count else config.mask.count
         own = np.arange(len(chosen))[accelerator.process_index :: accelerator.num_processes]
         keys = [(training.seed, 6, int(index)) for index in own]

@@ -43,8 +43,8 @@ def test_pretrain(tmp_path, monkeypatch):
     (first, first_mse), (last, last_mse) = (
         (float(line.split("accuracy ")[1].split("%")[0]), float(line.split("MSE ")[1])) for line in lines
     )
-    assert last > 2.0, "the accuracy is no better than twice chance"
-    assert last_mse < 0.8 * first_mse
+    assert last > 3.0, "the accuracy is no better than three times chance"
+    assert last_mse < 0.95 * first_mse  # after 20 steps the first has fallen most of the way already
     assert first < last
 
     error, trivial = (float(part.split()[0].rstrip(";")) for part in text.split("MSE ")[-1].split("gives "))

@@ -388,6 +388,13 @@ def test_a_corpus_with_broken_files_trains_and_stops_where_they_are_too_many(cli
     assert len(train(strict, replace(run, resume=True, unreadable=0.2))) == 40 - done
 
 
+def test_what_is_evaluated_is_spread_over_the_held_out_clips(clips, tmp_path):
+    held_out = write_clips(tmp_path / "held out", 10)
+    config = tiny(clips / "000.flac", data={"held_out": (str(tmp_path / "held out"),), "held_out_clips": 4})
+    _, chosen = pretrain.find_clips(config.data, seed=0)
+    assert [clip.path for clip in chosen] == [str(held_out[place]) for place in (0, 3, 6, 9)]
+
+
 def test_few_clips_and_broken_held_out_ones(clips, tmp_path):
     one = write_clips(tmp_path / "one", 1)[0]
     with pytest.raises(data.DataError, match="name the ones to hold out"):
