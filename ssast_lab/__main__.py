@@ -294,6 +294,7 @@ def info(arguments: list[str]) -> None:
         evaluate: str | None = None,
         counts: tuple[int, ...] = (100, 250, 400),
         json: Path | None = None,
+        pictures: Path | None = None,
     ) -> None:
         """What a model is: a built-in name, a checkpoint or run folder, or an official .pth file.
 
@@ -302,6 +303,7 @@ def info(arguments: list[str]) -> None:
             evaluate: measure it on this folder of sound, such as a corpus's "heldout".
             counts: how many patches are hidden then.
             json: a file to write the figures to as well.
+            pictures: a .png, .svg or .html file to show eight of the sounds in: as they are, masked, and as drawn.
         """
         loaded = checkpoint.load(model)
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
@@ -324,21 +326,24 @@ def info(arguments: list[str]) -> None:
                 if isinstance(value, str | int | float):
                     print(f"  {name:9} {value}")
         if evaluate:
-            _evaluate(loaded, evaluate, counts, json)
+            _evaluate(loaded, evaluate, counts, json, pictures)
 
     tyro.cli(show, args=arguments, prog="ssast-lab info")
 
 
-def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None) -> None:
+def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None, pictures: Path | None) -> None:
     import json
     from dataclasses import asdict
 
     import torch
 
     from ssast_lab.checkpoint import CheckpointError
-    from ssast_lab.evaluation import evaluate
+    from ssast_lab.config import ConfigError
+    from ssast_lab.evaluation import evaluate, examples
     from ssast_lab.model import SSAST
 
+    if pictures and pictures.suffix not in (".png", ".svg", ".html"):
+        raise ConfigError(f"Pictures are written as .png, .svg or .html, not as {pictures.name}.")
     if not isinstance(model, SSAST):
         raise CheckpointError("Only a pretext model can be evaluated: this one has no pretext heads.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -347,6 +352,21 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     if out:
         figures = {"scores": [asdict(score) for score in report.scores], "left_out": report.unreadable}
         out.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if pictures:
+        from ssast_lab import figures as draw
+
+        figure = draw.gallery(examples(model, [folder], count=max(counts)))
+        if pictures.suffix == ".html":
+            pictures.write_text(figure.to_html(), encoding="utf-8")
+            return
+        try:
+            image = draw.picture(figure, pictures.suffix[1:])
+        except Exception as error:  # kaleido is not installed, or its browser is missing or fails in one of many ways
+            raise ConfigError(
+                f"No {pictures.suffix} could be drawn ({type(error).__name__}: {error}): install kaleido and Chromium, "
+                "or have the pictures written as .html."
+            ) from error
+        pictures.write_bytes(image)
 
 
 def export(arguments: list[str]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ssast_lab import audio, data, objectives
-from ssast_lab.analysis import Excerpt, draw_mask, excerpt, visible_mean_mse
+from ssast_lab.analysis import Excerpt, Reconstruction, draw_mask, excerpt, reconstruct, visible_mean_mse
 from ssast_lab.config import ConfigError, MaskConfig
 from ssast_lab.model import SSAST
 from ssast_lab.patches import PatchGrid, unpatchify
@@ -137,11 +137,7 @@ def evaluate(
             f"This model cuts a sound into {grid.count} patches, of which 1 to {grid.count - 1} can be hidden, "
             f"not {', '.join(map(str, counts)) or 'none'}."
         )
-    clips = [
-        clip
-        for source in sources
-        for clip in ([source] if isinstance(source, data.Clip) else data.find_clips([source]))
-    ]
+    clips = _clips(sources)
     samples = audio.samples_of(grid.frames)
     kinds, unreadable, outcomes = kinds_of(clips), dict[str, str](), list[Outcome]()
     waiting: dict[int, list[tuple[int, Excerpt]]] = {}  # by the number of patches
@@ -178,14 +174,12 @@ def _outcomes(
     seed: int,
 ) -> list[Outcome]:
     """Of numbered excerpts of equal length, under each count."""
-    grid, device = model.grid, model.mask_token.device
+    device = model.mask_token.device
     fbank = torch.stack([piece.fbank for _, piece in pieces]).to(device)
-    room = pieces[0][1].grid.count
     found = []
     for count in counts:
-        hidden = min(max(round(count * room / grid.count), 1), room - 1)
-        how = MaskConfig(hidden, (3, 5) if grid.rows > 1 else None)
-        masks = torch.stack([draw_mask(piece, how, _key(seed, index, count)) for index, piece in pieces])
+        masks = torch.stack([_mask(model, piece, count, (seed, index)) for index, piece in pieces])
+        hidden = int(masks[0].sum())
         on_device = masks.to(device)
         losses = objectives.per_clip(model(fbank, on_device), model.targets(fbank, on_device))
         sounds = [piece.fbank for _, piece in pieces]
@@ -197,8 +191,46 @@ def _outcomes(
     return found
 
 
-def _key(seed: int, index: int, count: int) -> int:
-    return int(np.random.SeedSequence([seed, index, count, 7]).generate_state(1, np.uint64)[0] >> 1)
+def examples(
+    model: SSAST,
+    sources: Iterable[str | os.PathLike[str] | data.Clip],
+    number: int = 8,
+    count: int = 400,
+    seed: int = 0,
+) -> list[tuple[str, Reconstruction]]:
+    """(kind and name, what :func:`evaluate` sees of it) ``number`` of the same clips, evenly spread over the list; those that cannot
+    be read are passed by."""
+    clips = _clips(sources)
+    kinds, samples = kinds_of(clips), audio.samples_of(model.grid.frames)
+    shown = []
+    for index in np.linspace(0, len(clips) - 1, min(number, len(clips))).round().astype(int).tolist():
+        try:
+            piece = excerpt(data.read_piece(clips[index], 0.5, samples), model.config)
+        except (audio.AudioError, OSError):
+            continue
+        if piece.grid.count > 1:
+            name = Path(clips[index].member or clips[index].path).stem
+            mask = _mask(model, piece, count, (seed, index))
+            called = name if kinds[index] == ALL else f"{kinds[index]} {name}"
+            shown.append((called, reconstruct(model, piece.fbank, mask)))
+    return shown
+
+
+def _clips(sources: Iterable[str | os.PathLike[str] | data.Clip]) -> list[data.Clip]:
+    return [
+        clip
+        for source in sources
+        for clip in ([source] if isinstance(source, data.Clip) else data.find_clips([source]))
+    ]
+
+
+def _mask(model: SSAST, piece: Excerpt, count: int, key: tuple[int, int]) -> Tensor:
+    """(N,) bool: hides ``count`` patches of a whole window, or the same share of a shorter sound; keyed by (seed, clip)."""
+    seed, index = key
+    room = piece.grid.count
+    hidden = min(max(round(count * room / model.grid.count), 1), room - 1)
+    state = np.random.SeedSequence([seed, index, count, 7]).generate_state(1, np.uint64)
+    return draw_mask(piece, MaskConfig(hidden, (3, 5) if model.grid.rows > 1 else None), int(state[0] >> 1))
 
 
 def kinds_of(clips: Iterable[data.Clip]) -> list[str]:

@@ -63,6 +63,56 @@ def overview(record: Reconstruction) -> go.Figure:
     return _figure(record, ["spectrogram", "patch_grid", "masked", "reconstruction", "error"])
 
 
+def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
+    """Several sounds under their names, in rows of three pictures: as it is, as the model was given it, as it drew it."""
+    row, gap, top, left, between = 84, 26, 44, 46, 0.015
+    inner = len(records) * (row + gap) - gap
+    wide = (1 - 2 * between) / 3
+    heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", xanchor="left", showarrow=False)
+    columns = (("spectrogram", "heard"), ("masked", "given to the model"), ("reconstruction", "drawn by the model"))
+    layout: dict[str, Any] = {}
+    images, notes = [], []
+    for column, (_, title) in enumerate(columns):
+        text = dict(text=f"<b>{title}</b>", x=column * (wide + between), y=1, yshift=20, font=dict(size=12))
+        notes.append(heading | text)
+    for line, (name, record) in enumerate(records):
+        pictures, bins = _Pictures(record), record.grid.mel_bins
+        begin, end = _edge(record, 0), _edge(record, record.grid.frames)
+        high = 1 - line * (row + gap) / inner
+        caption = f"{name}: MSE {record.mse:.3f}, {record.accuracy:.1%} recognised"
+        notes.append(heading | dict(text=caption, x=0, y=high, yshift=1, xshift=-2))
+        for column, (picture, _) in enumerate(columns):
+            number, low = line * len(columns) + column + 1, column * (wide + between)
+            x, y = _axis("x", number), _axis("y", number)
+            ticks = dict(
+                ticks="outside", ticklen=3, tickcolor=TEXT, tickfont=dict(size=9), showgrid=False, zeroline=False
+            )
+            layout["xaxis" + x[1:]] = ticks | dict(
+                domain=[low, low + wide], anchor=y, range=[begin, end], ticksuffix=" s",
+                showticklabels=line == len(records) - 1,
+            )  # fmt: skip
+            layout["yaxis" + y[1:]] = ticks | dict(
+                domain=[max(high - row / inner, 0), high], anchor=x, range=[-0.5, bins - 0.5],
+                tickvals=_bin(np.array([250, 1000, 4000]), bins), ticktext=["250 Hz", "1k", "4k"],
+                showticklabels=column == 0,
+            )  # fmt: skip
+            images.append(dict(source=pictures.of(picture), xref=x, yref=y, x=begin, y=bins - 0.5, sizex=end - begin,
+                               sizey=bins, sizing="stretch", layer="below"))  # fmt: skip
+    look = dict(width=1000, height=inner + top + 36, margin=dict(l=left, r=8, t=top, b=36), images=images, annotations=notes,
+                font=dict(family=FONT, size=11, color=TEXT), paper_bgcolor="rgba(0,0,0,0)",
+                plot_bgcolor="rgba(128,134,145,0.10)")  # fmt: skip
+    return go.Figure(dict(data=[], layout=layout | look))
+
+
+def picture(figure: go.Figure, kind: str) -> bytes:
+    """A figure as an image file, "png" or "svg", drawn by kaleido and a browser: whatever they raise where they are missing."""
+    import kaleido
+
+    # MathJax would be fetched from the network, and nothing here is set in it
+    options = {"format": kind, "width": figure.layout.width, "height": figure.layout.height}
+    return kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
+
+
 def curves(steps: Sequence[Step]) -> go.Figure:
     """How a pretraining run learns: InfoNCE, accuracy and MSE of every step, and of the held-out clips."""
     found = [(step.step, step.evaluation) for step in steps if step.evaluation]

@@ -14,7 +14,7 @@ from tiny import write_clips
 from ssast_lab import audio, checkpoint, data
 from ssast_lab.__main__ import main
 from ssast_lab.config import ConfigError, ModelConfig
-from ssast_lab.evaluation import evaluate, kinds_of, linear_in_time, linear_inpainting, rivals
+from ssast_lab.evaluation import evaluate, examples, kinds_of, linear_in_time, linear_inpainting, rivals
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.objectives import Prediction
 from ssast_lab.patches import patchify, unpatchify
@@ -235,9 +235,27 @@ def test_the_command_prints_and_writes_the_same(model, corpus, report, tmp_path,
         assert f"{score['mse']:.4f}" in line
         assert f"{score['lower']:.1%}" in line
 
+    main([*asked, "--pictures", str(tmp_path / "page.html")])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(name in page for name, _ in examples(model, [corpus / "heldout"], count=20))
+    with pytest.raises(SystemExit, match=r"not as page\.pdf"):
+        main([*asked, "--pictures", str(tmp_path / "page.pdf")])
+
     checkpoint.save(Classifier.from_pretrained(model, ["a", "b"]), tmp_path / "classifier")
     with pytest.raises(SystemExit, match="Only a pretext model can be evaluated"):
         main(["info", str(tmp_path / "classifier"), "--evaluate", str(corpus)])
+
+
+def test_examples_are_what_was_measured(model, corpus, report):
+    shown = examples(model, [corpus / "heldout"], number=3, count=20)
+    assert [name for name, _ in shown] == [
+        "music 000000",
+        "speech 000003",
+        "speech 000002",
+    ]  # the first, the fourth and the last of seven
+    measured = [outcome for outcome in report.outcomes if outcome.count == 20]
+    for _, record in shown:
+        assert min(abs(record.mse - outcome.mse) for outcome in measured) < 1e-6
 
 
 def test_a_clip_of_one_patch_is_left_out(tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -157,6 +158,25 @@ def test_a_short_sound_fills_the_picture(grid):
     end = grid.frames * 0.01 + 0.0075
     assert figure.layout.images[0].x + figure.layout.images[0].sizex == pytest.approx(end)
     assert figure.layout.xaxis.range[1] == pytest.approx(end)
+
+
+def test_a_gallery_has_three_pictures_of_each_sound_under_its_name():
+    figure = figures.gallery([("a bird", record()), ("a word", record(replace(FRAMES, frames=100), hidden=(1, 2)))])
+    assert len(figure.layout.images) == 6
+    told = [note.text for note in figure.layout.annotations]
+    assert told[3:] == ["a bird: MSE 0.500, 50.0% recognised", "a word: MSE 0.500, 50.0% recognised"]
+    heard, given, drawn = (pixels(figure, place) for place in range(3))
+    assert len(np.unique((heard != given).any(-1).nonzero()[1])) == 16 * 2  # columns of two hidden patches
+    assert (heard != drawn).any()
+    ranges = [figure.layout[f"xaxis{number}"].range for number in ("", 2, 3, 4)]
+    assert ranges[0] == ranges[1] == ranges[2] != ranges[3]
+
+
+@pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no browser")
+def test_a_figure_becomes_an_image_file():
+    figure = figures.gallery([("a bird", record())])
+    picture = Image.open(io.BytesIO(figures.picture(figure, "png")))
+    assert picture.size == (figure.layout.width, figure.layout.height)
 
 
 def test_silence_has_a_picture_too():

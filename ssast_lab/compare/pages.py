@@ -116,20 +116,17 @@ def draw(figure: Any, stem: Path) -> str:
     there to draw it, else a page that holds all it needs."""
     if figure is None:
         return "No figure was drawn: install plotly for it."
-    layout = figure.layout
-    try:
-        import kaleido
+    from ssast_lab import figures
 
-        # MathJax would be fetched from the network, and nothing here is set in it
-        options = {"format": "svg", "width": layout.width, "height": layout.height}
-        image = kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
+    try:
+        image = figures.picture(figure, "svg")
     except Exception:  # kaleido is not installed, or its browser is missing or fails in one of many ways
         page = stem.with_suffix(".html")
         write_text(page, figure.to_html(include_plotlyjs=True, full_html=True))
         return f"The figure is a page of its own, [{page.name}]({page.name}): no browser was there to make a picture of it."
     picture = stem.with_suffix(".svg")
     write_text(picture, image.decode())
-    return f"![{layout.title.text}]({picture.name})"
+    return f"![{figure.layout.title.text}]({picture.name})"
 
 
 def _page(comparison: Comparison, pictures: Sequence[str]) -> str:
