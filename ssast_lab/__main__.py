@@ -256,7 +256,7 @@ def study(arguments: list[str]) -> None:
         size: str = "overnight",
         seeds: tuple[int, ...] = (),
         steps: int | None = None,
-        models: tuple[str, ...] = ("nano-patch", "nano-frame"),
+        models: tuple[str, ...] = ("tiny-patch", "tiny-frame"),
         runs: Path = Path("runs/studies"),
         cache: Path = Path("runs/embeddings"),
     ) -> None:

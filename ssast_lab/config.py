@@ -259,7 +259,7 @@ class TuningConfig(LearningConfig):
 class FineTuneConfig:
     """All that decides what a fine-tuning run computes: a trained model, the shape it gets, and what it learns."""
 
-    model: str = "nano-patch"  # what checkpoint.load reads; "scratch:nano-patch" has random weights
+    model: str = "tiny-patch"  # what checkpoint.load reads; "scratch:tiny-patch" has random weights
     frames: int | None = None  # None: what nine in ten of the training clips fit into, at most the model's own
     stride: tuple[int, int] | None = None  # (mel bins, frames); None: the model's own
     pooling: str = "mean"

@@ -28,7 +28,7 @@ def study(
     size: str = "overnight",
     seeds: Sequence[int] = (),
     steps: int | None = None,
-    models: Sequence[str] = ("nano-patch", "nano-frame"),
+    models: Sequence[str] = ("tiny-patch", "tiny-frame"),
     runs: Path_ = "runs/studies",
     cache: Path_ | None = "runs/embeddings",
     progress: bool = False,
