@@ -377,7 +377,7 @@ def finetune_config(name: str, model: str = "", **labelled: str) -> FineTuneConf
         training = training | dict(learning_rate=5e-5)
     overlap = (10, 10) if kind == "patch" else (128, 1)
     return FineTuneConfig(
-        model or f"nano-{kind}", frames, None if recipe == "small" else overlap, "mean", mean, std,
+        model or f"tiny-{kind}", frames, None if recipe == "small" else overlap, "mean", mean, std,
         LabelledConfig(**dict(dataset=dataset) | labelled), TuningConfig(**training),
     )  # fmt: skip
 

@@ -250,7 +250,7 @@ def test_incomplete_folders(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["nowhere", "tiny-patch", "a\0b", "x" * 5000, "no/such/place.pth"], ids=lambda s: s[:9]
+    "name", ["nowhere", "small-patch", "a\0b", "x" * 5000, "no/such/place.pth"], ids=lambda s: s[:9]
 )
 def test_no_such_model(name):
     assert "There is no model" in refused(name)
@@ -411,3 +411,9 @@ def test_malicious_bare_pickle(protocol, tmp_path):
     assert not trace.exists()
     pickle.loads(path.read_bytes())
     assert trace.exists(), "the file would have done harm"
+
+
+def test_reading_a_model_does_not_import_the_compiler():
+    """Which takes longer than everything else together."""
+    code = "import sys; from ssast_lab import checkpoint; checkpoint.load('tiny-patch'); print('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
