@@ -22,7 +22,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as read_safetensors
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ssast_lab.config import SIZES, AudioConfig, ConfigError, ModelConfig, from_dict, model_config, to_dict
 from ssast_lab.huggingface import HuggingFaceError, from_huggingface
@@ -240,6 +241,16 @@ def _read_tensors(file: Path, promised: str | None = None) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is no safetensors file: {error}.") from None
 
 
+class _Undrawn(TorchFunctionMode):
+    """Weights that a file will fill are not drawn from a normal distribution first: on the meta device that would import
+    PyTorch's compiler, which takes longer than everything else together."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if function in (torch.Tensor.normal_, nn.init.normal_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
 def _skeleton(cls: type[Model], config: Any) -> Model:
     """A model whose weights occupy no memory yet, so that a wild description costs nothing."""
     sizes = [value for value in asdict(config).values() if isinstance(value, int)]
@@ -249,7 +260,7 @@ def _skeleton(cls: type[Model], config: Any) -> Model:
         raise ValueError(
             f"{config.depth} layers and sizes up to {max(sizes)} are more than a model of this family has."
         )
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = cls(config)
     size = sum(value.numel() * 4 for value in model.state_dict().values())
     if size > LARGEST:

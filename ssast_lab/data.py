@@ -178,6 +178,11 @@ def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Cli
     return train, list(drawn.values())
 
 
+def spread(count: int, most: int) -> list[int]:
+    """At most so many places in a list of ``count``, evenly spread, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+
+
 def _identity(clip: Clip) -> tuple[str, str]:
     return os.path.abspath(clip.path), clip.member
 

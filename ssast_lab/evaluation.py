@@ -198,12 +198,12 @@ def examples(
     count: int = 400,
     seed: int = 0,
 ) -> list[tuple[str, Reconstruction]]:
-    """(kind and name, what :func:`evaluate` sees of it) ``number`` of the same clips, evenly spread over the list; those that cannot
-    be read are passed by."""
+    """(kind and name, what :func:`evaluate` measures) of ``number`` of the same clips, evenly spread over the list; those
+    that cannot be read are passed by."""
     clips = _clips(sources)
     kinds, samples = kinds_of(clips), audio.samples_of(model.grid.frames)
     shown = []
-    for index in np.linspace(0, len(clips) - 1, min(number, len(clips))).round().astype(int).tolist():
+    for index in data.spread(len(clips), number):
         try:
             piece = excerpt(data.read_piece(clips[index], 0.5, samples), model.config)
         except (audio.AudioError, OSError):

@@ -70,6 +70,7 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
     wide = (1 - 2 * between) / 3
     heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", xanchor="left", showarrow=False)
     columns = (("spectrogram", "heard"), ("masked", "given to the model"), ("reconstruction", "drawn by the model"))
+    ticks = dict(ticks="outside", ticklen=3, tickcolor=TEXT, tickfont=dict(size=9), showgrid=False, zeroline=False)
     layout: dict[str, Any] = {}
     images, notes = [], []
     for column, (_, title) in enumerate(columns):
@@ -84,9 +85,6 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
         for column, (picture, _) in enumerate(columns):
             number, low = line * len(columns) + column + 1, column * (wide + between)
             x, y = _axis("x", number), _axis("y", number)
-            ticks = dict(
-                ticks="outside", ticklen=3, tickcolor=TEXT, tickfont=dict(size=9), showgrid=False, zeroline=False
-            )
             layout["xaxis" + x[1:]] = ticks | dict(
                 domain=[low, low + wide], anchor=y, range=[begin, end], ticksuffix=" s",
                 showticklabels=line == len(records) - 1,

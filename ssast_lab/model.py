@@ -213,12 +213,7 @@ class SSAST(nn.Module):
             )
         self.config, self.grid = config, grid
         self.encoder = Encoder(config)
-        mask_token = torch.empty(1, 1, config.width)
-        if (
-            not mask_token.is_meta
-        ):  # to be filled from a file: a normal distribution on meta imports torch's compiler first
-            nn.init.xavier_normal_(mask_token)
-        self.mask_token = nn.Parameter(mask_token)
+        self.mask_token = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, 1, config.width)))
         self.contrastive_head = _pretext_head(config.width, grid.values)
         self.reconstruction_head = _pretext_head(config.width, grid.values)
 

@@ -81,8 +81,7 @@ def find_clips(config: DataConfig, seed: int) -> tuple[list[data.Clip], list[dat
     clips = data.find_clips(config.train)
     if config.held_out:
         found = data.find_clips(config.held_out)
-        places = np.linspace(0, len(found) - 1, min(len(found), config.held_out_clips)).round().astype(int)
-        return clips, [found[place] for place in places]
+        return clips, [found[place] for place in data.spread(len(found), config.held_out_clips)]
     return data.split(clips, min(config.held_out_clips, max(len(clips) // 10, 1)), seed)
 
 
