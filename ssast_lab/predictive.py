@@ -107,11 +107,10 @@ class APC(nn.Module):
     def hidden(self, fbank: Tensor) -> list[Tensor]:
         """(B, T, F) normalised log-mel -> after each of the L layers (B, T, D), which knows nothing of later frames."""
         found, x = [], fbank
-        with torch.autocast("cpu", enabled=False):  # without AMX an LSTM in bfloat16 takes twice as long
-            for layer in self.layers:
-                y, _ = layer(x)
-                x = x + y if x.shape == y.shape else y
-                found.append(x)
+        for layer in self.layers:
+            y = layer(x)[0].float()  # so that what is added up is not rounded
+            x = x + y if x.shape == y.shape else y
+            found.append(x)
         return found
 
     def forward(self, fbank: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from ssast_lab.studies import SIZES, STUDIES, Size, StudyError, hiding, pretrain
 from ssast_lab.studies.pages import conclusion, kinds_of
 
 RATE = 16000
-SMALL = Size("nano", 4, 12, (0, 1), {"model": {"width": 32, "depth": 2, "heads": 2}})
+SMALL = Size("modern", "nano", 4, 12, (0, 1), {"model": {"width": 32, "depth": 2, "heads": 2}})
 KINDS = ["speech"] * 9 + ["music"] * 3 + ["effect"] * 3
 
 
@@ -93,6 +93,7 @@ def test_variants_change_what_they_are_called():
     small, large = recipe_of("batches", "24").training, recipe_of("batches", "384").training
     assert small.steps == pytest.approx(16 * large.steps, rel=0.02)
     assert large.learning_rate == pytest.approx(4 * small.learning_rate)
+    assert (small.optimizer, recipe_of("masks", "100").training.optimizer) == ("adamw", "muon")
 
 
 def test_a_study_that_compares_nothing_it_trains_is_refused():

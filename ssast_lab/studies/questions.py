@@ -46,6 +46,7 @@ class Study:
 class Size:
     """What a study may cost."""
 
+    family: str  # "modern" or "quick": how all but studies of the batch are pretrained
     model: str  # a preset's size
     batch: int
     steps: int  # of all its runs together, so that a study takes as long whatever it asks
@@ -56,12 +57,13 @@ class Size:
         """How a variant is pretrained when ``runs`` share the size's steps; ``steps``: of this run, instead.
 
         A variant of another batch takes as many clips, warms up over as many, and learns at a rate that goes with the
-        square root of its batch, as the modern recipes do.
+        square root of its batch. That is the modern recipe at every size: the quick ones are made for small batches.
         """
         clips = (steps or max(self.steps // runs, 1)) * self.batch
         batch = variant.batch or self.batch
         steps = max(clips // batch, 1)
-        recipe = pretrain_config(f"modern-{self.model}-patch-400-{batch}")
+        family = "modern" if variant.batch else self.family
+        recipe = pretrain_config(f"{family}-{self.model}-patch-400-{batch}")
         model, mask, training = recipe.model, recipe.mask, recipe.training
         for changes in (self.changes, variant.changes):
             model = replace(model, **changes.get("model", {}))
@@ -74,9 +76,9 @@ class Size:
 
 
 SIZES = {
-    "minutes": Size("nano", 8, 192, (0,), {}),
-    "overnight": Size("nano", 32, 18_000, (0, 1, 2), {}),
-    "gpu": Size("tiny", 256, 36_000, (0, 1, 2), {}),
+    "minutes": Size("quick", "nano", 8, 192, (0,), {}),
+    "overnight": Size("quick", "nano", 8, 72_000, (0, 1, 2), {}),
+    "gpu": Size("modern", "tiny", 256, 36_000, (0, 1, 2), {}),
 }
 
 
