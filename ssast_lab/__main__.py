@@ -287,7 +287,7 @@ def info(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import checkpoint
-    from ssast_lab.config import ModelConfig, to_dict
+    from ssast_lab.config import ConfigError, ModelConfig, to_dict
 
     def show(
         model: tyro.conf.Positional[str],
@@ -305,6 +305,8 @@ def info(arguments: list[str]) -> None:
             json: a file to write the figures to as well.
             pictures: a .png, .svg or .html file to show eight of the sounds in: as they are, masked, and as drawn.
         """
+        if (json or pictures) and not evaluate:
+            raise ConfigError("--json and --pictures tell of an evaluation: say on which sounds by --evaluate DIR.")
         loaded = checkpoint.load(model)
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
         config = loaded.config

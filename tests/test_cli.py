@@ -97,6 +97,7 @@ def test_statistics_of_a_corpus(clips, capsys):
         (["pretrain", "modern-nano-patch-600"], "600 of 512 patches cannot be hidden"),
         (["pretrain"], "nothing to train on"),
         (["info", "/nowhere"], "There is no model '/nowhere'"),
+        (["info", "tiny-patch", "--pictures", "held-out.png"], "say on which sounds by --evaluate DIR"),
         (["info", os.devnull], "is empty|no checkpoint|not loaded"),
         (["data", "statistics", "/nowhere"], "There is no sound"),
         (["probe", "logmel", "/nowhere", "--layer", "0"], "There is no labelled set at /nowhere"),
