@@ -15,6 +15,7 @@ from PIL import Image
 
 from ssast_lab import figures
 from ssast_lab.analysis import Reconstruction
+from ssast_lab.figures import sounds
 from ssast_lab.patches import PatchGrid
 
 PATCHES = PatchGrid()
@@ -66,7 +67,7 @@ def test_ticks_stand_at_their_mel_filters():
     from ssast_lab.patches import mel_edges
 
     peaks = mel_edges().numpy()[1:-1]
-    np.testing.assert_allclose(figures._bin(peaks, 128), np.arange(128), atol=1e-9)
+    np.testing.assert_allclose(sounds._bin(peaks, 128), np.arange(128), atol=1e-9)
     ticks = figures.spectrogram(record()).layout.yaxis.tickvals
     for hertz, at in zip((100, 250, 500, 1000, 2000, 4000), ticks, strict=False):
         assert peaks[int(at)] <= hertz <= peaks[int(at) + 1]

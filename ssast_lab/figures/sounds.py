@@ -1,7 +1,7 @@
-"""Records as plotly figures: returned, never shown. Nothing here computes a model, so torch is not needed.
+"""What a model did to a sound, as pictures.
 
 Axes: T frames, F mel bins, N patches. Pictures have time to the right, in seconds of the sound, and pitch upwards, on the
-mel scale with ticks in Hz. The colours are readable on light and on dark pages; backgrounds are transparent.
+mel scale with ticks in Hz.
 """
 
 from __future__ import annotations
@@ -9,28 +9,26 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 from plotly.colors import hex_to_rgb, sequential
 
+from ssast_lab.figures.theme import FONT, RIGHT, TEXT, WRONG, axis_name
+
 if TYPE_CHECKING:
     from ssast_lab.analysis import Reconstruction
-    from ssast_lab.pretrain import Step
 
 HOP, WINDOW = 0.010, 0.025  # seconds: a frame every 10 ms looks at 25 ms of sound
 LOWEST, HIGHEST = 20.0, 8000.0  # Hz, the feet of the outermost mel filters
 TICKS = {100: "100", 250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k"}  # Hz
 
-TEXT = "#7b8087"  # about the same contrast on white and on black
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 LOUDNESS = tuple(sequential.Magma)
 DEVIATION = ("#9bd7ff", "#3f8fe0", "#1d4478", "#16181d", "#74291f", "#df5f33", "#ffd592")  # too quiet, right, too loud
 HIDDEN = "#8a9099"
 ROWS, ALONE = (102, 25, 22, 38), (260, 0, 26, 42)  # pixels of a row, between rows, above and below them
-RIGHT, WRONG = "#12b886", "#e8590c"  # hidden patches that were recognised, and that were not
 
 
 def spectrogram(record: Reconstruction) -> go.Figure:
@@ -84,7 +82,7 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
         notes.append(heading | dict(text=caption, x=0, y=high, yshift=1, xshift=-2))
         for column, (picture, _) in enumerate(columns):
             number, low = line * len(columns) + column + 1, column * (wide + between)
-            x, y = _axis("x", number), _axis("y", number)
+            x, y = axis_name("x", number), axis_name("y", number)
             layout["xaxis" + x[1:]] = ticks | dict(
                 domain=[low, low + wide], anchor=y, range=[begin, end], ticksuffix=" s",
                 showticklabels=line == len(records) - 1,
@@ -100,51 +98,6 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
                 font=dict(family=FONT, size=11, color=TEXT), paper_bgcolor="rgba(0,0,0,0)",
                 plot_bgcolor="rgba(128,134,145,0.10)")  # fmt: skip
     return go.Figure(dict(data=[], layout=layout | look))
-
-
-def picture(figure: go.Figure, kind: str) -> bytes:
-    """A figure as an image file, "png" or "svg", drawn by kaleido and a browser: whatever they raise where they are missing."""
-    import kaleido
-
-    # MathJax would be fetched from the network, and nothing here is set in it
-    options = {"format": kind, "width": figure.layout.width, "height": figure.layout.height}
-    return kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
-
-
-def curves(steps: Sequence[Step]) -> go.Figure:
-    """How a pretraining run learns: InfoNCE, accuracy and MSE of every step, and of the held-out clips."""
-    found = [(step.step, step.evaluation) for step in steps if step.evaluation]
-    traces: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {}
-    for place, (name, title) in enumerate((("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE")), 1):
-        axes: dict[str, Any] = dict(xaxis=_axis("x", place), yaxis=_axis("y", place), showlegend=place == 1)
-        smooth = _smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
-        traces.append(axes | dict(type="scatter", mode="lines", name="training", x=[step.step for step in steps], y=smooth,
-                                  line=dict(color=sequential.Magma[4], width=1.5)))  # fmt: skip
-        traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=[at for at, _ in found],
-                                  y=[getattr(told, name) for _, told in found], line=dict(color=RIGHT, width=2)))  # fmt: skip
-        if name == "accuracy" and found:
-            traces.append(axes | dict(type="scatter", mode="lines", name="guessing", x=[steps[0].step, steps[-1].step],
-                                      y=[1 / found[0][1].masked] * 2, line=dict(color=TEXT, dash="dot", width=1),
-                                      showlegend=True))  # fmt: skip
-        low = (place - 1) * 0.36
-        layout["xaxis" + axes["xaxis"][1:]] = dict(domain=[low, low + 0.28], anchor=axes["yaxis"], title=dict(text="step"),
-                                                   gridcolor="rgba(128,134,145,0.2)")  # fmt: skip
-        layout["yaxis" + axes["yaxis"][1:]] = dict(anchor=axes["xaxis"], title=dict(text=title), zeroline=False,
-                                                   gridcolor="rgba(128,134,145,0.2)",
-                                                   tickformat=".1%" if name == "accuracy" else None)  # fmt: skip
-    look = dict(height=300, margin=dict(l=60, r=20, t=30, b=45), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-                font=dict(family=FONT, size=11, color=TEXT), legend=dict(orientation="h", y=1.15))  # fmt: skip
-    return go.Figure(dict(data=traces, layout=layout | look))
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Means over the last steps, a fiftieth of all of them, so that a noisy curve can be read."""
-    width = max(len(values) // 50, 1)
-    sums = np.concatenate(([0.0], values.cumsum()))
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(ends - width, 0)
-    return (sums[ends] - sums[begins]) / (ends - begins)
 
 
 def blank() -> go.Figure:
@@ -178,7 +131,7 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     axes: dict[str, Any] = {}
     for place, name in enumerate(names):
         high = 1 - place * (row + gap) / inner
-        axis = _axis("y", place + 1)
+        axis = axis_name("y", place + 1)
         axes["yaxis" + axis[1:]] = dict(
             domain=[max(high - row / inner, 0), high], anchor="x", range=[-0.5, grid.mel_bins + 0.1],
             tickvals=_bin(np.array(list(TICKS)), grid.mel_bins), ticks="outside", ticklen=3, tickcolor=TEXT,
@@ -205,7 +158,7 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
         annotations=headings,
         xaxis=dict(
             range=[begin, end], minallowed=begin, maxallowed=end, title=dict(text="seconds", standoff=3),
-            anchor=_axis("y", len(names)), showgrid=False, zeroline=False, ticks="outside", ticklen=4, tickcolor=TEXT,
+            anchor=axis_name("y", len(names)), showgrid=False, zeroline=False, ticks="outside", ticklen=4, tickcolor=TEXT,
             showspikes=True, spikemode="across", spikesnap="cursor", spikethickness=1, spikedash="solid", spikecolor=TEXT,
         ),
         **axes,
@@ -348,10 +301,6 @@ def _edge(record: Reconstruction, frame: int) -> float:
     return record.start + frame * HOP + (WINDOW - HOP) / 2
 
 
-def _axis(letter: str, number: int) -> str:
-    return letter if number == 1 else f"{letter}{number}"
-
-
 def _mel(hertz: Any) -> Any:
     return 1127 * np.log1p(hertz / 700)
 
@@ -366,125 +315,3 @@ def _bin(hertz: np.ndarray, bins: int) -> np.ndarray:
     """Where a frequency lies on the vertical axis, on which mel filter m has its peak at m."""
     low, high = _mel(LOWEST), _mel(HIGHEST)
     return (_mel(hertz) - low) / (high - low) * (bins + 1) - 1
-
-
-# --- measurements with their intervals, for pages that are read and printed: dark on white --------------------------
-
-INK, RULE, BAND = "#1b1e23", "#d9dde3", "#f5f6f8"
-HUES = ("#0b62c4", "#d1480d", "#0a8754", "#8a2fb8", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#607d8b", "#7cb518")
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
-STEP, SPACE = 17, 16  # pixels between the names of a row, and around them
-
-
-class Dot(NamedTuple):
-    """A measurement and how far it is to be trusted."""
-
-    row: str  # what was measured: a task
-    name: str  # whose it is: a model
-    value: float
-    low: float
-    high: float
-    singles: tuple[float, ...] = ()  # the same of single trainings, of which the value is the mean
-
-
-def dots(measured: Sequence[Dot], title: str, measure: str) -> go.Figure:
-    """A row for each task and in it a dot with its interval for each name, in the order in which they come."""
-    rows, names = (list(dict.fromkeys(getattr(dot, field) for dot in measured)) for field in ("row", "name"))
-    inner = len(rows) * (len(names) * STEP + SPACE)
-    places = {row: place for place, row in enumerate(reversed(rows))}
-    apart = 1 / (len(names) + SPACE / STEP)
-    traces: list[dict[str, Any]] = []
-    for number, name in enumerate(names):
-        own = [dot for dot in measured if dot.name == name]
-        at = [places[dot.row] + ((len(names) - 1) / 2 - number) * apart for dot in own]
-        colour, symbol = HUES[number % len(HUES)], SYMBOLS[number // 2 % len(SYMBOLS)]
-        singles = [(value, y) for dot, y in zip(own, at, strict=True) for value in dot.singles]
-        traces.append(dict(
-            type="scatter", mode="markers", showlegend=False, hoverinfo="skip", x=[x for x, _ in singles],
-            y=[y for _, y in singles], marker=dict(color=colour, symbol="line-ns-open", size=9, line=dict(width=1)),
-        ))  # fmt: skip
-        traces.append(dict(
-            type="scatter", mode="markers", name=name, x=[dot.value for dot in own], y=at,
-            error_x=dict(type="data", symmetric=False, array=[dot.high - dot.value for dot in own],
-                         arrayminus=[dot.value - dot.low for dot in own], thickness=2, width=0, color=colour),
-            marker=dict(color=colour, symbol=symbol, size=9, line=dict(color="white", width=1)),
-            customdata=[(dot.row, dot.low, dot.high) for dot in own],
-            hovertemplate="%{customdata[0]}: %{x:.3f} [%{customdata[1]:.3f}, %{customdata[2]:.3f}]",
-        ))  # fmt: skip
-    bands = [dict(type="rect", xref="paper", x0=0, x1=1, y0=at - 0.5, y1=at + 0.5, fillcolor=BAND, line_width=0, layer="below")
-             for at in range(0, len(rows), 2)]  # fmt: skip
-    layout = dict(
-        height=max(inner, 22 * len(names)) + 120, shapes=bands, xaxis=_ruled(measure),
-        yaxis=dict(tickvals=list(places.values()), ticktext=list(places), range=[-0.5, len(rows) - 0.5], showgrid=False,
-                   zeroline=False, fixedrange=True, automargin=True),
-    )  # fmt: skip
-    return go.Figure(dict(data=traces, layout=layout | _printed(title)))
-
-
-class Line(NamedTuple):
-    """What becomes of a measurement as something is turned up; all (n,)."""
-
-    panel: str  # what was measured: a task
-    name: str
-    at: Sequence[float]
-    values: Sequence[float]
-    lows: Sequence[float]
-    highs: Sequence[float]
-    floor: float  # what guessing reaches
-
-
-PANELS, PANEL, BETWEEN = 3, 190, 80  # in a row; pixels of a panel's height and from one to the next below it
-
-
-def lines(measured: Sequence[Line], title: str, what: str, measure: str) -> go.Figure:
-    """A panel for each task, three in a row, and in it a line for each name in the band of its intervals."""
-    panels, names = (list(dict.fromkeys(getattr(line, field) for line in measured)) for field in ("panel", "name"))
-    rows, columns = -(-len(panels) // PANELS), min(PANELS, len(panels))
-    inner, wide = rows * PANEL + (rows - 1) * BETWEEN, (1 - 0.07 * (columns - 1)) / columns
-    traces: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"height": inner + 150, "annotations": []}
-    for place, panel in enumerate(panels):
-        row, column = divmod(place, PANELS)
-        left, high = column * (wide + 0.07), 1 - row * (PANEL + BETWEEN) / inner
-        axes = dict(xaxis=_axis("x", place + 1), yaxis=_axis("y", place + 1))
-        own = [line for line in measured if line.panel == panel]
-        below = place + PANELS >= len(panels)
-        layout["xaxis" + axes["xaxis"][1:]] = _ruled(what if below else "") | dict(
-            domain=[left, min(left + wide, 1)], anchor=axes["yaxis"])  # fmt: skip
-        layout["yaxis" + axes["yaxis"][1:]] = _ruled("" if column else measure) | dict(
-            domain=[max(high - PANEL / inner, 0), high], anchor=axes["xaxis"], rangemode="tozero")  # fmt: skip
-        layout["annotations"].append(dict(text=f"<b>{panel}</b>", x=left, y=high, xref="paper", yref="paper", xanchor="left",
-                                          yanchor="bottom", showarrow=False))  # fmt: skip
-        traces.append(axes | dict(type="scatter", mode="lines", name="guessing", showlegend=not place, hoverinfo="skip",
-                                  x=[min(own[0].at), max(own[0].at)], y=[own[0].floor] * 2,
-                                  line=dict(color=INK, dash="dot", width=1)))  # fmt: skip
-        for line in own:
-            number = names.index(line.name)
-            colour = HUES[number % len(HUES)]
-            veil = "rgba({},{},{},0.13)".format(*hex_to_rgb(colour))
-            traces.append(axes | dict(type="scatter", mode="lines", showlegend=False, hoverinfo="skip",
-                                      x=[*line.at, *reversed(line.at)], y=[*line.highs, *reversed(line.lows)],
-                                      fill="toself", fillcolor=veil, line=dict(width=0)))  # fmt: skip
-            traces.append(axes | dict(
-                type="scatter", mode="lines+markers", name=line.name, x=list(line.at), y=list(line.values),
-                line=dict(color=colour, width=2), hovertemplate="%{x}: %{y:.3f}", showlegend=panel == _first(measured, line.name),
-                marker=dict(symbol=SYMBOLS[number % len(SYMBOLS)], size=7, line=dict(color="white", width=1)),
-            ))  # fmt: skip
-    return go.Figure(dict(data=traces, layout=_printed(title) | layout))
-
-
-def _first(measured: Sequence[Line], name: str) -> str:
-    return next(line.panel for line in measured if line.name == name)
-
-
-def _ruled(title: str) -> dict[str, Any]:
-    return dict(title=dict(text=title, standoff=8), gridcolor=RULE, zeroline=False, ticks="outside", tickcolor=RULE,
-                automargin=True)  # fmt: skip
-
-
-def _printed(title: str) -> dict[str, Any]:
-    return dict(
-        width=900, title=dict(text=title, x=0.01, xanchor="left", font=dict(size=16)), margin=dict(l=20, r=20, t=60, b=60),
-        font=dict(family=FONT, size=13, color=INK), paper_bgcolor="white", plot_bgcolor="white",
-        legend=dict(orientation="v", x=1.01, xanchor="left", y=1, yanchor="top"), hovermode="closest",
-    )  # fmt: skip

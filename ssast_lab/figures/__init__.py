@@ -1,0 +1,22 @@
+"""Records as plotly figures: returned, never shown. Nothing here computes a model, so torch is not needed.
+
+Pictures of a sound are in ``sounds.py``, measurements in ``charts.py``.
+"""
+
+from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
+from ssast_lab.figures.sounds import (
+    blank,
+    error,
+    gallery,
+    masked,
+    overview,
+    patch_grid,
+    reconstruction,
+    spectrogram,
+)
+from ssast_lab.figures.theme import RIGHT, WRONG, picture
+
+__all__ = [
+    "RIGHT", "WRONG", "Dot", "Line", "blank", "curves", "dots", "error", "gallery", "lines", "masked", "overview",
+    "patch_grid", "picture", "reconstruction", "spectrogram",
+]  # fmt: skip
