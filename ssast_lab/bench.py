@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssast_lab import audio, data, masking, objectives
+from ssast_lab import audio, data, files, masking, objectives
 from ssast_lab.config import MaskConfig, RunConfig, model_config, pretrain_config
 from ssast_lab.model import SSAST
 from ssast_lab.precision import fast_bf16
@@ -115,7 +115,7 @@ def bench(
     if feed:
         figures["feed"] = _feed(model, masks, batch, feed)
     if out:
-        out.write_text(json.dumps(figures, indent=1) + "\n")
+        files.write(out, json.dumps(figures, indent=1) + "\n")
     return figures
 
 

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from ssast_lab import audio, checkpoint, data, metrics
+from ssast_lab import audio, checkpoint, data, files, metrics
 from ssast_lab.config import ConfigError, FineTuneConfig, LabelledConfig, ModelConfig, RunConfig, TuningConfig, to_dict
 from ssast_lab.datasets import read_dataset
 from ssast_lab.labelled import LabelError, LabelledSet, Split, check, read_labelled, splits
@@ -293,9 +293,7 @@ class FineTuning(Lesson):
             scores = metrics.score(test.targets, logits(model, test.clips), test.labels, test.sources)
             judgements.append(Judgement(name, step, scores))
         with run.writing():
-            aside = run.path / f".writing-{REPORT}"
-            aside.write_text(json.dumps([_told(judgement) for judgement in judgements], indent=1), encoding="utf-8")
-            aside.replace(run.path / REPORT)
+            files.write(run.path / REPORT, json.dumps([_told(judgement) for judgement in judgements], indent=1))
         return tuple(judgements)
 
 

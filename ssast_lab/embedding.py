@@ -5,11 +5,9 @@ Axes: C clips, S samples at 16 kHz, D width.
 
 import hashlib
 import os
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ssast_lab import audio
+from ssast_lab import audio, files
 from ssast_lab.data import Clip
 from ssast_lab.upstreams import Upstream, UpstreamError, check_pooling
 
@@ -169,19 +167,13 @@ def _read_cache(file: Path) -> dict[bytes, np.ndarray]:
 
 
 def _write_cache(file: Path, fresh: dict[bytes, np.ndarray]) -> None:
-    """Adds embeddings to a file, written aside and renamed. It is read again just before, so that what another process has
+    """Adds embeddings to a file. It is read again just before, so that what another process has
     added since stays; two that rename at the same moment lose the one's additions, which are computed again, never the file."""
     from safetensors.numpy import save
 
     content = _read_cache(file) | fresh
     digests = np.frombuffer(b"".join(content), dtype=np.uint8).reshape(-1, 32)
-    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(save({"sha256": digests, "embeddings": np.stack(list(content.values()))}))
-        aside.replace(file)
+        files.write(file, save({"sha256": digests, "embeddings": np.stack(list(content.values()))}))
     except OSError as error:
         raise UpstreamError(f"The cache {file} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with suppress(OSError):  # where nothing can be written, there is nothing to remove
-            aside.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssast_lab import __version__, checkpoint
+from ssast_lab import __version__, checkpoint, files
 
 
 class RunError(RuntimeError):
@@ -72,8 +72,8 @@ class Run:
             self._forget_after(start)
             environment = self.path / "environment.json"
             starts = _read(environment) if environment.exists() else []
-            _write(environment, json.dumps([*starts, _environment(start)], indent=1))
-            _write(self.path / "config.json", json.dumps(config, indent=1))
+            files.write(environment, json.dumps([*starts, _environment(start)], indent=1))
+            files.write(self.path / "config.json", json.dumps(config, indent=1))
             if start:  # killed between a checkpoint and the note that it is the best?
                 with self._reading(start) as folder:
                     about = checkpoint.describe(folder / "model")["about"]
@@ -109,7 +109,7 @@ class Run:
     def _note_best(self, step: int, loss: float | None) -> None:
         best = self.best()
         if loss is not None and math.isfinite(loss) and (best is None or loss < best["loss"]):
-            _write(self.path / "best.json", json.dumps({"step": step, "loss": loss}))
+            files.write(self.path / "best.json", json.dumps({"step": step, "loss": loss}))
 
     def best(self) -> dict[str, Any] | None:
         path = self.path / "best.json"
@@ -181,10 +181,9 @@ class Run:
     def keep_sample(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         path = self.path / "samples" / f"step-{step:08d}.npz"
         with self.writing():
-            path.parent.mkdir(exist_ok=True)
-            aside = path.with_name(f".writing-{path.name}")
-            np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
-            aside.replace(path)
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+            files.write(path, content.getvalue())
 
     def unreadable(self) -> dict[str, str]:
         path = self.path / "unreadable.tsv"
@@ -210,8 +209,10 @@ class Run:
     def _forget_after(self, step: int) -> None:
         """Drops what was logged after the checkpoint that a resumed run goes on from: it will be logged again."""
         lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        _write(self.path / "metrics.jsonl", "".join(lines))
-        _write(self.path / "unreadable.tsv", _table(self.unreadable()))  # whole lines, should one have been cut short
+        files.write(self.path / "metrics.jsonl", "".join(lines))
+        files.write(
+            self.path / "unreadable.tsv", _table(self.unreadable())
+        )  # whole lines, should one have been cut short
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()
@@ -227,12 +228,6 @@ def _parsed(text: str, path: Path, advice: str = "delete it and resume") -> Any:
         return json.loads(text)
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): {advice}.") from None
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".writing-{path.name}")
-    aside.write_text(text, encoding="utf-8", errors="surrogateescape")
-    aside.replace(path)
 
 
 def _table(clips: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ import ssast_lab
 PACKAGE = Path(ssast_lab.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [  # a room imports only rooms on lower floors; README.md describes them
-    {"patches", "objectives", "metrics", "precision"},
+    {"files", "patches", "objectives", "metrics", "precision"},
     {"config", "masking", "muon"},
     {"audio", "model", "predictive"},
     {"huggingface"},
@@ -29,10 +29,11 @@ FLOORS = [  # a room imports only rooms on lower floors; README.md describes the
     {"figures", "bench"},
     {"widgets", "app", "compare"},
     {"studies"},
+    {"commands"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-FACES = {"figures", "widgets", "app", "compare", "studies", "__main__"}  # all else is the core
+FACES = {"figures", "widgets", "app", "compare", "studies", "commands", "__main__"}  # all else is the core
 
 
 def room_of(path):

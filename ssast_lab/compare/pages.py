@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssast_lab import __version__
+from ssast_lab import __version__, files
 from ssast_lab.compare.records import ABOVE, BELOW, PROBED, TUNED, CompareError, Comparison, Entry
 from ssast_lab.metrics import Interval
 
@@ -199,11 +199,7 @@ def versions() -> dict[str, str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Written aside, then renamed."""
-    aside = path.with_name(f".writing-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        files.write(path, text)
     except OSError as error:
         raise CompareError(f"{path} cannot be written: {error.strerror or error}.") from None

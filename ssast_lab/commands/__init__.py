@@ -1,0 +1,11 @@
+"""What the command line does, a function for each command, which takes its arguments.
+
+Each imports what it needs when it runs, so that ``ssast-lab --help`` answers at once.
+"""
+
+from ssast_lab.commands.learning import finetune, pretrain
+from ssast_lab.commands.measuring import bench, compare, probe, study
+from ssast_lab.commands.models import export, info
+from ssast_lab.commands.sounds import data
+
+__all__ = ["bench", "compare", "data", "export", "finetune", "info", "pretrain", "probe", "study"]

@@ -1,0 +1,126 @@
+"""Commands about one model: ``info`` and ``export``."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def info(arguments: list[str]) -> None:
+    """``ssast-lab info MODEL``"""
+    import tyro
+
+    from ssast_lab import checkpoint
+    from ssast_lab.config import ConfigError, ModelConfig, to_dict
+
+    def show(
+        model: tyro.conf.Positional[str],
+        evaluate: str | None = None,
+        counts: tuple[int, ...] = (100, 250, 400),
+        json: Path | None = None,
+        pictures: Path | None = None,
+    ) -> None:
+        """What a model is: a built-in name, a checkpoint or run folder, or an official .pth file.
+
+        Args:
+            model: the name, folder or file.
+            evaluate: measure it on this folder of sound, such as a corpus's "heldout".
+            counts: how many patches are hidden then.
+            json: a file to write the figures to as well.
+            pictures: a .png, .svg or .html file to show eight of the sounds in: as they are, masked, and as drawn.
+        """
+        if (json or pictures) and not evaluate:
+            raise ConfigError("--json and --pictures tell of an evaluation: say on which sounds by --evaluate DIR.")
+        loaded = checkpoint.load(model)
+        print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
+        config = loaded.config
+        if isinstance(config, ModelConfig):
+            grid = config.grid
+            print(f"  encoder   {config.depth} layers, {config.width} wide, {config.heads} heads")
+            print(f"  patches   {grid.shape[0]} mel bins x {grid.shape[1]} frames, stride {grid.stride[0]} x "
+                  f"{grid.stride[1]}: {grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames")  # fmt: skip
+            print(f"  features  {config.audio.mel_bins} mel bins, mean {config.audio.mean:g}, "
+                  f"deviation {config.audio.std:g}")  # fmt: skip
+            if config.labels:
+                more = " ..." if len(config.labels) > 8 else ""
+                print(f"  labels    {len(config.labels)}: {', '.join(config.labels[:8])}{more}")
+        else:
+            for name, value in to_dict(config).items():
+                print(f"  {name:9} {value}")
+        if model in checkpoint.builtin_models() or Path(model).is_dir():
+            for name, value in checkpoint.describe(model)["about"].items():
+                if isinstance(value, str | int | float):
+                    print(f"  {name:9} {value}")
+        if evaluate:
+            _evaluate(loaded, evaluate, counts, json, pictures)
+
+    tyro.cli(show, args=arguments, prog="ssast-lab info")
+
+
+def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None, pictures: Path | None) -> None:
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from ssast_lab import files
+    from ssast_lab.checkpoint import CheckpointError
+    from ssast_lab.config import ConfigError
+    from ssast_lab.evaluation import evaluate, examples
+    from ssast_lab.model import SSAST
+
+    if pictures and pictures.suffix not in (".png", ".svg", ".html"):
+        raise ConfigError(f"Pictures are written as .png, .svg or .html, not as {pictures.name}.")
+    if not isinstance(model, SSAST):
+        raise CheckpointError("Only a pretext model can be evaluated: this one has no pretext heads.")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    report = evaluate(model, [folder], counts, progress=sys.stderr.isatty())
+    print(f"\n{report}")
+    if out:
+        figures = {"scores": [asdict(score) for score in report.scores], "left_out": report.unreadable}
+        files.write(out, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    if pictures:
+        from ssast_lab import figures as draw
+
+        figure = draw.gallery(examples(model, [folder], count=max(counts)))
+        if pictures.suffix == ".html":
+            files.write(pictures, figure.to_html())
+            return
+        try:
+            image = draw.picture(figure, pictures.suffix[1:])
+        except Exception as error:  # kaleido is not installed, or its browser is missing or fails in one of many ways
+            raise ConfigError(
+                f"No {pictures.suffix} could be drawn ({type(error).__name__}: {error}): install kaleido and Chromium, "
+                "or have the pictures written as .html."
+            ) from error
+        files.write(pictures, image)
+
+
+def export(arguments: list[str]) -> None:
+    """``ssast-lab export RUN OUT``"""
+    import tyro
+
+    from ssast_lab.run import Run
+
+    def write(
+        run: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        title: str = "",
+        note: str = "",
+        licence: str = "",
+        stop_gap: bool = False,
+    ) -> None:
+        """Write the best model of a training run into a folder of its own: float16, with its recipe, corpus and curves.
+
+        Args:
+            run: the folder of the run.
+            out: the folder to write; it can be handed on, and is read wherever a model is named.
+            title: what the app calls it; by default the folder's name.
+            note: what the app says of it.
+            licence: under which it may be used.
+            stop_gap: it is only there until a better one is.
+        """
+        about = {"title": title or out.name, "note": note, "licence": licence, "stop_gap": stop_gap}
+        Run(run).export(out, {name: value for name, value in about.items() if value})
+        print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
+
+    tyro.cli(write, args=arguments, prog="ssast-lab export")
