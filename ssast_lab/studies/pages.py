@@ -11,7 +11,9 @@ import torch
 
 from ssast_lab.compare import ABOVE, BELOW, Comparison, Entry, draw, table_of, told, told_apart, write_text
 from ssast_lab.compare.pages import at_home, crossed, pictured, versions
+from ssast_lab.compare.rows import read_tasks
 from ssast_lab.config import PretrainConfig
+from ssast_lab.studies.lengths import by_length
 from ssast_lab.studies.pretraining import UNTRAINED, Trained
 from ssast_lab.studies.questions import Study
 
@@ -32,7 +34,8 @@ def write_study(
     lines += [f"Kinds of tasks: {'; '.join(f'{kind}: {_listed(names)}' for kind, names in kinds.items())}."]
     failures = dict.fromkeys((entry.upstream, entry.failure) for entry in entries if entry.failure)
     lines += [f"\n{name} could not be measured: {at_home(failure)}" for name, failure in failures]
-    lines += ["", "## How it was made", "", "```", command, "```", "", *study.remarks, "", *_budget(trained), ""]
+    lines += ["", *by_length(_pairs(study, entries), _measured(entries), read_tasks(tasks))]
+    lines += ["## How it was made", "", "```", command, "```", "", *study.remarks, "", *_budget(trained), ""]
     page = out / f"{study.name}.md"
     write_text(page, "\n".join([*lines, machine(), ""]))
     return page
@@ -53,7 +56,7 @@ def kinds_of(tasks: Sequence[Path_], entries: Iterable[Entry]) -> dict[str, list
 
 def conclusion(study: Study, entries: Sequence[Entry], kinds: dict[str, list[str]]) -> list[str]:
     """A sentence for each pair and kind of task, and first one on whether training did anything at all."""
-    measured = {(entry.upstream, entry.task): entry for entry in entries if entry.runs}
+    measured = _measured(entries)
     sentences = [_against_untrained(study, measured)]
     if max((len(entry.runs) for entry in measured.values()), default=0) == 1:
         sentences.append("One seed: how far training itself varies is not in the intervals, so that they say too much.")
@@ -61,6 +64,16 @@ def conclusion(study: Study, entries: Sequence[Entry], kinds: dict[str, list[str
         for kind, tasks in kinds.items():
             sentences.append(_pair(one, other, kind, tasks, measured))
     return sentences
+
+
+def _measured(entries: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
+    return {(entry.upstream, entry.task): entry for entry in entries if entry.runs}
+
+
+def _pairs(study: Study, entries: Iterable[Entry]) -> list[tuple[str, str]]:
+    """What the study compares, and where shapes differ also what they differed by before training."""
+    untrained = (f"{UNTRAINED}, frame", f"{UNTRAINED}, patch")
+    return [*study.pairs, *([untrained] if {entry.upstream for entry in entries} >= set(untrained) else [])]
 
 
 def _against_untrained(study: Study, measured: dict[tuple[str, str], Entry]) -> str:

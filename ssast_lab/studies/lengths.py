@@ -1,0 +1,76 @@
+"""Where a difference lies: on short sounds, or on long ones.
+
+A square of 16 frames spans 160 ms and a strip of two 20 ms, so that a sound of a third of a second is a few columns to a
+patch model: what a task's sounds last decides what a model can show on it. Axes: C clips that are tested, L labels.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ssast_lab import audio, metrics
+from ssast_lab.compare import ABOVE, BELOW, Entry, told_apart
+from ssast_lab.compare.rows import Task
+
+BANDS = ((0.0, 0.5), (0.5, 2.0), (2.0, math.inf))  # seconds, the second bound excluded
+FEWEST = 30  # clips that a band must have to be told of
+
+MARKS = {ABOVE: " ▲", BELOW: " ▼"}
+
+
+def by_length(
+    pairs: Sequence[tuple[str, str]], measured: Mapping[tuple[str, str], Entry], tasks: Sequence[Task]
+) -> list[str]:
+    """A table of each pair's paired differences on the test clips of each length, of tasks whose clips fall into two bands
+    at least; [] where there is none. ``measured``: (upstream, task) -> entry."""
+    rows = []
+    for task in tasks:
+        if task.set is None:
+            continue
+        seconds = np.array([audio.info(clip.open()).seconds for clip in task.tests.clips])
+        bands = [np.flatnonzero((seconds >= low) & (seconds < high)) for low, high in BANDS]
+        if sum(len(clips) >= FEWEST for clips in bands) < 2:
+            continue
+        for one, other in pairs:
+            if (one, task.name) in measured and (other, task.name) in measured:
+                entries = measured[one, task.name], measured[other, task.name]
+                cells = [_difference(*entries, clips) if len(clips) >= FEWEST else "" for clips in bands]
+                rows.append(f"| {task.name} | *{one}* minus *{other}* | {' | '.join(cells)} |")
+    if not rows:
+        return []
+    heads = [_named(low, high) for low, high in BANDS]
+    return [
+        "## By the length of the sound",
+        "",
+        f"| task | | {' | '.join(heads)} |",
+        f"| --- | --- |{' --- |' * len(heads)}",
+        *rows,
+        "",
+        f"Paired differences with their 95 % intervals and the number of test clips, where there are {FEWEST} at least. ▲ and ▼: "
+        "the interval excludes 0, and no seed of the one reaches a seed of the other. Of so many intervals one in twenty excludes 0 "
+        "by chance.",
+        "",
+    ]
+
+
+def _difference(one: Entry, other: Entry, clips: np.ndarray) -> str:
+    found = told_apart(part(one, clips), part(other, clips))
+    value, low, high, _ = found.interval
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{MARKS.get(found.verdict, '')} ({len(clips)})"
+
+
+def part(entry: Entry, clips: np.ndarray) -> Entry:
+    """The entry, had only these test clips (indices) been tested."""
+    runs = [
+        metrics.score(run.targets[clips], run.scores[clips], run.labels, [f"group {g}" for g in run.groups[clips]])
+        for run in entry.runs
+    ]
+    return replace(entry, runs=tuple(runs), averaged=None, difference=None)
+
+
+def _named(low: float, high: float) -> str:
+    if not low:
+        return f"below {high:g} s"
+    return f"{low:g} s and longer" if math.isinf(high) else f"{low:g} to {high:g} s"
