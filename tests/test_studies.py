@@ -20,7 +20,7 @@ from ssast_lab.config import ConfigError, ModelConfig, PretrainConfig
 from ssast_lab.data import DataError
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.patches import patchify
-from ssast_lab.studies import SIZES, STUDIES, Size, StudyError, hiding, pretraining, study
+from ssast_lab.studies import SIZES, STUDIES, Size, StudyError, hiding, pages, pretraining, study
 from ssast_lab.studies.lengths import by_length
 from ssast_lab.studies.pages import conclusion, kinds_of
 
@@ -280,6 +280,8 @@ def test_a_difference_is_told_for_each_length(tmp_path):
         "| mixed | *frame* minus *patch* | +1.000 [+1.000, +1.000] ▲ (40) | -1.000 [-1.000, -1.000] ▼ (40) |  |"
     )
     assert by_length([("frame", "other")], measured, tasks) == []
+    assert pages._pairs(STUDIES["shapes"]) == [("frame", "patch"), ("untrained, frame", "untrained, patch")]
+    assert pages._pairs(STUDIES["corpora"]) == list(STUDIES["corpora"].pairs)  # of one shape each
     failed = [tasks[0]._replace(set=None, failure="gone")]
     assert by_length([("frame", "patch")], measured, failed) == []
 

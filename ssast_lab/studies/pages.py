@@ -15,7 +15,7 @@ from ssast_lab.compare.rows import read_tasks
 from ssast_lab.config import PretrainConfig
 from ssast_lab.studies.lengths import by_length
 from ssast_lab.studies.pretraining import UNTRAINED, Trained
-from ssast_lab.studies.questions import Study
+from ssast_lab.studies.questions import Study, Variant
 
 Path_ = str | os.PathLike[str]
 
@@ -34,7 +34,7 @@ def write_study(
     lines += [f"Kinds of tasks: {'; '.join(f'{kind}: {_listed(names)}' for kind, names in kinds.items())}."]
     failures = dict.fromkeys((entry.upstream, entry.failure) for entry in entries if entry.failure)
     lines += [f"\n{name} could not be measured: {at_home(failure)}" for name, failure in failures]
-    lines += ["", *by_length(_pairs(study, entries), _measured(entries), read_tasks(tasks))]
+    lines += ["", *by_length(_pairs(study), _measured(entries), read_tasks(tasks))]
     lines += ["## How it was made", "", "```", command, "```", "", *study.remarks, "", *_budget(trained), ""]
     page = out / f"{study.name}.md"
     write_text(page, "\n".join([*lines, machine(), ""]))
@@ -70,19 +70,24 @@ def _measured(entries: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
     return {(entry.upstream, entry.task): entry for entry in entries if entry.runs}
 
 
-def _pairs(study: Study, entries: Iterable[Entry]) -> list[tuple[str, str]]:
-    """What the study compares, and where shapes differ also what they differed by before training."""
-    untrained = (f"{UNTRAINED}, frame", f"{UNTRAINED}, patch")
-    return [*study.pairs, *([untrained] if {entry.upstream for entry in entries} >= set(untrained) else [])]
+def _untrained(variant: Variant) -> str:
+    """What the variant was before training is called, where the study has both shapes."""
+    patch = variant.changes.get("model", {}).get("patch", (16, 16))
+    return f"{UNTRAINED}, {'patch' if patch[0] == patch[1] else 'frame'}"
+
+
+def _pairs(study: Study) -> list[tuple[str, str]]:
+    """What the study compares, and where two of unlike shapes are compared also how these differed before training."""
+    before = {variant.name: _untrained(variant) for variant in study.variants}
+    shapes = [(before[one], before[other]) for one, other in study.pairs if before[one] != before[other]]
+    return [*study.pairs, *shapes]
 
 
 def _against_untrained(study: Study, measured: dict[tuple[str, str], Entry]) -> str:
     above, pairs = 0, 0
     for variant in study.variants:
-        patch = variant.changes.get("model", {}).get("patch", (16, 16))
-        shape = f"{UNTRAINED}, {'patch' if patch[0] == patch[1] else 'frame'}"
         for (name, task), entry in measured.items():
-            start = measured.get((UNTRAINED, task)) or measured.get((shape, task))
+            start = measured.get((UNTRAINED, task)) or measured.get((_untrained(variant), task))
             if name == variant.name and start:
                 pairs += 1
                 above += told_apart(entry, start).verdict == ABOVE
