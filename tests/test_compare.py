@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,21 @@ import torch
 from tiny import RATE
 
 from ssast_lab import checkpoint, classify, compare, figures, metrics
-from ssast_lab.compare import ABOVE, BELOW, PROBED, TUNED, UNTOLD, CompareError, Entry, averaged, told_apart
+from ssast_lab.compare import (
+    ABOVE,
+    BELOW,
+    PROBED,
+    TUNED,
+    UNTOLD,
+    CompareError,
+    Comparison,
+    Entry,
+    averaged,
+    by_length,
+    told_apart,
+    write,
+)  # fmt: skip
+from ssast_lab.compare.lengths import seconds_of
 from ssast_lab.compare.rows import Worker, read_tasks
 from ssast_lab.config import LabelledConfig, ModelConfig
 from ssast_lab.labelled import read_labelled
@@ -166,6 +181,41 @@ def scored(random, right, clips=200, labels=4, several=False):
         targets[::5] = 1 - targets[::5]
     hit = random.random((clips, 1)) < right
     return metrics.score(targets, targets * hit + random.random((clips, labels)), list("abcd"))
+
+
+def test_a_difference_is_told_for_each_length(tmp_path):
+    """A model that is right on the short half of the clips, and one that is right on the long half."""
+    folder, random = tmp_path / "mixed", np.random.default_rng(0)
+    folder.mkdir()
+    rows = ["path,label,source,fold"]
+    for number in range(140):
+        seconds = 0.3 if number % 4 < 2 else 1.0
+        soundfile.write(folder / f"{number}.wav", 0.1 * random.standard_normal(round(seconds * RATE)), RATE)
+        rows.append(f"{number}.wav,{'ab'[number % 2]},s{number},{'test' if number < 80 else 'train'}")
+    (folder / "task.csv").write_text("\n".join(rows) + "\n")
+    (folder / "0.wav").write_bytes(b"nothing")
+    tests = read_tasks([folder])[0].tests
+    long = np.array([int(Path(clip.name).stem) % 4 >= 2 for clip in tests.clips])
+    lengths = {"mixed": seconds_of(tests.clips)}
+    assert np.isnan(lengths["mixed"]).sum() == 1
+    assert np.nanmax(np.abs(lengths["mixed"] - np.where(long, 1.0, 0.3))) < 1e-6
+
+    def entry(name, right):
+        scores = np.where(right[:, None], tests.targets, 1 - tests.targets)
+        runs = (metrics.score(tests.targets, scores, tests.labels, tests.sources),) * 2
+        return Entry(name, "mixed", PROBED, "", runs, averaged=averaged(runs))
+
+    entries = [entry("patch", long), entry("frame", ~long)]
+    lines = by_length([("frame", "patch")], entries, lengths)
+    assert lines[0] == "| task | | below 0.5 s | 0.5 to 2 s | 2 s and longer |"
+    assert lines[2] == (
+        "| mixed | *frame* minus *patch* | +1.000 [+1.000, +1.000] ▲ (39) | -1.000 [-1.000, -1.000] ▼ (40) |  |"
+    )
+    assert by_length([("frame", "other")], entries, lengths) == []
+    assert by_length([("frame", "patch")], entries, {"mixed": np.full(80, 0.3)}) == []
+
+    write(Comparison(tuple(entries), {"frame": "patch", "patch": "patch"}, {}, "command", lengths), tmp_path / "out")
+    assert lines[2] in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("several", [False, True])

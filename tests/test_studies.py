@@ -21,7 +21,6 @@ from ssast_lab.data import DataError
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.patches import patchify
 from ssast_lab.studies import SIZES, STUDIES, Size, StudyError, hiding, pages, pretraining, study
-from ssast_lab.studies.lengths import by_length
 from ssast_lab.studies.pages import conclusion, kinds_of
 
 RATE = 16000
@@ -250,40 +249,9 @@ def test_the_conclusion_says_no_more_than_the_intervals(corpus, task, tmp_path):
     assert kinds_of([task], entries) == {"other": ["a", "b", "c"]}
 
 
-def test_a_difference_is_told_for_each_length(tmp_path):
-    """A model that is right on the short half of the clips, and one that is right on the long half."""
-    from ssast_lab import metrics
-    from ssast_lab.compare import PROBED, Entry
-    from ssast_lab.compare.rows import read_tasks
-
-    folder, random = tmp_path / "mixed", np.random.default_rng(0)
-    folder.mkdir()
-    rows = ["path,label,source,fold"]
-    for number in range(140):
-        seconds = 0.3 if number % 4 < 2 else 1.0
-        soundfile.write(folder / f"{number}.wav", 0.1 * random.standard_normal(round(seconds * RATE)), RATE)
-        rows.append(f"{number}.wav,{'ab'[number % 2]},s{number},{'test' if number < 80 else 'train'}")
-    (folder / "task.csv").write_text("\n".join(rows) + "\n")
-    tasks = read_tasks([folder])
-    tests = tasks[0].tests
-    long = np.array([int(tests.clips[i].name.split("/")[-1][:-4]) % 4 >= 2 for i in range(80)])
-
-    def entry(name, right):
-        scores = np.where(right[:, None], tests.targets, 1 - tests.targets)
-        runs = (metrics.score(tests.targets, scores, tests.labels, tests.sources),) * 2
-        return Entry(name, "mixed", PROBED, "", runs)
-
-    measured = {("patch", "mixed"): entry("patch", long), ("frame", "mixed"): entry("frame", ~long)}
-    page = by_length([("frame", "patch")], measured, tasks)
-    assert page[2] == "| task | | below 0.5 s | 0.5 to 2 s | 2 s and longer |"
-    assert page[4] == (
-        "| mixed | *frame* minus *patch* | +1.000 [+1.000, +1.000] ▲ (40) | -1.000 [-1.000, -1.000] ▼ (40) |  |"
-    )
-    assert by_length([("frame", "other")], measured, tasks) == []
+def test_shapes_are_also_compared_before_training():
     assert pages._pairs(STUDIES["shapes"]) == [("frame", "patch"), ("untrained, frame", "untrained, patch")]
     assert pages._pairs(STUDIES["corpora"]) == list(STUDIES["corpora"].pairs)  # of one shape each
-    failed = [tasks[0]._replace(set=None, failure="gone")]
-    assert by_length([("frame", "patch")], measured, failed) == []
 
 
 @pytest.mark.parametrize("batch", [1, 7, 24, 37, 96, 384])

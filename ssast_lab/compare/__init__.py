@@ -4,6 +4,7 @@ upstreams x tasks x seeds --rows--> what was said of the test clips (JSON, kept)
     --pages--> table.csv, README.md, comparison.json and a figure
 """
 
+from ssast_lab.compare.lengths import by_length
 from ssast_lab.compare.pages import draw, table_of, told, write, write_text
 from ssast_lab.compare.records import (
     ABOVE,
@@ -23,5 +24,5 @@ from ssast_lab.compare.table import compare
 
 __all__ = [
     "ABOVE", "BELOW", "PROBED", "TUNED", "UNTOLD", "Averaged", "CompareError", "Comparison", "Difference", "Entry",
-    "averaged", "compare", "draw", "table_of", "told", "told_apart", "write", "write_text",
+    "averaged", "by_length", "compare", "draw", "table_of", "told", "told_apart", "write", "write_text",
 ]  # fmt: skip

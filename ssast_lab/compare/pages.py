@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ssast_lab import __version__, files
+from ssast_lab.compare.lengths import by_length
 from ssast_lab.compare.records import ABOVE, BELOW, PROBED, TUNED, CompareError, Comparison, Entry
 from ssast_lab.metrics import Interval
 
@@ -136,6 +137,9 @@ def _page(comparison: Comparison, pictures: Sequence[str]) -> str:
         entries = comparison.of(method)
         if entries:
             lines += ["", f"## {method.capitalize()}", "", *crossed(entries, comparison)]
+            against = ((one, other) for one, other in comparison.baselines.items() if other not in ("", one))
+            table = by_length(against, entries, comparison.lengths)
+            lines += ["", "By the length of the sound:", "", *table] if table else []
     failures: dict[str, dict[str, None]] = {}
     for entry in comparison.entries:
         if entry.failure:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +81,7 @@ class Comparison:
     baselines: dict[str, str]  # upstream -> the one that it is compared with
     settings: dict[str, Any]
     command: str
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)  # task -> (C,) seconds of the test clips
 
     def of(self, method: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.method == method]

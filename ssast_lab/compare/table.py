@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssast_lab.compare.lengths import seconds_of
 from ssast_lab.compare.pages import write
 from ssast_lab.compare.records import PROBED, CompareError, Comparison, Entry, with_differences
 from ssast_lab.compare.rows import Worker, read_tasks
@@ -75,7 +76,8 @@ def compare(
     order = {task.name: place for place, task in enumerate(read)}
     compared.sort(key=lambda entry: (entry.method != PROBED, order[entry.task]))
     command = _command(names, tasks, out, settings)
-    comparison = Comparison(tuple(compared), baselines, settings, command)
+    lengths = {task.name: seconds_of(task.tests.clips) for task in read if task.set is not None}
+    comparison = Comparison(tuple(compared), baselines, settings, command, lengths)
     write(comparison, out)
     return comparison
 

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssast_lab.compare import ABOVE, BELOW, Comparison, Entry, draw, table_of, told, told_apart, write_text
+from ssast_lab.compare import ABOVE, BELOW, Comparison, Entry, by_length, draw, table_of, told, told_apart, write_text
 from ssast_lab.compare.pages import at_home, crossed, pictured, versions
-from ssast_lab.compare.rows import read_tasks
 from ssast_lab.config import PretrainConfig
-from ssast_lab.studies.lengths import by_length
 from ssast_lab.studies.pretraining import UNTRAINED, Trained
 from ssast_lab.studies.questions import Study, Variant
 
@@ -34,7 +32,8 @@ def write_study(
     lines += [f"Kinds of tasks: {'; '.join(f'{kind}: {_listed(names)}' for kind, names in kinds.items())}."]
     failures = dict.fromkeys((entry.upstream, entry.failure) for entry in entries if entry.failure)
     lines += [f"\n{name} could not be measured: {at_home(failure)}" for name, failure in failures]
-    lines += ["", *by_length(_pairs(study), _measured(entries), read_tasks(tasks))]
+    table = by_length(_pairs(study), entries, comparison.lengths)
+    lines += ["", "## By the length of the sound", "", *table] if table else [""]
     lines += ["## How it was made", "", "```", command, "```", "", *study.remarks, "", *_budget(trained), ""]
     page = out / f"{study.name}.md"
     write_text(page, "\n".join([*lines, machine(), ""]))
@@ -56,7 +55,7 @@ def kinds_of(tasks: Sequence[Path_], entries: Iterable[Entry]) -> dict[str, list
 
 def conclusion(study: Study, entries: Sequence[Entry], kinds: dict[str, list[str]]) -> list[str]:
     """A sentence for each pair and kind of task, and first one on whether training did anything at all."""
-    measured = _measured(entries)
+    measured = {(entry.upstream, entry.task): entry for entry in entries if entry.runs}
     sentences = [_against_untrained(study, measured)]
     if max((len(entry.runs) for entry in measured.values()), default=0) == 1:
         sentences.append("One seed: how far training itself varies is not in the intervals, so that they say too much.")
@@ -64,10 +63,6 @@ def conclusion(study: Study, entries: Sequence[Entry], kinds: dict[str, list[str
         for kind, tasks in kinds.items():
             sentences.append(_pair(one, other, kind, tasks, measured))
     return sentences
-
-
-def _measured(entries: Iterable[Entry]) -> dict[tuple[str, str], Entry]:
-    return {(entry.upstream, entry.task): entry for entry in entries if entry.runs}
 
 
 def _untrained(variant: Variant) -> str:

@@ -5,45 +5,51 @@ patch model: what a task's sounds last decides what a model can show on it. Axes
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from ssast_lab import audio, metrics
-from ssast_lab.compare import ABOVE, BELOW, Entry, told_apart
-from ssast_lab.compare.rows import Task
+from ssast_lab.compare.records import ABOVE, BELOW, Entry, told_apart
+from ssast_lab.data import Clip
 
 BANDS = ((0.0, 0.5), (0.5, 2.0), (2.0, math.inf))  # seconds, the second bound excluded
 FEWEST = 30  # clips that a band must have to be told of
-
 MARKS = {ABOVE: " ▲", BELOW: " ▼"}
 
 
+def seconds_of(clips: Iterable[Clip]) -> np.ndarray:
+    """(C,) what the headers say; nan of a clip that cannot be read."""
+    return np.array([_seconds(clip) for clip in clips])
+
+
+def _seconds(clip: Clip) -> float:
+    try:
+        return audio.info(clip.open()).seconds
+    except (audio.AudioError, OSError):
+        return math.nan
+
+
 def by_length(
-    pairs: Sequence[tuple[str, str]], measured: Mapping[tuple[str, str], Entry], tasks: Sequence[Task]
+    pairs: Iterable[tuple[str, str]], entries: Iterable[Entry], lengths: Mapping[str, np.ndarray]
 ) -> list[str]:
     """A table of each pair's paired differences on the test clips of each length, of tasks whose clips fall into two bands
-    at least; [] where there is none. ``measured``: (upstream, task) -> entry."""
-    rows = []
-    for task in tasks:
-        if task.set is None:
-            continue
-        seconds = np.array([audio.info(clip.open()).seconds for clip in task.tests.clips])
+    at least; [] where there is none. ``entries``: of one method; ``lengths``: task -> (C,) seconds."""
+    measured, pairs, rows = {(entry.upstream, entry.task): entry for entry in entries if entry.runs}, list(pairs), []
+    for task, seconds in lengths.items():
         bands = [np.flatnonzero((seconds >= low) & (seconds < high)) for low, high in BANDS]
         if sum(len(clips) >= FEWEST for clips in bands) < 2:
             continue
         for one, other in pairs:
-            if (one, task.name) in measured and (other, task.name) in measured:
-                entries = measured[one, task.name], measured[other, task.name]
-                cells = [_difference(*entries, clips) if len(clips) >= FEWEST else "" for clips in bands]
-                rows.append(f"| {task.name} | *{one}* minus *{other}* | {' | '.join(cells)} |")
+            if (one, task) in measured and (other, task) in measured:
+                both = measured[one, task], measured[other, task]
+                cells = [_difference(*both, clips) for clips in bands]
+                rows.append(f"| {task} | *{one}* minus *{other}* | {' | '.join(cells)} |")
     if not rows:
         return []
     heads = [_named(low, high) for low, high in BANDS]
     return [
-        "## By the length of the sound",
-        "",
         f"| task | | {' | '.join(heads)} |",
         f"| --- | --- |{' --- |' * len(heads)}",
         *rows,
@@ -56,6 +62,8 @@ def by_length(
 
 
 def _difference(one: Entry, other: Entry, clips: np.ndarray) -> str:
+    if len(clips) < FEWEST or not one.runs[0].targets[clips].any():
+        return ""
     found = told_apart(part(one, clips), part(other, clips))
     value, low, high, _ = found.interval
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{MARKS.get(found.verdict, '')} ({len(clips)})"
