@@ -55,9 +55,8 @@ def by_length(
         *rows,
         "",
         f"Paired differences with their 95 % intervals and the number of test clips, where there are {FEWEST} at least. ▲ and ▼: "
-        "the interval excludes 0, and no seed of the one reaches a seed of the other. Of so many intervals one in twenty excludes 0 "
-        "by chance.",
-        "",
+        "the interval excludes 0, and of several seeds none of the one reaches one of the other. Of so many intervals one in twenty "
+        "excludes 0 by chance.",
     ]
 
 

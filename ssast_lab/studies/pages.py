@@ -33,8 +33,8 @@ def write_study(
     failures = dict.fromkeys((entry.upstream, entry.failure) for entry in entries if entry.failure)
     lines += [f"\n{name} could not be measured: {at_home(failure)}" for name, failure in failures]
     table = by_length(_pairs(study), entries, comparison.lengths)
-    lines += ["", "## By the length of the sound", "", *table] if table else [""]
-    lines += ["## How it was made", "", "```", command, "```", "", *study.remarks, "", *_budget(trained), ""]
+    lines += ["", "## By the length of the sound", "", *table] if table else []
+    lines += ["", "## How it was made", "", "```", command, "```", "", *study.remarks, "", *_budget(trained), ""]
     page = out / f"{study.name}.md"
     write_text(page, "\n".join([*lines, machine(), ""]))
     return page
