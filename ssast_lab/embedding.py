@@ -167,8 +167,8 @@ def _read_cache(file: Path) -> dict[bytes, np.ndarray]:
 
 
 def _write_cache(file: Path, fresh: dict[bytes, np.ndarray]) -> None:
-    """Adds embeddings to a file. It is read again just before, so that what another process has
-    added since stays; two that rename at the same moment lose the one's additions, which are computed again, never the file."""
+    """Adds embeddings to a file. It is read again just before, so that what another process has added since stays; two that
+    rename at the same moment lose the one's additions, which are computed again, never the file."""
     from safetensors.numpy import save
 
     content = _read_cache(file) | fresh

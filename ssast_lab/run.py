@@ -210,9 +210,7 @@ class Run:
         """Drops what was logged after the checkpoint that a resumed run goes on from: it will be logged again."""
         lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         files.write(self.path / "metrics.jsonl", "".join(lines))
-        files.write(
-            self.path / "unreadable.tsv", _table(self.unreadable())
-        )  # whole lines, should one have been cut short
+        files.write(self.path / "unreadable.tsv", _table(self.unreadable()))  # a line may have been cut short
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()

@@ -11,12 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from ssast_lab import audio, metrics
-from ssast_lab.compare.records import ABOVE, BELOW, Entry, told_apart
+from ssast_lab.compare.records import MARKS, Entry, told_apart
 from ssast_lab.data import Clip
 
 BANDS = ((0.0, 0.5), (0.5, 2.0), (2.0, math.inf))  # seconds, the second bound excluded
 FEWEST = 30  # clips that a band must have to be told of
-MARKS = {ABOVE: " ▲", BELOW: " ▼"}
 
 
 def seconds_of(clips: Iterable[Clip]) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 
 from ssast_lab import __version__, files
 from ssast_lab.compare.lengths import by_length
-from ssast_lab.compare.records import ABOVE, BELOW, PROBED, TUNED, CompareError, Comparison, Entry
+from ssast_lab.compare.records import MARKS, PROBED, TUNED, CompareError, Comparison, Entry
 from ssast_lab.metrics import Interval
 
 Path_ = str | os.PathLike[str]
@@ -183,7 +183,7 @@ def _cell(entry: Entry, best: float) -> str:
         return "–"
     value = f"{entry.figure.value:.3f}" + (f" ± {entry.deviation:.3f}" if len(entry.runs) > 1 else "")
     value = f"**{value}**" if entry.figure.value == best else value
-    mark = {ABOVE: " ▲", BELOW: " ▼"}.get(entry.difference.verdict if entry.difference else "", "")
+    mark = MARKS.get(entry.difference.verdict if entry.difference else "", "")
     return f"{value} [{entry.figure.low:.3f}, {entry.figure.high:.3f}]{mark}"
 
 

@@ -12,6 +12,7 @@ from ssast_lab.metrics import Interval, Scores
 
 PROBED, TUNED = "linear probe", "fine-tuned"
 ABOVE, BELOW, UNTOLD = "above", "below", "cannot be told"
+MARKS = {ABOVE: " ▲", BELOW: " ▼"}
 
 
 class CompareError(ValueError):
