@@ -62,12 +62,12 @@ def by_length(
 def _difference(one: Entry, other: Entry, clips: np.ndarray) -> str:
     if len(clips) < FEWEST or not one.runs[0].targets[clips].any():
         return ""
-    found = told_apart(part(one, clips), part(other, clips))
+    found = told_apart(_part(one, clips), _part(other, clips))
     value, low, high, _ = found.interval
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{MARKS.get(found.verdict, '')} ({len(clips)})"
 
 
-def part(entry: Entry, clips: np.ndarray) -> Entry:
+def _part(entry: Entry, clips: np.ndarray) -> Entry:
     """The entry, had only these test clips (indices) been tested."""
     runs = [
         metrics.score(run.targets[clips], run.scores[clips], run.labels, [f"group {g}" for g in run.groups[clips]])

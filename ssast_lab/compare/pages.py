@@ -137,8 +137,7 @@ def _page(comparison: Comparison, pictures: Sequence[str]) -> str:
         entries = comparison.of(method)
         if entries:
             lines += ["", f"## {method.capitalize()}", "", *crossed(entries, comparison)]
-            against = ((one, other) for one, other in comparison.baselines.items() if other not in ("", one))
-            table = by_length(against, entries, comparison.lengths)
+            table = by_length(comparison.against.items(), entries, comparison.lengths)
             lines += ["", "By the length of the sound:", "", *table] if table else []
     failures: dict[str, dict[str, None]] = {}
     for entry in comparison.entries:
@@ -167,8 +166,7 @@ def crossed(entries: Sequence[Entry], comparison: Comparison) -> list[str]:
     notes = ["Brackets are 95 % bootstrap intervals over the test clips or their sources."]
     if seeds > 1:
         notes.append(f"Figures with ± are means over {seeds} seeds and their standard deviation.")
-    against = {one: other for one, other in comparison.baselines.items() if other not in ("", one)}
-    if against:
+    if against := comparison.against:
         others = set(against.values())
         whom = others.pop() if len(others) == 1 else ", ".join(f"{other} ({one})" for one, other in against.items())
         notes.append(

@@ -84,6 +84,11 @@ class Comparison:
     command: str
     lengths: dict[str, np.ndarray] = field(default_factory=dict)  # task -> (C,) seconds of the test clips
 
+    @property
+    def against(self) -> dict[str, str]:
+        """Upstream -> the other one that it is compared with, of those that are."""
+        return {one: other for one, other in self.baselines.items() if other not in ("", one)}
+
     def of(self, method: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.method == method]
 

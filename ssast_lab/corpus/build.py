@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ssast_lab import files
 from ssast_lab.audio import SAMPLE_RATE
 from ssast_lab.corpus.clips import CUT, WINDOW
 from ssast_lab.corpus.packages import Fetch, apt_download, build_piece, check_tools
@@ -188,8 +189,7 @@ def _assemble(out: Path, table: dict, size: str, recipe: str, paths: list[Path],
     )
     check_reserved(table, rows)
     (out / "README.md").write_text(card(manifest, rows), encoding="utf-8")
-    (out / ".manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(out / ".manifest.json", out / "manifest.json")
+    files.write(out / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
 
@@ -200,10 +200,10 @@ def _hours(rows: list[list[str]], role: str, kind: str) -> float:
 def check_reserved(table: dict[str, Any], rows: Iterable[list[str]]) -> None:
     """No clip of a finished corpus holds a file that is kept for something else, and no package has two roles."""
     roles: dict[str, str] = {}
-    for _, clip, role, _, package, _, _, files in rows:
+    for _, clip, role, _, package, _, _, paths in rows:
         if roles.setdefault(package, role) != role:
             raise CorpusError(f"{package} is both trained on and held out.")
-        if kept := [(path, use) for path in files.split("|") if (use := reserved(table, package, path))]:
+        if kept := [(path, use) for path in paths.split("|") if (use := reserved(table, package, path))]:
             raise CorpusError(f"Clip {clip} holds {kept[0][0]} of {package}, which is kept for {kept[0][1]}.")
 
 
