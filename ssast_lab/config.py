@@ -103,10 +103,13 @@ class MaskConfig:
 
     count: int = 400
     cluster: tuple[int, int] | None = (3, 5)
+    fewest: int | None = None  # each training step hides a number drawn evenly from here to count; None: always count
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ConfigError(f"At least one patch must be hidden, not {self.count}.")
+        if self.fewest is not None and not 1 <= self.fewest <= self.count:
+            raise ConfigError(f"The fewest hidden patches are from 1 to {self.count}, the most, not {self.fewest}.")
         if self.cluster is not None:
             object.__setattr__(self, "cluster", tuple(self.cluster))
             least, most = self.cluster
@@ -114,10 +117,14 @@ class MaskConfig:
                 raise ConfigError(f"The cluster factor runs from at least 1 upwards, not from {least} to {most}.")
 
 
+# Fields that older runs and caches do not have, with the defaults that mean what was done then.
+_LATER: dict[str, Any] = dict(norm_eps=None, fewest=None, sampled=None, settle=0.1, cooldown=0.2)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON types; without a ``norm_eps`` that is not set, so that whatever is kept under a key made
-    of a configuration is found again."""
-    return asdict(config, dict_factory=lambda items: {n: v for n, v in items if (n, v) != ("norm_eps", None)})
+    """A configuration as plain JSON types. Fields that came later are left out while they have their default, so that an
+    older run can be resumed, and what is kept under a key made of a configuration is found again."""
+    return asdict(config, dict_factory=lambda items: {n: v for n, v in items if n not in _LATER or v != _LATER[n]})
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,10 @@ class LearningConfig:
     optimizer: str = "adamw"  # "muon", or "adam" as the official code
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
-    schedule: str = "cosine"  # to zero; "plateau": halved when held-out accuracy does not rise; or "decay": by epochs
+    schedule: str = "cosine"  # to zero; or "wsd": constant, then to zero; "plateau": halved when held-out accuracy does
+    # not rise; "decay": by epochs. Only "wsd" can be prolonged
     warmup: int = 500  # steps in which the learning rate rises from 0
+    cooldown: float = 0.2  # share of the steps, the last ones, in which "wsd" falls in a straight line to zero
     warmup_every: int = 1  # the official code moves it every 50 steps only
     patience: int = 2  # evaluations without progress before a plateau halves the learning rate
     decay: float = 0.85  # what "decay" multiplies the learning rate with
@@ -159,7 +168,8 @@ class LearningConfig:
         object.__setattr__(self, "betas", tuple(self.betas))
         self._at_least_one("batch", "warmup_every", "decay_from", "decay_every")
         self._choice("optimizer", "adamw", "muon", "adam")
-        self._choice("schedule", "cosine", "plateau", "decay")
+        self._choice("schedule", "cosine", "wsd", "plateau", "decay")
+        self._share("cooldown")
         if not self.learning_rate > 0:
             raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")
         if self.seed < 0:
@@ -169,6 +179,14 @@ class LearningConfig:
         for name in names:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+
+    def _share(self, name: str) -> None:
+        if not 0 <= getattr(self, name) <= 1:
+            raise ConfigError(f"{name} is a share between 0 and 1, not {getattr(self, name)}.")
+
+    def stable_steps(self, steps: int) -> int:
+        """How many of so many steps are the same in a longer run; 0 where every step depends on their number."""
+        return round((1 - self.cooldown) * steps) if self.schedule == "wsd" else 0
 
     def _choice(self, name: str, *choices: str) -> None:
         if getattr(self, name) not in choices:
@@ -184,6 +202,8 @@ class TrainingConfig(LearningConfig):
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only
     over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
+    sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
+    settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
     evaluate_every: int = 500
     evaluate_masks: int = 400  # patches hidden in evaluation, whatever training hides
 
@@ -192,8 +212,24 @@ class TrainingConfig(LearningConfig):
         self._at_least_one("steps", "evaluate_every", "evaluate_masks")
         self._choice("start", "mae", "official")
         self._choice("over", "targets", "predictions")
+        self._share("settle")
+        if self.sampled is not None and self.sampled < 2:
+            raise ConfigError(
+                f"At least 2 hidden patches must be asked for, or there is nothing to tell apart, not {self.sampled}."
+            )
+        if self.sampled is not None and self.over == "predictions":
+            raise ConfigError(
+                'The official softmax over the predictions needs all of them: leave sampled out, or take over="targets".'
+            )
         if min(self.nce_weight, self.mse_weight) < 0 or self.nce_weight + self.mse_weight == 0:
             raise ConfigError("The weights of the two objectives cannot be negative, nor both be 0.")
+
+    def stable_steps(self, steps: int) -> int:
+        return min(super().stable_steps(steps), self.sampled_steps(steps))
+
+    def sampled_steps(self, steps: int) -> int:
+        """The steps that ask for a sample only, of so many in all."""
+        return steps if self.sampled is None else round((1 - self.settle) * steps)
 
 
 @dataclass(frozen=True)
@@ -208,6 +244,12 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.mask.count > self.model.grid.count:
             raise ConfigError(f"{self.mask.count} of {self.model.grid.count} patches cannot be hidden.")
+        fewest = self.mask.fewest or self.mask.count
+        if self.training.sampled is not None and self.training.sampled > fewest:
+            raise ConfigError(
+                f"{self.training.sampled} hidden patches cannot be asked for where only {fewest} are hidden: "
+                "sample fewer, or hide more."
+            )
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,11 @@ def select(items: Tensor, mask: Tensor) -> Tensor:
     return items.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, -1)) if len(rows) else items[:, :0]
 
 
+def numbers(mask: Tensor) -> Tensor:
+    """(B, N) bool -> (B, M): the numbers of the patches that are True, in order; as many in every clip."""
+    return mask.nonzero()[:, 1].view(len(mask), -1)
+
+
 def beside(tensor: Tensor, other: Tensor) -> Tensor:
     """``tensor`` on the device of ``other``. From the CPU it goes there without waiting for what that device still has
     to do; to the CPU it is waited for, or it would be read before it has arrived."""

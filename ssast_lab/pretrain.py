@@ -67,11 +67,19 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
 
 
 def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
-    """(B, N) bool: the masks of a step, keyed by (seed, step)."""
-    generator = data.generator(seed, step, 5)
+    """(B, N) bool: the masks of a step, keyed by (seed, step); all hide the same number."""
+    generator, count = data.generator(seed, step, 5), mask.count
+    if mask.fewest is not None:
+        count = int(torch.randint(mask.fewest, mask.count + 1, (), generator=generator))
     if mask.cluster is None:
-        return masking.random_mask(grid, mask.count, generator=generator, batch=batch)
-    return masking.cluster_mask(grid, mask.count, generator=generator, batch=batch, cluster=mask.cluster)
+        return masking.random_mask(grid, count, generator=generator, batch=batch)
+    return masking.cluster_mask(grid, count, generator=generator, batch=batch, cluster=mask.cluster)
+
+
+def draw_asked(hidden: int, sampled: int, batch: int, seed: int, step: int) -> Tensor:
+    """(B, K): which K of the M hidden patches of each clip a step asks for, in order, keyed by (seed, step)."""
+    order = torch.rand(batch, hidden, generator=data.generator(seed, step, 8))
+    return order.topk(sampled).indices.sort().values
 
 
 def find_clips(config: DataConfig, seed: int) -> tuple[list[data.Clip], list[data.Clip]]:
@@ -110,12 +118,17 @@ class Pretraining(Lesson):
         return data.Plan(corpus, self.settings.batch, self.settings.seed, rows)
 
     def draw(self, step: int) -> tuple[Tensor, ...]:
-        return (draw_masks(self.whole.model.grid, self.whole.mask, self.settings.batch, self.settings.seed, step),)
+        s = self.settings
+        mask = draw_masks(self.whole.model.grid, self.whole.mask, s.batch, s.seed, step)
+        if s.sampled is None or step >= s.sampled_steps(self.steps):
+            return (mask,)
+        return mask, draw_asked(int(mask[0].sum()), s.sampled, s.batch, s.seed, step)
 
     def losses(self, forward: Callable[..., Any], model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
-        (mask,) = drawn
+        mask, *asked = drawn
         fbank, s = batch.features(self.whole.model.audio, self.whole.model.frames), self.settings
-        return objectives.joint(forward(fbank, mask), model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.over)
+        guess = forward(fbank, mask, *asked)
+        return objectives.joint(guess, model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.over)
 
     def exam(self, accelerator: Accelerator, micro: int) -> "_Exam":
         return _Exam(self, accelerator, micro)

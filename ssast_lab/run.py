@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -41,12 +41,16 @@ class RunError(RuntimeError):
 class Run:
     """The folder of one training run. Only the main process writes into it."""
 
-    def __init__(self, path: str | os.PathLike[str], keep: int = 2) -> None:
-        self.path, self.keep = Path(path), keep
+    def __init__(self, path: str | os.PathLike[str], keep: int = 2, pinned: int = 0) -> None:
+        """Keeps the last ``keep`` checkpoints, the best one, and that of the step ``pinned``."""
+        self.path, self.keep, self.pinned = Path(path), keep, pinned
 
-    def open(self, config: dict[str, Any], resume: bool) -> int:
+    def open(self, config: dict[str, Any], resume: bool, stable_steps: Callable[[int], int] = lambda steps: 0) -> int:
         """Finds the run that is in the folder, if there is one: returns the step to go on from. Writes nothing, so that
-        all processes of a run find the same; then one of them calls :meth:`begin`."""
+        all processes of a run find the same; then one of them calls :meth:`begin`.
+
+        Of so many steps in all, ``stable_steps`` of them are the same in a run of any other length: a run that is asked for
+        other steps than before goes on from its last checkpoint among those."""
         settings = self.path / "config.json"
         if not settings.exists():
             if self.checkpoints():
@@ -56,12 +60,30 @@ class Run:
             return 0
         if not resume:
             raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
-        differences = list(
-            _differences(_read(settings, "put it back, or choose another folder"), json.loads(json.dumps(config)))
-        )
-        if differences:
-            raise RunError(f"The run in {self.path} was started with another configuration: {'; '.join(differences)}.")
+        before = _read(settings, "put it back, or choose another folder")
+        differences = dict(_differences(before, json.loads(json.dumps(config))))
+        length = differences.pop("training.steps", None)
+        if length and not differences:
+            return self._prolonged(before["training"]["steps"], config["training"]["steps"], stable_steps)
+        if length or differences:
+            told = "; ".join([*differences.values(), *([length] if length else [])])
+            raise RunError(f"The run in {self.path} was started with another configuration: {told}.")
         return max(self.checkpoints(), default=0)
+
+    def _prolonged(self, before: int, now: int, stable_steps: Callable[[int], int]) -> int:
+        if not stable_steps(before):
+            raise RunError(
+                f"The run in {self.path} was started for {before} steps and cannot go on to {now}: its learning rate depends "
+                'on their number from the first step on. Only a run with the schedule "wsd" can be prolonged.'
+            )
+        last = min(stable_steps(before), stable_steps(now))
+        usable = [step for step in self.checkpoints() if step <= last]
+        if not usable:
+            raise RunError(
+                f"The run in {self.path} was started for {before} steps. To become one of {now} it would go on from a "
+                f"checkpoint at or before step {last}, where its learning rate begins to fall, and none is left."
+            )
+        return max(usable)
 
     def begin(self, config: dict[str, Any], start: int) -> None:
         """Makes the folder ready to go on from a step."""
@@ -70,6 +92,9 @@ class Run:
             for left in list(self.path.glob("**/.writing-*")):
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
             self._forget_after(start)
+            best = self.best()
+            if best and best["step"] > start:
+                (self.path / "best.json").unlink()
             environment = self.path / "environment.json"
             starts = _read(environment) if environment.exists() else []
             files.write(environment, json.dumps([*starts, _environment(start)], indent=1))
@@ -101,7 +126,7 @@ class Run:
                 shutil.rmtree(aside, ignore_errors=True)
             self._note_best(step, loss)
             best = self.best()
-            kept = [*self.checkpoints()][-self.keep :]
+            kept = [*[*self.checkpoints()][-self.keep :], self.pinned]
             for other, path in self.checkpoints().items():
                 if other not in kept and (best is None or other != best["step"]):
                     shutil.rmtree(path.rename(folder / f".writing-{path.name}"))
@@ -214,6 +239,9 @@ class Run:
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()
+        for later, path in self.checkpoints().items():  # of a run that was shorter before
+            if later > step:
+                shutil.rmtree(path.rename(path.parent / f".writing-{path.name}"))
 
 
 def _read(path: Path, advice: str = "delete it and resume") -> Any:
@@ -232,12 +260,13 @@ def _table(clips: Mapping[str, str]) -> str:
     return "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in clips.items())
 
 
-def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(name of the field, how it differs)"""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
     elif old != new:
-        yield f"{where} was {old!r} and is now {new!r}"
+        yield where, f"{where} was {old!r} and is now {new!r}"
 
 
 def _environment(start: int) -> dict[str, Any]:

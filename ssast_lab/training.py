@@ -146,10 +146,11 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
     share = _share(settings.batch, accelerator.num_processes)
     rows = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
-    folder = Run(run.folder, keep=run.keep)
+    stable = settings.stable_steps(lesson.steps)
+    folder = Run(run.folder, keep=run.keep, pinned=stable)
     # Another corpus would be another run: other batches, and held-out clips that were trained on.
     asked = lesson.config() | {"clips": {"train": _roll(lesson.clips), "held_out": _roll(lesson.held_out)}}
-    start = folder.open(asked, run.resume)
+    start = folder.open(asked, run.resume, settings.stable_steps)
     accelerator.wait_for_everyone()
     if main:
         folder.begin(asked, start)
@@ -231,7 +232,7 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
                     done, epoch, type(losses)(*means), gradient_norm, learning_rate, speed, now - began, examination
                 )
                 write(_log, folder, tick, accelerator if run.track else None)
-                if examination or done % run.checkpoint_every == 0:
+                if examination or done % run.checkpoint_every == 0 or done == stable:
                     save(examination.loss if examination else None)
                 shown = {"loss": f"{means[0]:.3f}"}
                 if "accuracy" in losses._fields:
@@ -258,7 +259,9 @@ def train(lesson: Lesson, run: RunConfig, progress: bool = False) -> Generator[T
 
 
 class LearningRate:
-    """The learning rate of each step: a linear warm-up, then a cosine to zero, halving on a plateau, or decay by epochs."""
+    """The learning rate of each step: a linear warm-up, then a cosine to zero; a constant and a line to zero (Hägele et al.,
+    "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", NeurIPS 2024); halving on a plateau; or
+    decay by epochs."""
 
     def __init__(self, settings: LearningConfig, steps: int, epoch: float = math.inf) -> None:
         """``steps`` in all, ``epoch`` steps in an epoch."""
@@ -272,6 +275,8 @@ class LearningRate:
             return s.learning_rate * (step // s.warmup_every * s.warmup_every) / s.warmup
         if s.schedule == "plateau":
             return s.learning_rate * self.factor
+        if s.schedule == "wsd":
+            return s.learning_rate * min(1.0, (self.steps - step) / max(s.cooldown * self.steps, 1))
         if s.schedule == "decay":
             past = int(step / self.epoch) - s.decay_from  # epochs since the first decayed one
             return s.learning_rate * s.decay ** (past // s.decay_every + 1 if past >= 0 else 0)
