@@ -103,7 +103,7 @@ class MaskConfig:
 
     count: int = 400
     cluster: tuple[int, int] | None = (3, 5)
-    fewest: int | None = None  # each training step hides a number drawn evenly from here to count; None: always count
+    fewest: int | None = None  # each training step hides a number drawn from here to count; None: always count
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -254,7 +254,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class LabelledConfig:
-    """Which labelled sounds a classifier learns from, which choose it, and which judge it (:mod:`ssast_lab.labelled`)."""
+    """Which labelled sounds a classifier learns from, which choose it, and which judge it (:mod:`ssast_lab.data.labelled`)."""
 
     train: str = ""  # a task's folder, folders by class, a table, an official JSON, or the folder of a public data set
     valid: str = ""  # another such set, which chooses the best weights; empty: the fold "valid" of train

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import here, write_clips
 
-from ssast_lab import audio, checkpoint, classify
+from ssast_lab import audio, checkpoint
 from ssast_lab.__main__ import main
 from ssast_lab.checkpoint import CheckpointError
 from ssast_lab.config import (
@@ -21,8 +21,9 @@ from ssast_lab.config import (
     from_dict,
     to_dict,
 )
+from ssast_lab.learning import classify
+from ssast_lab.measuring.upstreams import upstream
 from ssast_lab.model import Classifier, Headless
-from ssast_lab.upstreams import upstream
 
 WIDTH, DEPTH, FRAMES = 32, 2, 64
 DESCRIPTION = {

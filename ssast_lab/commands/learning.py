@@ -12,7 +12,7 @@ def pretrain(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import config
-    from ssast_lab.pretrain import pretrain as train
+    from ssast_lab.learning.pretrain import pretrain as train
 
     @dataclass(frozen=True)
     class Pretrain(config.PretrainConfig):
@@ -57,7 +57,7 @@ def _forecast(name: str, arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab.config import RunConfig
-    from ssast_lab.forecast import ForecastConfig, forecast, recipe
+    from ssast_lab.learning.forecast import ForecastConfig, forecast, recipe
 
     @dataclass(frozen=True)
     class Forecast(ForecastConfig):
@@ -88,7 +88,7 @@ def finetune(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import config
-    from ssast_lab.classify import fine_tune, judged, read_splits, together
+    from ssast_lab.learning.classify import fine_tune, judged, read_splits, together
 
     @dataclass(frozen=True)
     class FineTune(config.FineTuneConfig):

@@ -9,9 +9,9 @@ def probe(arguments: list[str]) -> None:
     """``ssast-lab probe UPSTREAM TASK...``"""
     import tyro
 
-    from ssast_lab.labelled import read_labelled
-    from ssast_lab.probe import probe_task
-    from ssast_lab.upstreams import upstream as find
+    from ssast_lab.data.labelled import read_labelled
+    from ssast_lab.measuring.probe import probe_task
+    from ssast_lab.measuring.upstreams import upstream as find
 
     def run(
         upstream: tyro.conf.Positional[str],
@@ -48,7 +48,7 @@ def compare(arguments: list[str]) -> None:
     """``ssast-lab compare UPSTREAM... --tasks TASK... --out FOLDER``"""
     import tyro
 
-    from ssast_lab.compare import compare as run
+    from ssast_lab.measuring.compare import compare as run
 
     def table(
         upstreams: tyro.conf.Positional[tuple[str, ...]],
@@ -92,7 +92,7 @@ def study(arguments: list[str]) -> None:
     """``ssast-lab study NAME --tasks TASK... --corpus FOLDER``"""
     import tyro
 
-    from ssast_lab.studies import study as run
+    from ssast_lab.measuring.studies import study as run
 
     def make(
         name: tyro.conf.Positional[str],
@@ -132,6 +132,6 @@ def bench(arguments: list[str]) -> None:
     """``ssast-lab bench``"""
     import tyro
 
-    from ssast_lab.bench import bench as measure
+    from ssast_lab.measuring.bench import bench as measure
 
     tyro.cli(measure, args=arguments, prog="ssast-lab bench")

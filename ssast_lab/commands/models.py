@@ -65,7 +65,7 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     from ssast_lab import files
     from ssast_lab.checkpoint import CheckpointError
     from ssast_lab.config import ConfigError
-    from ssast_lab.evaluation import evaluate, examples
+    from ssast_lab.measuring.evaluation import evaluate, examples
     from ssast_lab.model import SSAST
 
     if pictures and pictures.suffix not in (".png", ".svg", ".html"):
@@ -99,7 +99,7 @@ def export(arguments: list[str]) -> None:
     """``ssast-lab export RUN OUT``"""
     import tyro
 
-    from ssast_lab.run import Run
+    from ssast_lab.learning.run import Run
 
     def write(
         run: tyro.conf.Positional[Path],

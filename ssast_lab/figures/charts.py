@@ -13,7 +13,7 @@ from plotly.colors import hex_to_rgb, sequential
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT, axis_name
 
 if TYPE_CHECKING:
-    from ssast_lab.pretrain import Step
+    from ssast_lab.learning.pretrain import Step
 
 INK, RULE, BAND = "#1b1e23", "#d9dde3", "#f5f6f8"
 HUES = ("#0b62c4", "#d1480d", "#0a8754", "#8a2fb8", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#607d8b", "#7cb518")

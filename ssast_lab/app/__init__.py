@@ -1,0 +1,5 @@
+"""The app: one local page on which a sound is hidden in part, drawn again by a model, and compared."""
+
+from ssast_lab.app.page import find_models, main
+
+__all__ = ["find_models", "main"]

@@ -1,0 +1,14 @@
+"""The corpus: real speech, music and effects out of Debian packages, as shards of clips that each fill a window.
+
+    package --fetch--> .deb --unpack--> sound files --clips--> clips --encode--> Opus --pack--> piece of the package
+    pieces --build--> train/00000.tar ..., heldout/00000.tar ..., manifest.json, manifest.tsv, README.md, licences/
+
+``corpus.json`` beside this folder says which packages there are, what their files are, and what never comes in: sounds
+that the downstream tasks test on, and packages that an independent evaluation uses. The same packages give the same
+bytes: nothing depends on the time, the machine's name, the order of a folder or the number of processes.
+"""
+
+from ssast_lab.data.corpus.build import build, verify
+from ssast_lab.data.corpus.table import TABLE, CorpusError, read_table, reserved
+
+__all__ = ["TABLE", "CorpusError", "build", "read_table", "reserved", "verify"]

@@ -1,0 +1,67 @@
+"""Muon: momentum whose steps are made orthogonal, for the weight matrices of a Transformer; AdamW for all else.
+
+From K. Jordan and others, "Muon: an optimizer for hidden layers in neural networks" (2024); the scale of the steps from J. Liu
+and others, "Muon is scalable for LLM training" (2025, section 2.2), so that one learning rate and one weight decay serve both.
+PyTorch's own ``torch.optim.Muon`` works in bfloat16, and matrix by matrix: on a CPU that multiplies bfloat16 slowly its
+step takes several times as long as the model's forward and backward together.
+"""
+
+import torch
+from torch import Tensor
+
+from ssast_lab.learning.precision import fast_bf16
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives all singular values towards 1
+ITERATIONS = 5
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW, but groups of parameters with ``orthogonal=True`` hold matrices, (out, in), and take Muon's steps.
+
+    ``momentum`` is theirs; every other setting is AdamW's.
+    """
+
+    def __init__(self, groups: list[dict], *arguments: object, momentum: float = 0.95, **more: object) -> None:
+        super().__init__(groups, *arguments, **more)  # type: ignore[arg-type]
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            if group.get("orthogonal"):
+                self._orthogonal(group)
+        super().step()
+
+    def _orthogonal(self, group: dict) -> None:
+        """One step of a group; afterwards its gradients are gone, so that AdamW passes it by."""
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # all matrices of one shape go through at once
+        for weight in group["params"]:
+            if weight.grad is not None:
+                state = self.state[weight]
+                if not state:  # under the names that AdamW's own state has
+                    state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+                    state["exp_avg"] = torch.zeros_like(weight)
+                state["step"] += 1
+                state["exp_avg"].lerp_(weight.grad, 1 - self.momentum)
+                nesterov = weight.grad.lerp(state["exp_avg"], self.momentum)
+                alike.setdefault(weight.shape, []).append((weight, nesterov))
+                weight.grad = None
+        for shape, pairs in alike.items():
+            scale = 0.2 * max(shape) ** 0.5  # which makes the steps as large as AdamW's, by their root mean square
+            dtype = torch.bfloat16 if fast_bf16(pairs[0][0].device) else torch.float32
+            steps = orthogonalise(torch.stack([direction for _, direction in pairs]), dtype)
+            for (weight, _), step in zip(pairs, steps, strict=True):
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * scale)
+
+
+def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(..., m, n) -> the same with all singular values near 1 (0.7 to 1.2), by five Newton-Schulz iterations in ``dtype``."""
+    a, b, c = COEFFICIENTS
+    x = matrices.to(dtype)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(ITERATIONS):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).to(matrices.dtype)

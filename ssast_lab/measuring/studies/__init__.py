@@ -1,0 +1,16 @@
+"""Studies: what is asked of the models, each answered by one command, with seeds and intervals.
+
+question (data) --pretraining--> runs --compare--> linear probes --pages--> NAME.md, NAME.csv and a figure
+a classifier --hiding--> what it still tells apart --> the same
+"""
+
+from ssast_lab.measuring.studies.hiding import run_hiding, write_hiding
+from ssast_lab.measuring.studies.pages import write_study
+from ssast_lab.measuring.studies.pretraining import run_study
+from ssast_lab.measuring.studies.questions import SIZES, STUDIES, Size, Study, StudyError, Variant
+from ssast_lab.measuring.studies.study import study
+
+__all__ = [
+    "SIZES", "STUDIES", "Size", "Study", "StudyError", "Variant", "run_hiding", "run_study", "study", "write_hiding",
+    "write_study",
+]  # fmt: skip

@@ -1,0 +1,5 @@
+"""What the notebooks show: state and wiring over :mod:`ssast_lab.figures`, no science."""
+
+from ssast_lab.widgets.training import watch
+
+__all__ = ["watch"]
