@@ -25,8 +25,12 @@ WINGS = [  # floor by floor; the root holds the paper
 ]
 FLOOR = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 FACES = WINGS[FLOOR["figures"]] | WINGS[-1]  # all else is the core, which trains without them
-FILES = sorted(path for path in PACKAGE.rglob("*.py"))
-MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
+)  # the front door imports nothing at once
+MODULES = {"ssast_lab": PACKAGE / "__init__.py"} | {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+}
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 
 
@@ -70,9 +74,11 @@ def test_wings_import_only_wings_below(path):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_a_folder_lists_its_files_and_each_imports_only_those_above(folder):
     """In reading order, in the docstring of its ``__init__.py``; the root's list holds the paper's files."""
-    described = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
-    listed = re.findall(r"^    (\w+)(?:\.py|/)  ", described, re.M)
-    here = {path.name.removesuffix(".py") for path in [*folder.glob("*.py"), *(f for f in FOLDERS if f.parent == folder)]}
+    described = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")), clean=False) or ""
+    listed = re.findall(r"^ *(\w+)(?:\.py|/)  +\w", described, re.M)
+    here = {
+        path.name.removesuffix(".py") for path in [*folder.glob("*.py"), *(f for f in FOLDERS if f.parent == folder)]
+    }
     assert sorted(listed) == sorted(here - {"__init__", "__main__"})
     base = ".".join(folder.relative_to(PACKAGE.parent).parts)
     for number, name in enumerate(listed):
@@ -81,7 +87,9 @@ def test_a_folder_lists_its_files_and_each_imports_only_those_above(folder):
             for other in imported(file):
                 part = other.removeprefix(f"{base}.").split(".")[0]
                 if other.startswith(f"{base}.") and part != name and wing_of(MODULES[other]) == wing_of(file):
-                    assert part in listed[:number], f"{file} imports {other}, which is not above it in the list of {folder}."
+                    assert part in listed[:number], (
+                        f"{file} imports {other}, which is not above it in the list of {folder}."
+                    )
 
 
 def test_figures_draw_without_torch():
@@ -162,7 +170,9 @@ assert not torch.cuda.is_initialized()
 
 
 def test_nothing_happens_at_import(tmp_path):
-    modules = [name for name, path in MODULES.items() if wing_of(path) != "widgets"]  # which need what only notebooks have
+    modules = [
+        name for name, path in MODULES.items() if wing_of(path) != "widgets"
+    ]  # which need what only notebooks have
     assert python(OPENED, str(PACKAGE), *modules, folder=tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 

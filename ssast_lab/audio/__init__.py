@@ -1,4 +1,8 @@
-"""From a sound file to the model's input and back: decode and resample, Kaldi log-mel and normalise, log-mel to sound."""
+"""From a sound file to the model's input and back: decode and resample, Kaldi log-mel and normalise, log-mel to sound.
+
+decode.py    any sound file to mono at 16 kHz
+features.py  Kaldi log-mel and its normalisation, and back to sound
+"""
 
 from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError, AudioInfo, builtin_sounds, info, load_waveform
 from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, mel_to_waveform, samples_of

@@ -26,13 +26,12 @@ from ssast_lab.data.datasets import read_dataset
 from ssast_lab.data.labelled import LabelError, LabelledSet, Split, check, read_labelled, splits
 from ssast_lab.learning.run import Run
 from ssast_lab.learning.training import Exam, Examination, Lesson, train
-from ssast_lab.measuring.probe import linear_probe
 from ssast_lab.metrics import Scores
 from ssast_lab.model import SSAST, Classifier, Headless
 from ssast_lab.patches import beside
 
 __all__ = [
-    "Judgement", "Step", "fine_tune", "judged", "linear_probe", "logits", "read_split", "read_splits", "together",
+    "Judgement", "Step", "fine_tune", "judged", "logits", "read_split", "read_splits", "together",
 ]  # fmt: skip
 
 REPORT = "report.json"

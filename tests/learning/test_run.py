@@ -12,6 +12,7 @@ import torch
 from tiny import tiny
 
 from ssast_lab import checkpoint
+from ssast_lab.checkpoint import own
 from ssast_lab.config import to_dict
 from ssast_lab.learning.run import Interrupts, Run, RunError
 from ssast_lab.model import SSAST
@@ -108,18 +109,18 @@ def test_a_copy_of_a_checkpoint_beside_it_is_left_alone(tmp_path, model):
     assert checkpoint.describe(copy)["about"]["steps"] == 1
 
 
-@pytest.mark.parametrize("reads", ["_read_description", "_read_tensors"])
+@pytest.mark.parametrize("reads", ["read_description", "read_tensors"])
 def test_a_model_is_read_from_a_run_that_removes_it_meanwhile(tmp_path, model, monkeypatch, reads):
     run = begun(tmp_path / "run", keep=1)
     save(run, model, 1, 3.0)
-    original = getattr(checkpoint, reads)
+    original = getattr(own, reads)
 
     def read(*arguments):
         if 2 not in run.checkpoints():
             save(run, model, 2, 1.0)
         return original(*arguments)
 
-    monkeypatch.setattr(checkpoint, reads, read)
+    monkeypatch.setattr(own, reads, read)
     assert isinstance(checkpoint.load(run.path), SSAST)
     assert checkpoint.describe(run.path)["about"]["steps"] == 2
     assert [*run.checkpoints()] == [2]

@@ -6,8 +6,8 @@ import time
 import pytest
 from tiny import tiny, write_clips
 
-from ssast_lab.data import clips
 from ssast_lab.config import model_config
+from ssast_lab.data import clips
 from ssast_lab.measuring import bench as benchmark
 from ssast_lab.measuring.bench import bench, count_operations
 

@@ -1,5 +1,11 @@
 """The corpus: real speech, music and effects out of Debian packages, as shards of clips that each fill a window.
 
+    table.py     which packages there are, and what never comes in
+    clips.py     from sound files to clips, and to Opus
+    tars.py      shards that have the same bytes everywhere
+    packages.py  from a package to its piece of the corpus
+    build.py     from the pieces to the corpus
+
     package --fetch--> .deb --unpack--> sound files --clips--> clips --encode--> Opus --pack--> piece of the package
     pieces --build--> train/00000.tar ..., heldout/00000.tar ..., manifest.json, manifest.tsv, README.md, licences/
 

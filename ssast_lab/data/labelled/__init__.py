@@ -1,5 +1,10 @@
 """Labelled sets of sound: which clip has which labels, from which source it comes, and on which side of a split it stands.
 
+    sets.py     which clip has which labels
+    readers.py  folders, tables, official JSON
+    splits.py   training, validation and test
+    leaks.py    what would make a split worthless
+
     folder, table, official JSON --readers--> LabelledSet --splits--> train, valid, test --leaks--> a split worth its figures
 
 A set is read whole before anything is trained, and :func:`check` refuses a split that would give figures worth nothing: the

@@ -1,5 +1,12 @@
 """A bench of small real tasks out of Debian packages: speech and sounds, labelled, split by source.
 
+    table.py      which tasks there are
+    soundfont.py  the recordings in a soundfont
+    speak.py      phones spoken by a synthesiser
+    sounds.py     the sounds of a package
+    card.py       the README of a task
+    build.py      from packages to a task
+
     package --fetch--> .deb --unpack--> sounds --rules--> label, source --folds--> clips --build--> a folder per task
 
 ``tasks.json`` beside this folder says for each task which packages it needs and, by rules on paths, what label each of

@@ -1,5 +1,11 @@
 """Studies: what is asked of the models, each answered by one command, with seeds and intervals.
 
+    questions.py    what is asked
+    pretraining.py  the runs of a study
+    pages.py        page, table and figure
+    hiding.py       what a classifier still tells apart when parts are hidden
+    study.py        a study from pretraining to its page
+
 question (data) --pretraining--> runs --compare--> linear probes --pages--> NAME.md, NAME.csv and a figure
 a classifier --hiding--> what it still tells apart --> the same
 """
