@@ -121,6 +121,16 @@ class MaskConfig:
 _LATER: dict[str, Any] = dict(norm_eps=None, fewest=None, sampled=None, settle=0.1, cooldown=0.2)
 
 
+_RENAMED = {"over": "softmax_over"}  # fields that had another name in what was written earlier
+
+
+def renamed(values: Any) -> Any:
+    """What was written of a configuration earlier, under the names of today."""
+    if not isinstance(values, dict):
+        return values
+    return {_RENAMED.get(name, name): renamed(value) for name, value in values.items()}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON types. Fields that came later are left out while they have their default, so that an
     older run can be resumed, and what is kept under a key made of a configuration is found again."""
@@ -201,7 +211,7 @@ class TrainingConfig(LearningConfig):
     start: str = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only
-    over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
+    softmax_over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
     sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
     settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
     evaluate_every: int = 500
@@ -211,15 +221,15 @@ class TrainingConfig(LearningConfig):
         super().__post_init__()
         self._at_least_one("steps", "evaluate_every", "evaluate_masks")
         self._choice("start", "mae", "official")
-        self._choice("over", "targets", "predictions")
+        self._choice("softmax_over", "targets", "predictions")
         self._share("settle")
         if self.sampled is not None and self.sampled < 2:
             raise ConfigError(
                 f"At least 2 hidden patches must be asked for, or there is nothing to tell apart, not {self.sampled}."
             )
-        if self.sampled is not None and self.over == "predictions":
+        if self.sampled is not None and self.softmax_over == "predictions":
             raise ConfigError(
-                'The official softmax over the predictions needs all of them: leave sampled out, or take over="targets".'
+                'The official softmax over the predictions needs all of them: leave sampled out, or take softmax_over="targets".'
             )
         if min(self.nce_weight, self.mse_weight) < 0 or self.nce_weight + self.mse_weight == 0:
             raise ConfigError("The weights of the two objectives cannot be negative, nor both be 0.")
@@ -364,7 +374,7 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         training = TrainingConfig(
             steps=800_000, batch=120 if tiny else 24, learning_rate=5e-4 if tiny else 1e-4, optimizer="adam",
             betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
-            clip_norm=None, start="official", over="predictions", evaluate_every=4000,
+            clip_norm=None, start="official", softmax_over="predictions", evaluate_every=4000,
         )  # fmt: skip
         if numbers[1:]:
             training = replace(training, batch=int(numbers[1]))
@@ -426,6 +436,7 @@ def finetune_config(name: str, model: str = "", **labelled: str) -> FineTuneConf
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
     """A configuration from what :func:`to_dict` made of it; refuses fields that it does not know."""
+    values = renamed(values)
     known = {item.name: item for item in fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssast_lab.config import ConfigError, ModelConfig
 from ssast_lab.objectives import Prediction
-from ssast_lab.patches import PatchGrid, beside, numbers, patchify, select
+from ssast_lab.patches import PatchGrid, numbers, patchify, select, to_device_of
 
 SPECIAL = 2  # [CLS] and distillation stand before the patches
 
@@ -232,7 +232,7 @@ class SSAST(nn.Module):
         grid = self.encoder.grid_of(fbank)
         x = self.encoder.patch_embedding(patchify(fbank, grid))
         if mask is not None:
-            x = torch.where(beside(mask, x)[..., None], self.mask_token.to(x.dtype), x)
+            x = torch.where(to_device_of(mask, x)[..., None], self.mask_token.to(x.dtype), x)
         return self.encoder.transform(x, grid, attention, layers)
 
     def forward(self, fbank: Tensor, mask: Tensor, asked: Tensor | None = None) -> Prediction:
@@ -246,7 +246,7 @@ class SSAST(nn.Module):
             hidden = select(self.encode(fbank, mask).patches, mask)
         else:
             hidden = self._encode_asked(fbank, mask, asked)
-            asked = beside(asked, fbank)
+            asked = to_device_of(asked, fbank)
         return Prediction(self.contrastive_head(hidden), self.reconstruction_head(hidden), asked)
 
     def _encode_asked(self, fbank: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class SSAST(nn.Module):
         hidden = self.mask_token.to(visible.dtype).expand(*asked.shape, -1)
         patches = torch.cat((numbers(~mask), numbers(mask).gather(1, asked)), dim=1)
         tokens = torch.cat((visible, hidden), dim=1)
-        return self.encoder.transform(tokens, grid, patches=beside(patches, fbank)).patches[:, -asked.shape[1] :]
+        return self.encoder.transform(tokens, grid, patches=to_device_of(patches, fbank)).patches[:, -asked.shape[1] :]
 
     def targets(self, fbank: Tensor, mask: Tensor) -> Tensor:
         """(B, T, F), (B, N) -> (B, M, P): the true values of the hidden patches."""
@@ -272,7 +272,7 @@ class SSAST(nn.Module):
         return model.to(self.mask_token.device).train(self.training)
 
 
-class Headless(nn.Module):
+class EncoderModel(nn.Module):
     """An encoder of which nothing else is known, as other libraries hand it out: to embed with, or to fine-tune."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -299,7 +299,7 @@ class Classifier(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, model: "SSAST | Classifier | Headless", labels: Sequence[str], **changes: object
+        cls, model: "SSAST | Classifier | EncoderModel", labels: Sequence[str], **changes: object
     ) -> "Classifier":
         """A classifier on a copy of a trained encoder; ``changes`` to ``frames``, ``stride`` or ``pooling`` resize it."""
         config = replace(model.config, labels=tuple(labels), **changes)  # type: ignore[arg-type]

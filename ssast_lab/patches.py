@@ -141,7 +141,7 @@ def select(items: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(
             f"Every clip of a batch must hide the same number of patches, but these hide {hidden.tolist()}."
         )
-    rows = beside(mask.flatten().nonzero().squeeze(1), items)
+    rows = to_device_of(mask.flatten().nonzero().squeeze(1), items)
     return items.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, -1)) if len(rows) else items[:, :0]
 
 
@@ -150,7 +150,7 @@ def numbers(mask: Tensor) -> Tensor:
     return mask.nonzero()[:, 1].view(len(mask), -1)
 
 
-def beside(tensor: Tensor, other: Tensor) -> Tensor:
+def to_device_of(tensor: Tensor, other: Tensor) -> Tensor:
     """``tensor`` on the device of ``other``. From the CPU it goes there without waiting for what that device still has
     to do; to the CPU it is waited for, or it would be read before it has arrived."""
     return tensor.to(other.device, non_blocking=tensor.device.type == "cpu")

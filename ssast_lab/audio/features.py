@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError
 from ssast_lab.config import AudioConfig
-from ssast_lab.patches import beside
+from ssast_lab.patches import to_device_of
 
 HOP = 160  # samples, 10 ms
 FFT = 512  # the window is zero-padded to this many samples
@@ -134,7 +134,7 @@ def log_mel(
             raise AudioError(
                 f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
             )
-        lengths = beside(lengths, waveform).unsqueeze(1)
+        lengths = to_device_of(lengths, waveform).unsqueeze(1)
         own = torch.arange(samples, device=waveform.device) < lengths
         waveform = waveform - waveform.where(own, 0).sum(-1, keepdim=True) / lengths
     if frames is not None:  # compute no frame that would be cut

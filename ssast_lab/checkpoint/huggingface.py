@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssast_lab.config import AudioConfig, ConfigError, ModelConfig
-from ssast_lab.model import SPECIAL, Classifier, Headless
+from ssast_lab.model import SPECIAL, Classifier, EncoderModel
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 PREFIX = "audio_spectrogram_transformer."  # of the encoder's weights where there is a classifier beside it
@@ -33,7 +33,7 @@ class HuggingFaceError(ValueError):
 class Translation(NamedTuple):
     """Of which class the model is, and its configuration and weights."""
 
-    kind: type[Headless] | type[Classifier]
+    kind: type[EncoderModel] | type[Classifier]
     config: ModelConfig
     state: dict[str, Tensor]
 
@@ -84,7 +84,7 @@ def from_huggingface(
             f"{where}: intermediate_size is {inner}, where four times the hidden_size, {4 * config.width}, is expected."
         )
     biased = description.get("qkv_bias", True) is not False
-    return Translation(Classifier if fine_tuned else Headless, config, _translated(state, config, biased, folder))
+    return Translation(Classifier if fine_tuned else EncoderModel, config, _translated(state, config, biased, folder))
 
 
 def _check(description: dict[str, Any], where: Path) -> None:

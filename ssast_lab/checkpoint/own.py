@@ -12,18 +12,18 @@ from safetensors.torch import save as to_safetensors
 from ssast_lab.checkpoint.huggingface import HuggingFaceError, from_huggingface
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, read_tensors, skeleton
 from ssast_lab.config import ModelConfig, from_dict, to_dict
-from ssast_lab.model import SSAST, Classifier, Headless
-from ssast_lab.predictive import APC, APCConfig, Contrastive, ContrastiveConfig
+from ssast_lab.model import SSAST, Classifier, EncoderModel
+from ssast_lab.predictive import APC, APCConfig, Wav2Vec, Wav2VecConfig
 
 FORMAT = "ssast-lab checkpoint 1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-Model = SSAST | Classifier | Headless | APC | Contrastive
+Model = SSAST | Classifier | EncoderModel | APC | Wav2Vec
 KINDS: dict[str, tuple[type[Model], type]] = {  # kind -> its class, and that of its configuration
     "pretext": (SSAST, ModelConfig),
     "classifier": (Classifier, ModelConfig),
-    "encoder": (Headless, ModelConfig),
+    "encoder": (EncoderModel, ModelConfig),
     "apc": (APC, APCConfig),
-    "wav2vec": (Contrastive, ContrastiveConfig),
+    "wav2vec": (Wav2Vec, Wav2VecConfig),
 }
 
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
 from ssast_lab.data.clips import Clip, DataError, read_piece, to_int16
-from ssast_lab.patches import beside
+from ssast_lab.patches import to_device_of
 
 AHEAD = 4  # batches that each worker reads ahead
 TRIES = 1000  # draws of a clip that stands in for an unreadable one before a corpus is given up
@@ -58,7 +58,7 @@ class Corpus(Protocol):
 
     clips: Sequence[Clip]
 
-    def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         """One piece of each clip; where it starts is a fraction (0 to 1) of the room that a longer clip leaves. ``keys``
         seed the choice of a clip that stands in for an unreadable one."""
 
@@ -70,7 +70,7 @@ class Files:
     clips: Sequence[Clip]
     samples: int  # S
 
-    def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         waveforms = torch.zeros(len(indices), self.samples, dtype=torch.int16)
         lengths = torch.zeros(len(indices), dtype=torch.int64)
         names, unreadable, indices = [], {}, indices.copy()
@@ -129,7 +129,7 @@ class Memory:
         self.store = torch.cat([*readable, torch.zeros(samples, dtype=torch.int16)]).to(device)
         self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
 
-    def cut(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         indices = indices.copy()
         for row in np.flatnonzero(self.lengths[indices] == 0).tolist():
             stand_ins = np.random.default_rng([*keys[row], 1])
@@ -139,8 +139,8 @@ class Memory:
         starts = self.starts[indices] + (fractions * room).astype(np.int64)
         device = self.store.device
         lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
-        waveforms = self.windows[beside(torch.from_numpy(starts), self.store)]
-        own = torch.arange(self.samples, device=device) < beside(lengths[:, None], waveforms)
+        waveforms = self.windows[to_device_of(torch.from_numpy(starts), self.store)]
+        own = torch.arange(self.samples, device=device) < to_device_of(lengths[:, None], waveforms)
         names = [self.clips[index].name for index in indices]
         return Batch(waveforms * own, lengths, names, {}, torch.from_numpy(indices))
 
@@ -159,7 +159,7 @@ class Plan:
         places = self.places(step)
         keys = [(self.seed, int(place)) for place in places]
         fractions = np.array([np.random.default_rng([*key, 0]).random() for key in keys])
-        return self.corpus.cut(self.indices(places), fractions, keys)
+        return self.corpus.crop(self.indices(places), fractions, keys)
 
     def places(self, step: int) -> np.ndarray:
         """The places of this process in a step's batch, counted from the beginning of the run."""

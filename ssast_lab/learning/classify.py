@@ -27,8 +27,8 @@ from ssast_lab.data.labelled import LabelError, LabelledSet, Split, check, read_
 from ssast_lab.learning.run import Run
 from ssast_lab.learning.training import Exam, Examination, Lesson, train
 from ssast_lab.metrics import Scores
-from ssast_lab.model import SSAST, Classifier, Headless
-from ssast_lab.patches import beside
+from ssast_lab.model import SSAST, Classifier, EncoderModel
+from ssast_lab.patches import to_device_of
 
 __all__ = [
     "Judgement", "Step", "fine_tune", "judged", "logits", "read_split", "read_splits", "together",
@@ -189,7 +189,7 @@ class FineTuning(Lesson):
     def _classifier(self) -> Classifier:
         config = self.whole
         trained, name = checkpoint.load(config.model), config.model
-        if not isinstance(trained, SSAST | Classifier | Headless):
+        if not isinstance(trained, SSAST | Classifier | EncoderModel):
             raise ConfigError(f"{name} is no masked spectrogram model, so that nothing can be fine-tuned on it.")
         stride, patch = config.stride or trained.config.stride, trained.config.patch
         if stride[0] > patch[0] or stride[1] > patch[1]:
@@ -345,13 +345,13 @@ class LabelledPlan(data.Plan):
         partners = np.array([randoms[row].integers(len(self.targets)) for row in rows])
         share = torch.tensor([randoms[row].beta(10, 10) for row in rows], dtype=torch.float32)[:, None]
         fractions = np.array([randoms[row].random() for row in rows])
-        other = self.corpus.cut(partners, fractions, [(self.seed, int(places[row]), 8) for row in rows])
+        other = self.corpus.crop(partners, fractions, [(self.seed, int(places[row]), 8) for row in rows])
         device = batch.waveforms.device
         on = share.to(device)
         mixed = on * _centred(batch.waveforms[rows], batch.lengths[rows]) + (1 - on) * _centred(
             other.waveforms, other.lengths
         )
-        own = torch.arange(mixed.shape[1], device=device) < beside(batch.lengths[rows][:, None], mixed)
+        own = torch.arange(mixed.shape[1], device=device) < to_device_of(batch.lengths[rows][:, None], mixed)
         waveforms = batch.waveforms.clone()
         waveforms[rows] = (mixed * own).round().clamp(-32768, 32767).to(torch.int16)
         targets = targets.clone()
@@ -361,7 +361,7 @@ class LabelledPlan(data.Plan):
 
 def _centred(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """(B, S) int16, of which ``lengths`` are sound -> (B, S) float32 without their means."""
-    lengths = beside(lengths, waveforms)
+    lengths = to_device_of(lengths, waveforms)
     own = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
     sound = waveforms.float()
     return (sound - sound.sum(1, keepdim=True) / lengths[:, None]) * own
@@ -373,7 +373,7 @@ def vary(
     """(B, T, F) normalised log-mel, varied as the official ``src/dataloader.py`` does: SpecAugment (Park et al., Interspeech
     2019; hidden values are 0 before normalising), uniform noise, and a turn along time."""
     frames, bins = fbank.shape[1:]
-    spans, turned, loud = (beside(drawn, fbank) for drawn in (spans, turned, loud))
+    spans, turned, loud = (to_device_of(drawn, fbank) for drawn in (spans, turned, loud))
     low, high, begin, end = (column[:, None] for column in spans.unbind(1))
     bin_, frame = torch.arange(bins, device=fbank.device), torch.arange(frames, device=fbank.device)
     hidden = ((bin_ >= low) & (bin_ < high))[:, None] | ((frame >= begin) & (frame < end))[:, :, None]
@@ -414,7 +414,7 @@ class _InOrder(data.Plan):
 
     def __getitem__(self, step: int) -> data.Batch:
         indices = self.indices(self.places(step))
-        return self.corpus.cut(indices, np.full(len(indices), 0.5), [(0, int(index)) for index in indices])
+        return self.corpus.crop(indices, np.full(len(indices), 0.5), [(0, int(index)) for index in indices])
 
 
 class _Exam(Exam):

@@ -17,21 +17,21 @@ from ssast_lab import audio, data
 from ssast_lab.config import ConfigError, DataConfig, LearningConfig, RunConfig, to_dict
 from ssast_lab.learning.pretrain import find_clips
 from ssast_lab.learning.training import Exam, Examination, Lesson, Tick, train
-from ssast_lab.patches import beside
+from ssast_lab.patches import to_device_of
 from ssast_lab.predictive import (
     APC,
     CHANNELS,
     WIDTHS,
     APCConfig,
     Autoregressive,
-    Contrasted,
-    Contrastive,
-    ContrastiveConfig,
+    Wav2Vec,
+    Wav2VecConfig,
+    Wav2VecLosses,
     apc_config,
     autoregression,
-    contrast,
-    contrastive_config,
     latent_frames,
+    wav2vec_config,
+    wav2vec_loss,
 )
 
 
@@ -51,7 +51,7 @@ class ForecastTraining(LearningConfig):
 class ForecastConfig:
     """All that decides what such a run computes. Where and how fast it runs is :class:`RunConfig`'s."""
 
-    model: APCConfig | ContrastiveConfig = field(default_factory=APCConfig)
+    model: APCConfig | Wav2VecConfig = field(default_factory=APCConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: ForecastTraining = field(default_factory=ForecastTraining)
 
@@ -66,7 +66,7 @@ class AutoregressiveEvaluation:
 
 
 @dataclass(frozen=True)
-class ContrastiveEvaluation:
+class Wav2VecEvaluation:
     """Means over the held-out clips, each with the same negatives every time."""
 
     loss: float  # nats
@@ -74,9 +74,9 @@ class ContrastiveEvaluation:
     clips: int
 
 
-_PRESETS: dict[str, tuple[Callable[[str], APCConfig | ContrastiveConfig], dict[str, int]]] = {
+_PRESETS: dict[str, tuple[Callable[[str], APCConfig | Wav2VecConfig], dict[str, int]]] = {
     "apc": (apc_config, WIDTHS),
-    "wav2vec": (contrastive_config, CHANNELS),
+    "wav2vec": (wav2vec_config, CHANNELS),
 }
 
 
@@ -159,40 +159,40 @@ class Autoregression(Forecasting):
 
     def per_clip(self, forward: Callable[..., Any], batch: data.Batch, drawn: Sequence[Tensor]) -> Autoregressive:
         fbank = batch.features(self.model.audio, self.model.frames)
-        frames = (beside(batch.lengths, fbank) - audio.WINDOW).div(audio.HOP, rounding_mode="floor") + 1
+        frames = (to_device_of(batch.lengths, fbank) - audio.WINDOW).div(audio.HOP, rounding_mode="floor") + 1
         return autoregression(forward(fbank), fbank, frames, self.model.ahead)
 
 
 class Contrast(Forecasting):
     """The lesson of wav2vec: tell the latent frames ahead from others of the same sound."""
 
-    evaluation = ContrastiveEvaluation
+    evaluation = Wav2VecEvaluation
 
     def __init__(self, config: ForecastConfig) -> None:
         super().__init__(config)
-        assert isinstance(config.model, ContrastiveConfig)
+        assert isinstance(config.model, Wav2VecConfig)
         self.model = config.model
         self.samples = self.model.samples
 
-    def build(self) -> Contrastive:
-        return Contrastive(self.model)
+    def build(self) -> Wav2Vec:
+        return Wav2Vec(self.model)
 
-    def repeated(self, model: Contrastive) -> Iterable[nn.Module]:
+    def repeated(self, model: Wav2Vec) -> Iterable[nn.Module]:
         return (*model.encoder, *model.context)
 
     def drawn(self, key: tuple[int, ...], clips: int) -> tuple[Tensor, ...]:
         return (draw_negatives(self.model, clips, key),)
 
-    def per_clip(self, forward: Callable[..., Any], batch: data.Batch, drawn: Sequence[Tensor]) -> Contrasted:
+    def per_clip(self, forward: Callable[..., Any], batch: data.Batch, drawn: Sequence[Tensor]) -> Wav2VecLosses:
         sound = batch.waveforms.float() / 32768
-        lengths, negatives = (beside(each, sound) for each in (batch.lengths, *drawn))
-        return contrast(forward(sound), latent_frames(lengths), negatives)
+        lengths, negatives = (to_device_of(each, sound) for each in (batch.lengths, *drawn))
+        return wav2vec_loss(forward(sound), latent_frames(lengths), negatives)
 
 
-LESSONS: dict[type, type[Forecasting]] = {APCConfig: Autoregression, ContrastiveConfig: Contrast}
+LESSONS: dict[type, type[Forecasting]] = {APCConfig: Autoregression, Wav2VecConfig: Contrast}
 
 
-def draw_negatives(model: ContrastiveConfig, batch: int, key: tuple[int, ...]) -> Tensor:
+def draw_negatives(model: Wav2VecConfig, batch: int, key: tuple[int, ...]) -> Tensor:
     """(B, T, N) uniform from 0 to 1: which share of each clip's own frames lies before a negative."""
     return torch.rand(batch, model.frames, model.negatives, generator=data.generator(*key))
 
@@ -205,7 +205,7 @@ class _Exam(Exam):
         seed, chosen = lesson.settings.seed, lesson.held_out
         own = np.arange(len(chosen))[accelerator.process_index :: accelerator.num_processes]
         keys = [(seed, 6, int(index)) for index in own]
-        self.batch = data.Files(chosen, lesson.samples).cut(own, np.full(len(own), 0.5), keys) if len(own) else None
+        self.batch = data.Files(chosen, lesson.samples).crop(own, np.full(len(own), 0.5), keys) if len(own) else None
         self.drawn = [drawn[own] for drawn in lesson.drawn((seed, 0, 11), len(chosen))]
         self.unreadable = self.batch.unreadable if self.batch else {}
         self.clips = len(chosen)

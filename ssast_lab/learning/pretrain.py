@@ -129,7 +129,7 @@ class Pretraining(Lesson):
         mask, *asked = drawn
         fbank, s = batch.features(self.whole.model.audio, self.whole.model.frames), self.settings
         guess = forward(fbank, mask, *asked)
-        return objectives.joint(guess, model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.over)
+        return objectives.joint(guess, model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.softmax_over)
 
     def exam(self, accelerator: Accelerator, micro: int) -> "_Exam":
         return _Exam(self, accelerator, micro)
@@ -146,7 +146,7 @@ class _Exam(Exam):
         own = np.arange(len(chosen))[accelerator.process_index :: accelerator.num_processes]
         keys = [(training.seed, 6, int(index)) for index in own]
         self.masks = draw_masks(grid, MaskConfig(count, config.mask.cluster), len(chosen), training.seed, 0)[own]
-        self.batch = data.Files(chosen, lesson.samples).cut(own, np.full(len(own), 0.5), keys) if len(own) else None
+        self.batch = data.Files(chosen, lesson.samples).crop(own, np.full(len(own), 0.5), keys) if len(own) else None
         self.unreadable = self.batch.unreadable if self.batch else {}
         self.clips, self.count = len(chosen), count
 
@@ -160,7 +160,7 @@ class _Exam(Exam):
             mask, piece = self.masks[rows], self.batch.part(rows).to(device)
             fbank = piece.features(self.config.model.audio, self.config.model.frames)
             losses = objectives.per_clip(
-                forward(fbank, mask), model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.over
+                forward(fbank, mask), model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.softmax_over
             )
             total += torch.stack([value.sum() for value in losses])
             if self.accelerator.is_main_process and begin == 0:

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from ssast_lab import __version__, checkpoint, files
+from ssast_lab.config import renamed
 
 
 class RunError(RuntimeError):
@@ -60,7 +61,7 @@ class Run:
             return 0
         if not resume:
             raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
-        before = _read(settings, "put it back, or choose another folder")
+        before = renamed(_read(settings, "put it back, or choose another folder"))
         differences = dict(_differences(before, json.loads(json.dumps(config))))
         length = differences.pop("training.steps", None)
         if length and not differences:

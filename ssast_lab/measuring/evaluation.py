@@ -184,9 +184,9 @@ def _outcomes(
         losses = objectives.per_clip(model(fbank, on_device), model.targets(fbank, on_device))
         sounds = [piece.fbank for _, piece in pieces]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            beside = list(pool.map(rivals, sounds, masks, repeat(pieces[0][1].grid)))
+            baseline_mse = list(pool.map(rivals, sounds, masks, repeat(pieces[0][1].grid)))
         figures = torch.stack((losses.nce, losses.accuracy, losses.mse), 1).tolist()
-        for (index, _), (nce, accuracy, mse), others in zip(pieces, figures, beside, strict=True):
+        for (index, _), (nce, accuracy, mse), others in zip(pieces, figures, baseline_mse, strict=True):
             found.append(Outcome(clips[index].name, kinds[index], count, hidden, nce, accuracy, mse, others))
     return found
 

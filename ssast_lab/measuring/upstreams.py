@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.config import AudioConfig, to_dict
-from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, Headless
-from ssast_lab.predictive import APC, HOP, REACH, Contrastive
+from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, EncoderModel
+from ssast_lab.predictive import APC, HOP, REACH, Wav2Vec
 
 FORMAT = "ssast-lab embeddings 1"  # whatever changes embeddings without changing weights changes this number
 POOLINGS = ("mean", "max", "cls", "statistics")
@@ -215,7 +215,7 @@ def of_apc(name: str, model: APC) -> Layered:
     )
 
 
-def of_contrastive(name: str, model: Contrastive) -> Layered:
+def of_wav2vec(name: str, model: Wav2Vec) -> Layered:
     """The latent frames, then the context."""
     config = model.config
     return Layered(
@@ -234,9 +234,9 @@ def of_contrastive(name: str, model: Contrastive) -> Layered:
 KINDS: dict[type[nn.Module], Callable[[str, Any], Layered]] = {
     SSAST: lambda name, model: of_encoder(name, model.encoder),
     Classifier: lambda name, model: of_encoder(name, model.encoder),
-    Headless: lambda name, model: of_encoder(name, model.encoder),
+    EncoderModel: lambda name, model: of_encoder(name, model.encoder),
     APC: of_apc,
-    Contrastive: of_contrastive,
+    Wav2Vec: of_wav2vec,
 }
 
 

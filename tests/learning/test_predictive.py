@@ -25,21 +25,21 @@ from ssast_lab.predictive import (
     HOP,
     REACH,
     APCConfig,
-    Contrastive,
-    ContrastiveConfig,
     Heard,
+    Wav2Vec,
+    Wav2VecConfig,
     apc_config,
     autoregression,
-    contrast,
-    contrastive_config,
     latent_frames,
+    wav2vec_config,
+    wav2vec_loss,
 )
 
 SMALL = {
     "apc": APCConfig(width=24, depth=2, ahead=3, frames=48),
-    "wav2vec": ContrastiveConfig(channels=16, depth=2, ahead=4, negatives=5, frames=48),
+    "wav2vec": Wav2VecConfig(channels=16, depth=2, ahead=4, negatives=5, frames=48),
 }
-MODELS = {"apc": APC, "wav2vec": Contrastive}
+MODELS = {"apc": APC, "wav2vec": Wav2Vec}
 KINDS = pytest.mark.parametrize("kind", SMALL)
 
 
@@ -127,11 +127,11 @@ def test_presets_are_as_large_as_those_of_ssast(kind, size):
         (lambda: APCConfig(width=0), "width is a whole number from 1 upwards, not 0"),
         (lambda: APCConfig(depth=2.5), "depth is a whole number from 1 upwards, not 2.5"),
         (lambda: APCConfig(ahead=64, frames=64), "No frame lies 64 ahead"),
-        (lambda: ContrastiveConfig(negatives=0), "negatives is a whole number from 1 upwards, not 0"),
-        (lambda: ContrastiveConfig(ahead=12, frames=12), "No frame lies 12 ahead"),
+        (lambda: Wav2VecConfig(negatives=0), "negatives is a whole number from 1 upwards, not 0"),
+        (lambda: Wav2VecConfig(ahead=12, frames=12), "No frame lies 12 ahead"),
         (lambda: ForecastTraining(steps=0), "steps must be at least 1"),
         (lambda: apc_config("base"), "There is no size 'base'; there are nano and tiny"),
-        (lambda: contrastive_config(""), "There is no size ''"),
+        (lambda: wav2vec_config(""), "There is no size ''"),
         (lambda: recipe("apc-base"), "There is no recipe 'apc-base'.*apc-nano, apc-tiny, wav2vec-nano, wav2vec-tiny"),
         (lambda: recipe("wav2vec"), "There is no recipe 'wav2vec'"),
     ],
@@ -169,7 +169,7 @@ def test_the_contrastive_loss_is_the_papers():
     frames = [7, 4, 2, 1, 0]
     heard = Heard(*(torch.randn(5, length, *more, channels) for more in ((), (), (ahead,))))
     drawn = torch.rand(5, length, negatives)
-    found = contrast(heard, torch.tensor(frames), drawn)
+    found = wav2vec_loss(heard, torch.tensor(frames), drawn)
 
     def log_probability(score):
         """Of an event that is ``exp(score)`` times likelier than one in so many negatives and itself."""
@@ -193,8 +193,8 @@ def test_the_contrastive_loss_is_the_papers():
 
 
 def test_an_untrained_model_says_that_all_candidates_are_equally_likely(speech):
-    model = Contrastive(contrastive_config("nano"))
-    found = contrast(model(speech[None]), latent_frames(torch.tensor([len(speech)])), torch.rand(1, 148, 10))
+    model = Wav2Vec(wav2vec_config("nano"))
+    found = wav2vec_loss(model(speech[None]), latent_frames(torch.tensor([len(speech)])), torch.rand(1, 148, 10))
     assert found.total.item() == pytest.approx(chance(10), rel=0.02)
 
 
@@ -206,7 +206,7 @@ def test_negatives_of_one_frame_are_the_same_whatever_is_ahead_and_lie_in_the_so
     heard = small("wav2vec")(torch.randn(2, SMALL["wav2vec"].samples))
     spoilt = Heard(*(torch.cat((part[:, :3], 1e4 * torch.ones_like(part[:, 3:])), 1) for part in heard))
     frames = torch.tensor([3, 3])
-    for one, other in zip(contrast(heard, frames, drawn), contrast(spoilt, frames, drawn), strict=True):
+    for one, other in zip(wav2vec_loss(heard, frames, drawn), wav2vec_loss(spoilt, frames, drawn), strict=True):
         assert torch.equal(one, other)
 
 
@@ -249,7 +249,7 @@ def test_padding_counts_for_nothing(kind, clips):
     """Batch == singles, each single without a sample of padding."""
     lesson, model = LESSONS[type(SMALL[kind])](asked(kind, clips)), small(kind)
     corpus = data.Files([data.Clip(str(path)) for path in sorted(clips.glob("0*.flac"))], lesson.samples)
-    batch = corpus.cut(np.arange(10), np.zeros(10), [(0, i) for i in range(10)])
+    batch = corpus.crop(np.arange(10), np.zeros(10), [(0, i) for i in range(10)])
     assert batch.lengths.min() < lesson.samples == batch.lengths.max()
     drawn = lesson.drawn((0, 0, 10), 10)
     together = lesson.per_clip(model, batch, drawn)
@@ -260,7 +260,7 @@ def test_padding_counts_for_nothing(kind, clips):
             alone = autoregression(model(fbank), fbank, torch.tensor([fbank.shape[1]]), 3)
         else:
             count = latent_frames(torch.tensor([length]))
-            alone = contrast(model(wave), count, drawn[0][row : row + 1, : int(count)])
+            alone = wav2vec_loss(model(wave), count, drawn[0][row : row + 1, : int(count)])
         for one, many in zip(alone, together, strict=True):
             torch.testing.assert_close(one[0], many[row], rtol=1e-4, atol=1e-5)
 
@@ -322,13 +322,13 @@ def test_latent_frames_of_real_sounds_stay_apart():
     """At the preset's own size and learning rate, where a common mean of all latent frames is what Adam follows first."""
     torch.manual_seed(0)
     whole = recipe("wav2vec-nano", train=("x",))
-    model = Contrastive(replace(whole.model, frames=64))
+    model = Wav2Vec(replace(whole.model, frames=64))
     sounds = [audio.builtin_sounds()[name]["path"] for name in ("speech", "tabla", "blackbird", "guitar")]
     batch = torch.stack([audio.load_waveform(path, 0.5)[: model.config.samples] for path in sounds])
     optimizer = torch.optim.AdamW(model.parameters(), whole.training.learning_rate, whole.training.betas)
     for step in range(25):
         heard = model(batch)
-        found = contrast(heard, torch.full((4,), 64), draw_negatives(model.config, 4, (0, step, 10)))
+        found = wav2vec_loss(heard, torch.full((4,), 64), draw_negatives(model.config, 4, (0, step, 10)))
         optimizer.zero_grad()
         found.total.mean().backward()
         optimizer.step()
@@ -349,9 +349,9 @@ SCRIPT = """
 import json, sys
 from ssast_lab.config import DataConfig, RunConfig, from_dict
 from ssast_lab.learning.forecast import ForecastConfig, ForecastTraining, forecast
-from ssast_lab.predictive import ContrastiveConfig
+from ssast_lab.predictive import Wav2VecConfig
 asked, run = map(json.loads, sys.argv[1:])
-parts = zip((ContrastiveConfig, DataConfig, ForecastTraining), (asked["model"], asked["data"], asked["training"]))
+parts = zip((Wav2VecConfig, DataConfig, ForecastTraining), (asked["model"], asked["data"], asked["training"]))
 for _ in forecast(ForecastConfig(*(from_dict(*part) for part in parts)), RunConfig(**run)):
     pass
 """
@@ -426,7 +426,7 @@ def test_one_kind_does_not_pass_for_another(tmp_path):
     path = checkpoint.save(small("apc"), tmp_path / "m")
     description = checkpoint.describe(path) | {"kind": "wav2vec"}
     (path / checkpoint.CONFIG).write_text(json.dumps(description), encoding="utf-8")
-    assert "ContrastiveConfig has no field" in refused(path)
+    assert "Wav2VecConfig has no field" in refused(path)
 
 
 @KINDS

@@ -124,7 +124,7 @@ def test_every_preset_builds_as_published(recipe_name, size, kind):
             assert (t.optimizer, t.betas, t.weight_decay, t.clip_norm) == ("adam", (0.95, 0.999), 5e-7, None)
             assert (t.schedule, t.patience, t.warmup, t.warmup_every) == ("plateau", 2, 1000, 50)
             assert (t.batch, t.learning_rate) == ((120, 5e-4) if little else (24, 1e-4))
-            assert (t.over, t.nce_weight, t.mse_weight, t.evaluate_every) == ("predictions", 1, 10, 4000)
+            assert (t.softmax_over, t.nce_weight, t.mse_weight, t.evaluate_every) == ("predictions", 1, 10, 4000)
 
 
 # --- the learning rate --------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_more_than_are_hidden_are_refused():
 
 def test_the_official_softmax_needs_all():
     with pytest.raises(ConfigError, match="needs all of them"):
-        config.TrainingConfig(sampled=4, over="predictions")
+        config.TrainingConfig(sampled=4, softmax_over="predictions")
     with pytest.raises(ValueError, match="needs the predictions of all"):
         objectives.info_nce(torch.zeros(1, 2, 3), "predictions", torch.zeros(1, 2, dtype=torch.int64))
 

@@ -28,7 +28,7 @@ from ssast_lab.measuring.compare.rows import Task, member, read_tasks, recipe_of
 from ssast_lab.measuring.studies.pages import machine
 from ssast_lab.measuring.studies.questions import StudyError
 from ssast_lab.metrics import Interval, Scores
-from ssast_lab.model import SSAST, Classifier, Headless
+from ssast_lab.model import SSAST, Classifier, EncoderModel
 from ssast_lab.patches import patchify
 
 QUESTION = "What happens to a fine-tuned classifier as more and more patches are hidden from it?"
@@ -95,7 +95,7 @@ def faded_logits(
     found: list[list[np.ndarray]] = [[] for _ in shares]
     for begin in range(0, len(clips), BATCH):
         rows = np.arange(begin, min(begin + BATCH, len(clips)))
-        batch = corpus.cut(rows, np.full(len(rows), 0.5), [(0, int(row)) for row in rows])
+        batch = corpus.crop(rows, np.full(len(rows), 0.5), [(0, int(row)) for row in rows])
         if batch.unreadable:
             raise StudyError(f"A clip to judge by cannot be read: {next(iter(batch.unreadable.values()))}")
         batch = batch.to(device)
@@ -159,7 +159,7 @@ def _classifiers(
     loaded = checkpoint.load(name)
     if isinstance(loaded, Classifier) and len(splits) == 1 and loaded.config.labels == task.set.labels:
         return [(loaded, splits[0])]
-    if not isinstance(loaded, SSAST | Classifier | Headless):
+    if not isinstance(loaded, SSAST | Classifier | EncoderModel):
         raise StudyError(f"{name} is no masked spectrogram model, so that nothing can be hidden from it.")
     judged = []
     for split in splits:
