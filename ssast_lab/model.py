@@ -246,8 +246,7 @@ class SSAST(nn.Module):
             hidden = select(self.encode(fbank, mask).patches, mask)
         else:
             hidden = self._encode_asked(fbank, mask, asked)
-            asked = to_device_of(asked, fbank)
-        return Prediction(self.contrastive_head(hidden), self.reconstruction_head(hidden), asked)
+        return Prediction(self.contrastive_head(hidden), self.reconstruction_head(hidden))
 
     def _encode_asked(self, fbank: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
         """-> (B, K, D): the hidden patches that are asked for, in the sight of each other and of the visible ones."""

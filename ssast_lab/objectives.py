@@ -11,11 +11,10 @@ from torch import Tensor
 
 
 class Prediction(NamedTuple):
-    """What a model says about the hidden patches, in the order of their numbers."""
+    """What a model says about the hidden patches, or the K that it was asked for, in the order of their numbers."""
 
     contrastive: Tensor  # (B, M, P) c_i of the paper: to be compared with the true patches by dot product
     reconstruction: Tensor  # (B, M, P) r_i of the paper: normalised log-mel
-    asked: Tensor | None = None  # (B, K) places among the M hidden patches, where only K were asked for: then (B, K, P)
 
 
 class Losses(NamedTuple):
@@ -75,21 +74,32 @@ def reconstruction_mse(reconstruction: Tensor, targets: Tensor) -> Tensor:
 
 
 def per_clip(
-    guess: Prediction, targets: Tensor, weight: float = 10.0, nce_weight: float = 1.0, over: str = "targets"
+    guess: Prediction,
+    targets: Tensor,
+    weight: float = 10.0,
+    nce_weight: float = 1.0,
+    over: str = "targets",
+    asked: Tensor | None = None,
 ) -> Losses:
-    """The joint objective of each clip by itself: every field is (B,), a mean over the patches that were asked for."""
-    scores, asked = similarity(guess.contrastive, targets), guess.asked
+    """The joint objective of each clip by itself: every field is (B,), a mean over the patches, or
+    over those of the numbers ``asked`` (B, K) among the M hidden ones, where the model was asked for these only."""
+    scores = similarity(guess.contrastive, targets)
     drawn = targets if asked is None else targets.gather(1, asked[..., None].expand(-1, -1, targets.shape[-1]))
     nce, mse = info_nce(scores, over, asked), reconstruction_mse(guess.reconstruction, drawn)
     return Losses(nce_weight * nce + weight * mse, nce, mse, accuracy(scores.detach(), over, asked))
 
 
 def joint(
-    guess: Prediction, targets: Tensor, weight: float = 10.0, nce_weight: float = 1.0, over: str = "targets"
+    guess: Prediction,
+    targets: Tensor,
+    weight: float = 10.0,
+    nce_weight: float = 1.0,
+    over: str = "targets",
+    asked: Tensor | None = None,
 ) -> Losses:
     """``nce_weight * InfoNCE + weight * MSE``, averaged over the batch (the paper's equation (3): weight 10).
 
     ``weight=0`` leaves the discriminative objective alone and ``nce_weight=0`` the generative one.
     ``targets`` (B, M, P) are the true values of the hidden patches; no gradient flows into them.
     """
-    return Losses(*(value.mean() for value in per_clip(guess, targets.detach(), weight, nce_weight, over)))
+    return Losses(*(value.mean() for value in per_clip(guess, targets.detach(), weight, nce_weight, over, asked)))

@@ -19,7 +19,7 @@ from ssast_lab.config import DataConfig, MaskConfig, PretrainConfig, RunConfig, 
 from ssast_lab.learning.training import Exam, Examination, Lesson, train
 from ssast_lab.model import SSAST
 from ssast_lab.objectives import Losses
-from ssast_lab.patches import PatchGrid
+from ssast_lab.patches import PatchGrid, to_device_of
 
 WATCHED = 2  # held-out clips whose reconstruction is kept at every evaluation
 
@@ -128,8 +128,8 @@ class Pretraining(Lesson):
     def losses(self, forward: Callable[..., Any], model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
         mask, *asked = drawn
         fbank, s = batch.features(self.whole.model.audio, self.whole.model.frames), self.settings
-        guess = forward(fbank, mask, *asked)
-        return objectives.joint(guess, model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.softmax_over)
+        guess, among = forward(fbank, mask, *asked), [to_device_of(each, fbank) for each in asked]
+        return objectives.joint(guess, model.targets(fbank, mask), s.mse_weight, s.nce_weight, s.softmax_over, *among)
 
     def exam(self, accelerator: Accelerator, micro: int) -> "_Exam":
         return _Exam(self, accelerator, micro)

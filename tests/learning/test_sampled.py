@@ -33,7 +33,7 @@ def hidden(model: SSAST, count: int = 12, batch: int = 3) -> torch.Tensor:
 
 def learned(model: SSAST, fbank, mask, *asked) -> tuple[objectives.Losses, list[torch.Tensor]]:
     model.zero_grad(set_to_none=True)
-    losses = objectives.joint(model(fbank, mask, *asked), model.targets(fbank, mask))
+    losses = objectives.joint(model(fbank, mask, *asked), model.targets(fbank, mask), asked=asked[0] if asked else None)
     losses.total.backward()
     return losses, [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
 
@@ -58,7 +58,7 @@ def test_those_asked_for_are_compared_with_all_hidden_patches(kind):
     mask, asked = hidden(model, batch=2), draw_asked(12, 5, 2, 0, 0)
     with torch.no_grad():
         guess, targets = model(fbank, mask, asked), model.targets(fbank, mask)
-        losses = objectives.per_clip(guess, targets)
+        losses = objectives.per_clip(guess, targets, asked=asked)
     for clip in range(2):
         nce, mse, right = [], [], []
         for row, place in enumerate(asked[clip].tolist()):
