@@ -61,7 +61,8 @@ def __getattr__(name: str) -> Any:
         return import_module("ssast_lab.figures")
     if name not in _MODULES:
         raise AttributeError(f"module 'ssast_lab' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

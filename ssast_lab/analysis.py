@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssast_lab import audio, masking, objectives
-from ssast_lab.config import MaskConfig, ModelConfig
+from ssast_lab.config import ConfigError, MaskConfig, ModelConfig
 from ssast_lab.model import SSAST
 from ssast_lab.patches import PatchGrid, unpatchify
 
@@ -19,8 +19,8 @@ from ssast_lab.patches import PatchGrid, unpatchify
 class Excerpt:
     """The stretch of a sound that a model looks at: a whole window of a longer one, all whole patches of a shorter one.
 
-    Nothing is padded. A model takes a shorter sound at its own length, for which its positions are cut as for fine-tuning;
-    padding would be a sight that it never met in training, and no riddle.
+    Nothing is padded. A model takes a shorter sound at its own length, for which its positions are cut as for fine-tuning.
+    Padding is trivial to predict and would flatter the figures.
     """
 
     start: float  # seconds into the sound
@@ -45,12 +45,16 @@ def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerp
     return Excerpt(start, audio.log_mel(cut, config.audio, frames=frames), replace(config.grid, frames=frames))
 
 
-def draw_mask(piece: Excerpt, mask: MaskConfig, seed: int = 0) -> Tensor:
-    """(N,) bool: hides ``mask.count`` patches of the excerpt."""
-    generator = torch.Generator().manual_seed(seed)
-    if mask.cluster is None:
-        return masking.random_mask(piece.grid, mask.count, generator=generator)
-    return masking.cluster_mask(piece.grid, mask.count, generator=generator, cluster=mask.cluster)
+def draw_mask(piece: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int = 0) -> Tensor:
+    """(N,) bool: hides ``mask.count`` patches of the excerpt, or a share of them (0 to 1, at least one patch) in the way
+    that the paper hides patches of this shape."""
+    if not isinstance(mask, MaskConfig):
+        if not 0 <= mask <= 1:
+            raise ConfigError(
+                f"The share of patches to hide is between 0 and 1, not {mask}: a number of them is a MaskConfig."
+            )
+        mask = MaskConfig(max(round(mask * piece.grid.count), 1), masking.usual_cluster(piece.grid))
+    return masking.draw_mask(piece.grid, mask, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
