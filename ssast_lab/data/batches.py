@@ -130,9 +130,14 @@ class Memory:
                 f"None of the {len(clips)} clips can be read; one of them: {next(iter(self.unreadable.values()))}"
             )
         self.clips, self.samples = clips, samples
-        self.starts = np.concatenate(([0], lengths.cumsum()[:-1]))[which]
-        readable = [waveform for waveform in decoded if waveform is not None]
-        self.store = torch.cat([*readable, torch.zeros(samples, dtype=torch.int16)]).to(device)
+        starts = np.concatenate(([0], lengths.cumsum()[:-1]))
+        self.starts = starts[which]
+        store = torch.zeros(int(lengths.sum()) + samples, dtype=torch.int16)
+        for number, start in enumerate(starts):  # each is freed once it is copied, so that nothing is held twice
+            waveform, decoded[number] = decoded[number], None
+            if waveform is not None:
+                store[start : start + len(waveform)] = waveform
+        self.store = store.to(device)
         self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
 
     def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
