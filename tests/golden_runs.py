@@ -25,7 +25,12 @@ from ssast_lab.model import SSAST
 from ssast_lab.predictive import APCConfig, Wav2VecConfig
 
 FIGURES = Path(__file__).parent / "golden" / "runs.json"
-NOT_COMPARED = ("clips_per_second", "seconds", "accuracy", "held_out_accuracy")  # the latter two jump where rounding differs
+NOT_COMPARED = (
+    "clips_per_second",
+    "seconds",
+    "accuracy",
+    "held_out_accuracy",
+)  # the latter two jump where rounding differs
 
 
 def corpus(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -78,7 +83,9 @@ def tuned(folder: Path) -> None:
         batch=4, learning_rate=1e-3, warmup=2, epochs=3, schedule="decay", decay_from=1, head_rate=2.0, mixup=0.5,
         frequency_mask=12, time_mask=8, noise=True, balanced=True, average_from=2,
     )  # fmt: skip
-    for _ in fine_tune(FineTuneConfig(str(model), data=LabelledConfig(str(folder)), training=training), here(folder / "run")):
+    for _ in fine_tune(
+        FineTuneConfig(str(model), data=LabelledConfig(str(folder)), training=training), here(folder / "run")
+    ):
         pass
 
 

@@ -232,7 +232,7 @@ class FineTuning(Lesson):
     def draw(self, step: int) -> tuple[Tensor, ...]:
         """What SpecAugment hides (B, 4), by how many frames clips are turned (B,), how loud the noise is (B,), and its seeds."""
         s, rows = self.settings, self.settings.batch
-        random = np.random.default_rng([s.seed, step, 9])
+        random = np.random.default_rng([s.seed, step, data.Stream.VARIATION])
         spans = []
         for most, room in ((s.frequency_mask, self.model.audio.mel_bins), (s.time_mask, self.model.frames)):
             width = random.random(rows) * most
@@ -326,7 +326,7 @@ class LabelledPlan(data.Plan):
     def indices(self, places: np.ndarray) -> np.ndarray:
         if self.chances is None:
             return super().indices(places)
-        drawn = [np.random.default_rng([self.seed, int(place), 7]).random() for place in places]
+        drawn = [np.random.default_rng([self.seed, int(place), data.Stream.BALANCED]).random() for place in places]
         return np.searchsorted(self.chances, np.array(drawn) * self.chances[-1], side="right")
 
     def __getitem__(self, step: int) -> data.Batch:
@@ -338,14 +338,16 @@ class LabelledPlan(data.Plan):
 
     def _mixed(self, batch: data.Batch, targets: Tensor, places: np.ndarray) -> tuple[data.Batch, Tensor]:
         """(B, S) int16: ``share`` of each chosen clip, without its mean, and the rest of a partner, cut to its length."""
-        randoms = [np.random.default_rng([self.seed, int(place), 8]) for place in places]
+        randoms = [np.random.default_rng([self.seed, int(place), data.Stream.MIXUP]) for place in places]
         rows = [row for row, random in enumerate(randoms) if random.random() < self.mixup]
         if not rows:
             return batch, targets
         partners = np.array([randoms[row].integers(len(self.targets)) for row in rows])
         share = torch.tensor([randoms[row].beta(10, 10) for row in rows], dtype=torch.float32)[:, None]
         fractions = np.array([randoms[row].random() for row in rows])
-        other = self.corpus.crop(partners, fractions, [(self.seed, int(places[row]), 8) for row in rows])
+        other = self.corpus.crop(
+            partners, fractions, [(self.seed, int(places[row]), data.Stream.MIXUP) for row in rows]
+        )
         device = batch.waveforms.device
         on = share.to(device)
         mixed = on * _centred(batch.waveforms[rows], batch.lengths[rows]) + (1 - on) * _centred(

@@ -119,7 +119,7 @@ class Forecasting(Lesson):
         return data.Plan(corpus, self.settings.batch, self.settings.seed, rows)
 
     def draw(self, step: int) -> tuple[Tensor, ...]:
-        return self.drawn((self.settings.seed, step, 10), self.settings.batch)
+        return self.drawn((self.settings.seed, step, data.Stream.NEGATIVES), self.settings.batch)
 
     @abstractmethod
     def drawn(self, key: tuple[int, ...], clips: int) -> tuple[Tensor, ...]:
@@ -204,9 +204,9 @@ class _Exam(Exam):
         self.lesson, self.accelerator, self.micro = lesson, accelerator, micro
         seed, chosen = lesson.settings.seed, lesson.held_out
         own = np.arange(len(chosen))[accelerator.process_index :: accelerator.num_processes]
-        keys = [(seed, 6, int(index)) for index in own]
+        keys = [(seed, data.Stream.HELD_OUT, int(index)) for index in own]
         self.batch = data.Files(chosen, lesson.samples).crop(own, np.full(len(own), 0.5), keys) if len(own) else None
-        self.drawn = [drawn[own] for drawn in lesson.drawn((seed, 0, 11), len(chosen))]
+        self.drawn = [drawn[own] for drawn in lesson.drawn((seed, 0, data.Stream.HELD_OUT_NEGATIVES), len(chosen))]
         self.unreadable = self.batch.unreadable if self.batch else {}
         self.clips = len(chosen)
 

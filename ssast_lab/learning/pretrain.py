@@ -68,7 +68,7 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
 
 def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
     """(B, N) bool: the masks of a step, keyed by (seed, step); all hide the same number."""
-    generator, count = data.generator(seed, step, 5), mask.count
+    generator, count = data.generator(seed, step, data.Stream.MASK), mask.count
     if mask.fewest is not None:  # half of the steps hide nearly ``count``, where a sample of the hidden is cheapest
         fewer = (mask.count + 1 - mask.fewest) * torch.rand((), generator=generator, dtype=torch.float64) ** 3
         count -= int(fewer)
@@ -79,7 +79,7 @@ def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: i
 
 def draw_asked(hidden: int, sampled: int, batch: int, seed: int, step: int) -> Tensor:
     """(B, K): which K of the M hidden patches of each clip a step asks for, in order, keyed by (seed, step)."""
-    order = torch.rand(batch, hidden, generator=data.generator(seed, step, 8))
+    order = torch.rand(batch, hidden, generator=data.generator(seed, step, data.Stream.QUERIED))
     return order.topk(sampled).indices.sort().values
 
 
@@ -144,7 +144,7 @@ class _Exam(Exam):
         grid, chosen = config.model.grid, lesson.held_out
         count = training.evaluate_masks if training.evaluate_masks < grid.count else config.mask.count
         own = np.arange(len(chosen))[accelerator.process_index :: accelerator.num_processes]
-        keys = [(training.seed, 6, int(index)) for index in own]
+        keys = [(training.seed, data.Stream.HELD_OUT, int(index)) for index in own]
         self.masks = draw_masks(grid, MaskConfig(count, config.mask.cluster), len(chosen), training.seed, 0)[own]
         self.batch = data.Files(chosen, lesson.samples).crop(own, np.full(len(own), 0.5), keys) if len(own) else None
         self.unreadable = self.batch.unreadable if self.batch else {}
