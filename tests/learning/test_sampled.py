@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_pretrain import assert_same_run, train
-from tiny import here, tiny, write_clips
+from tiny import assert_same_run, here, tiny, train, write_clips
 
 from ssast_lab import config, objectives, patches
 from ssast_lab.config import ConfigError, MaskConfig, to_dict
-from ssast_lab.learning.pretrain import draw_asked, draw_masks, pretrain
+from ssast_lab.learning.pretrain import draw_masks, draw_queried, pretrain
 from ssast_lab.model import SSAST
 
 GRIDS = {
@@ -55,7 +54,7 @@ def test_asking_for_all_is_the_full_way(kind):
 def test_those_asked_for_are_compared_with_all_hidden_patches(kind):
     """Against a computation patch by patch, from the tokens of an encoder that is given the visible and the asked ones."""
     model, fbank = small(kind).double(), torch.randn(2, 64, 128, dtype=torch.float64)
-    mask, asked = hidden(model, batch=2), draw_asked(12, 5, 2, 0, 0)
+    mask, asked = hidden(model, batch=2), draw_queried(12, 5, 2, 0, 0)
     with torch.no_grad():
         guess, targets = model(fbank, mask, asked), model.targets(fbank, mask)
         losses = objectives.per_clip(guess, targets, asked=asked)
@@ -74,7 +73,7 @@ def test_those_asked_for_are_compared_with_all_hidden_patches(kind):
 def test_what_is_not_asked_for_is_not_seen():
     """No value of a hidden patch, asked for or not, reaches a prediction; every visible one does."""
     model, fbank = small("patch"), torch.randn(1, 64, 128)
-    mask, asked = hidden(model, batch=1), draw_asked(12, 4, 1, 0, 0)
+    mask, asked = hidden(model, batch=1), draw_queried(12, 4, 1, 0, 0)
     cells = patches.unpatchify(mask[..., None].expand(-1, -1, model.grid.values).float(), model.grid) > 0
     with torch.no_grad():
         guess = model(fbank, mask, asked)
@@ -85,13 +84,13 @@ def test_what_is_not_asked_for_is_not_seen():
 
 
 def test_a_sample_is_drawn_evenly_and_anew():
-    drawn = torch.stack([draw_asked(12, 3, 50, 0, step) for step in range(100)])  # (steps, B, K)
+    drawn = torch.stack([draw_queried(12, 3, 50, 0, step) for step in range(100)])  # (steps, B, K)
     share = torch.bincount(drawn.flatten(), minlength=12) / 5000
     assert (share - 3 / 12).abs().max() < 0.04  # six standard deviations
     assert (drawn.diff(dim=-1) > 0).all()
-    assert torch.equal(drawn[7], draw_asked(12, 3, 50, 0, 7))
+    assert torch.equal(drawn[7], draw_queried(12, 3, 50, 0, 7))
     assert not torch.equal(drawn[7], drawn[8])
-    assert not torch.equal(drawn[7], draw_asked(12, 3, 50, 1, 7))
+    assert not torch.equal(drawn[7], draw_queried(12, 3, 50, 1, 7))
 
 
 @pytest.mark.parametrize("kind", ["patch", "frame"])
