@@ -188,9 +188,7 @@ class Run:
             "clips": step * recipe["training"]["batch"],
             "held_out": next((line for line in curves if line["step"] == step), None),
             "corpus": _corpora(recipe.get("data", {}).get("train", ())),
-            "recipe": {
-                name: part for name, part in recipe.items() if name != "model"
-            },  # which the checkpoint has anyway
+            "recipe": {name: part for name, part in recipe.items() if name != "model"},  # the checkpoint has that
             **{name: starts[-1].get(name) for name in ("commit", "device", "torch")},
             "curves": curves,
         }

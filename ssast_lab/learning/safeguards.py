@@ -1,8 +1,7 @@
-"""What a run writes as it goes on, and what ends it early: unreadable clips, losses that are no finite numbers, a folder that
-cannot be written, a request to stop.
+"""What a run writes as it goes on, and what ends it early: unreadable clips, losses that are not finite, a folder that cannot
+be written, a request to stop.
 
-In every step the processes exchange what happened to each of them. They end in the same step, so that none is left waiting
-for the others.
+In every step each process learns what happened to the others. All end in the same step, so that none waits for ever.
 """
 
 import math
@@ -24,8 +23,8 @@ from ssast_lab.learning.trainer import Trainer
 
 
 class Safeguards:
-    """Used as ``with Safeguards(...)`` around the loop, it saves the last steps when the loop is left: at its end, or because
-    whoever asks for the steps stops asking."""
+    """``with Safeguards(...)`` around the loop saves the last steps when the loop ends or its consumer stops asking for steps,
+    but not after an error."""
 
     def __init__(
         self, trainer: Trainer[Any], folder: Run, run: RunConfig, total_clips: int, unreadable: dict[str, str]
@@ -54,9 +53,9 @@ class Safeguards:
         Raises :class:`RunError` where too many clips are unreadable or a figure is not finite."""
         self.batch_names = batch.names
         self.unlisted |= {name: why for name, why in batch.unreadable.items() if name not in self.listed}
-        stop = bool(stop_requested or self.write_error)
+        ends = bool(stop_requested or self.write_error)
         # Everything in one tensor: each exchange among processes, and each look at a GPU's figures, costs time.
-        step_stats = torch.stack((*losses, gradient_norm, *gradient_norm.new_tensor((len(self.unlisted), stop))))
+        step_stats = torch.stack((*losses, gradient_norm, *gradient_norm.new_tensor((len(self.unlisted), ends))))
         *means, norm, unlisted, stop = self.trainer.accelerator.reduce(step_stats, "mean").tolist()
         self.stop = bool(stop)
         if unlisted:

@@ -38,9 +38,8 @@ class Trainer(Generic[E]):
         self.micro_batch = run.micro_batch or share
         if share % self.micro_batch:
             raise ConfigError(f"Micro-batches of {self.micro_batch} do not divide the {share} clips of this process.")
-        self.rows = slice(
-            accelerator.process_index * share, (accelerator.process_index + 1) * share
-        )  # of the global batch
+        first = accelerator.process_index * share
+        self.rows = slice(first, first + share)  # of the global batch
         torch.manual_seed(settings.seed)
         self.model = task.build().to(device)
         self.optimizer = OPTIMIZERS[settings.optimizer](
@@ -88,13 +87,13 @@ class Trainer(Generic[E]):
         state = folder.read_training(step)
         self.optimizer.load_state_dict(state["optimizer"])
         self.rate.load_state_dict(state["rate"])
-        self.task.restore(state["task"])
+        self.task.restore(state.get("task", {}))
         self.done = step
 
     def backward(self, batch: data.Batch) -> Any:
         """This process's rows of a batch, micro-batch by micro-batch -> their mean losses, a NamedTuple of () tensors.
 
-        The gradients are afterwards those of the global batch."""
+        Leaves the gradients of the global batch in the model."""
         drawn = [tensor[self.rows] for tensor in self.task.draw(self.done)]
         parts = len(batch.lengths) // self.micro_batch
         self.distributed.train()
@@ -114,14 +113,14 @@ class Trainer(Generic[E]):
         return type(losses)(*torch.stack(sums).sum(0))
 
     def clip_gradients(self) -> Tensor:
-        """The norm of the gradient, () before it is clipped."""
+        """() the norm that the gradient had before it was clipped."""
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         if self.task.settings.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.task.settings.clip_norm, norm)
         return norm
 
     def update(self) -> float:
-        """Takes the step, and returns its learning rate."""
+        """Takes the optimiser's step, and returns its learning rate."""
         learning_rate = self.rate(self.done)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
