@@ -2,13 +2,29 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from ssast_lab.patches import PatchGrid
+
+Pooling = Literal["mean", "cls"]
+Optimizer = Literal["adamw", "muon", "adam"]
+Schedule = Literal["cosine", "wsd", "plateau", "decay"]
+Start = Literal["mae", "official"]
+SoftmaxOver = Literal["targets", "predictions"]
+Loss = Literal["auto", "ce", "bce"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be: the message says what is wrong and what would be right."""
+
+
+def check_choices(config: Any) -> None:
+    """Raises :class:`ConfigError` where a field of a dataclass, annotated as a ``Literal``, has none of its values."""
+    for item in fields(config):
+        choices, value = get_args(item.type), getattr(config, item.name)
+        if get_origin(item.type) is Literal and value not in choices:
+            raise ConfigError(f"{item.name} is {' or '.join(choices)}, not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -39,12 +55,10 @@ class ModelConfig:
     frames: int = 1024
     patch: tuple[int, int] = (16, 16)  # (mel bins, frames)
     stride: tuple[int, int] = (16, 16)
-    pooling: str = "mean"  # of a classifier: "mean" over the patches, or "cls" for [CLS] and distillation together
+    pooling: Pooling = "mean"  # of a classifier: "mean" over the patches, or "cls" for [CLS] and distillation together
     labels: tuple[str, ...] = ()  # of a classifier
     audio: AudioConfig = field(default_factory=AudioConfig)
-    norm_eps: float | None = (
-        None  # of every LayerNorm; None as the official code: 1e-6, and 1e-5 in a classifier's head
-    )
+    norm_eps: float | None = None  # of every LayerNorm; None as the official code: 1e-6, in a classifier's head 1e-5
 
     def __post_init__(self) -> None:
         for name in ("patch", "stride", "labels"):
@@ -59,8 +73,7 @@ class ModelConfig:
             raise ConfigError(f"width, depth and heads must be positive, not {self.width}, {self.depth}, {self.heads}.")
         if self.width % self.heads:
             raise ConfigError(f"The width {self.width} cannot be shared evenly among {self.heads} attention heads.")
-        if self.pooling not in ("mean", "cls"):
-            raise ConfigError(f'pooling is "mean" or "cls", not {self.pooling!r}.')
+        check_choices(self)
         if not all(isinstance(label, str) for label in self.labels):
             raise ConfigError("The labels must be texts.")
         if len(set(self.labels)) < len(self.labels):
@@ -159,10 +172,12 @@ class LearningConfig:
 
     batch: int = 64
     learning_rate: float = 1e-3
-    optimizer: str = "adamw"  # "muon", or "adam" as the official code
+    optimizer: Optimizer = "adamw"  # "adam" as the official code
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
-    schedule: str = "cosine"  # to zero; or "wsd": constant, then to zero; "plateau": halved when held-out accuracy does
+    schedule: Schedule = (
+        "cosine"  # to zero; or "wsd": constant, then to zero; "plateau": halved when held-out accuracy does
+    )
     # not rise; "decay": by epochs. Only "wsd" can be prolonged
     warmup: int = 500  # steps in which the learning rate rises from 0
     cooldown: float = 0.2  # share of the steps, the last ones, in which "wsd" falls in a straight line to zero
@@ -177,8 +192,7 @@ class LearningConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         self._at_least_one("batch", "warmup_every", "decay_from", "decay_every")
-        self._choice("optimizer", "adamw", "muon", "adam")
-        self._choice("schedule", "cosine", "wsd", "plateau", "decay")
+        check_choices(self)
         self._share("cooldown")
         if not self.learning_rate > 0:
             raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")
@@ -198,20 +212,18 @@ class LearningConfig:
         """How many of so many steps are the same in a longer run; 0 where every step depends on their number."""
         return round((1 - self.cooldown) * steps) if self.schedule == "wsd" else 0
 
-    def _choice(self, name: str, *choices: str) -> None:
-        if getattr(self, name) not in choices:
-            raise ConfigError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}.")
-
 
 @dataclass(frozen=True)
 class TrainingConfig(LearningConfig):
     """Pretraining: how long, by which objective, and how it is measured."""
 
     steps: int = 10_000
-    start: str = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
+    start: Start = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only
-    softmax_over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
+    softmax_over: SoftmaxOver = (
+        "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
+    )
     sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
     settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
     evaluate_every: int = 500
@@ -220,8 +232,6 @@ class TrainingConfig(LearningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("steps", "evaluate_every", "evaluate_masks")
-        self._choice("start", "mae", "official")
-        self._choice("softmax_over", "targets", "predictions")
         self._share("settle")
         if self.sampled is not None and self.sampled < 2:
             raise ConfigError(
@@ -284,7 +294,7 @@ class TuningConfig(LearningConfig):
     epochs: int = 30
     steps: int | None = None  # instead of epochs
     evaluate_every: int | None = None  # steps; None: every epoch
-    loss: str = "auto"  # "ce": one label for each clip; "bce": any number; auto: what the labels ask for
+    loss: Loss = "auto"  # "ce": one label for each clip; "bce": any number; auto: what the labels ask for
     mixup: float = 0.0  # share of the clips that another is mixed into, labelled in proportion
     frequency_mask: int = 0  # SpecAugment hides fewer than so many mel bins
     time_mask: int = 0  # and fewer than so many frames
@@ -296,7 +306,6 @@ class TuningConfig(LearningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("epochs", *(name for name in ("steps", "evaluate_every") if getattr(self, name) is not None))
-        self._choice("loss", "auto", "ce", "bce")
         if not 0 <= self.mixup <= 1:
             raise ConfigError(f"mixup is a share between 0 and 1, not {self.mixup}.")
         if min(self.frequency_mask, self.time_mask, self.average_from) < 0 or not self.head_rate > 0:
@@ -314,11 +323,14 @@ class FineTuneConfig:
     model: str = "tiny-patch"  # what checkpoint.load reads; "scratch:tiny-patch" has random weights
     frames: int | None = None  # None: what nine in ten of the training clips fit into, at most the model's own
     stride: tuple[int, int] | None = None  # (mel bins, frames); None: the model's own
-    pooling: str = "mean"
+    pooling: Pooling = "mean"
     mean: float | None = None  # of the features, which normalises them; None: the model's own
     std: float | None = None
     data: LabelledConfig = field(default_factory=LabelledConfig)
     training: TuningConfig = field(default_factory=TuningConfig)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True)
@@ -328,7 +340,7 @@ class RunConfig:
     folder: str = "runs/pretrain"
     resume: bool = False
     micro_batch: int | None = None  # clips that go through the model at once; None: the whole share of this process
-    precision: str = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
+    precision: Precision = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
     in_memory: bool | None = None  # hold the corpus as 16-bit samples; None: where it fits
     workers: int = 2  # processes (or threads, for a corpus in memory) that decode sound
     compile: bool = False
@@ -338,8 +350,7 @@ class RunConfig:
     track: str | None = None  # "tensorboard" or "trackio", beside metrics.jsonl
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ConfigError(f"precision is auto, fp32 or bf16, not {self.precision!r}.")
+        check_choices(self)
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"micro_batch must be at least 1, not {self.micro_batch}.")
         if not 0 <= self.unreadable <= 1:

@@ -223,7 +223,7 @@ def test_it_is_fine_tuned(kind, tmp_path):
     (tmp_path / "task.csv").write_text("\n".join(rows) + "\n")
     settings = TuningConfig(batch=4, epochs=1, warmup=1)
     config = FineTuneConfig(str(folder), data=LabelledConfig(str(tmp_path / "task.csv")), training=settings)
-    started = classify.FineTuning(config).started
+    started = classify.FineTuning(config).classifier
     assert torch.equal(started.encoder.blocks[1].attention.qkv.weight, model.encoder.blocks[1].attention.qkv.weight)
     steps = list(classify.fine_tune(config, here(tmp_path / "run")))
     assert len(steps) == 2

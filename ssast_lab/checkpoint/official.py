@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, skeleton
-from ssast_lab.config import SIZES, AudioConfig, ModelConfig
+from ssast_lab.config import SIZES, AudioConfig, ModelConfig, Pooling
 from ssast_lab.model import SPECIAL, SSAST, Classifier
 
 _OFFICIAL = [  # (pattern in the official layout, our name); the first that matches counts
@@ -35,7 +35,7 @@ def from_official(
     *,
     audio: AudioConfig | None = None,
     labels: tuple[str, ...] | None = None,
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     frames: int | None = None,
     stride: tuple[int, int] | None = None,
 ) -> SSAST | Classifier:

@@ -1,5 +1,6 @@
 """Sound to learn from.
 
+streams.py   what is drawn at random, and the number that keeps it apart
 clips.py     folders, manifests and shards of unlabelled sound
 batches.py   which piece of which clip stands in which batch
 labelled/    sets with labels, how they are split, and what would make a split worthless
@@ -23,8 +24,9 @@ from ssast_lab.data.clips import (
     statistics,
     to_int16,
 )
+from ssast_lab.data.streams import Stream
 
 __all__ = [
-    "AHEAD", "COLUMNS", "EXTENSIONS", "Batch", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "batches", "find_clips",
-    "generator", "read_piece", "rows_of", "split", "spread", "statistics", "to_int16",
+    "AHEAD", "COLUMNS", "EXTENSIONS", "Batch", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
+    "find_clips", "generator", "read_piece", "rows_of", "split", "spread", "statistics", "to_int16",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
 from ssast_lab.data.clips import Clip, DataError, read_piece, to_int16
+from ssast_lab.data.streams import Stream
 from ssast_lab.patches import to_device_of
 
 AHEAD = 4  # batches that each worker reads ahead
@@ -75,7 +76,7 @@ class Files:
         lengths = torch.zeros(len(indices), dtype=torch.int64)
         names, unreadable, indices = [], {}, indices.copy()
         for row, (index, fraction, key) in enumerate(zip(indices, fractions, keys, strict=True)):
-            stand_ins = np.random.default_rng([*key, 1])
+            stand_ins = np.random.default_rng([*key, Stream.STAND_IN])
             for _ in range(TRIES):
                 clip = self.clips[index]
                 if clip.name not in unreadable:
@@ -143,7 +144,7 @@ class Memory:
     def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         indices = indices.copy()
         for row in np.flatnonzero(self.lengths[indices] == 0).tolist():
-            stand_ins = np.random.default_rng([*keys[row], 1])
+            stand_ins = np.random.default_rng([*keys[row], Stream.STAND_IN])
             while self.lengths[indices[row]] == 0:
                 indices[row] = stand_ins.integers(len(self.clips))
         room = np.maximum(self.lengths[indices] - self.samples + 1, 0)
@@ -169,7 +170,7 @@ class Plan:
     def __getitem__(self, step: int) -> Batch:
         places = self.places(step)
         keys = [(self.seed, int(place)) for place in places]
-        fractions = np.array([np.random.default_rng([*key, 0]).random() for key in keys])
+        fractions = np.array([np.random.default_rng([*key, Stream.CROP]).random() for key in keys])
         return self.corpus.crop(self.indices(places), fractions, keys)
 
     def places(self, step: int) -> np.ndarray:
@@ -183,7 +184,10 @@ class Plan:
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.seed, epoch, 3]).permutation(len(self.corpus.clips)))
+            self._order = (
+                epoch,
+                np.random.default_rng([self.seed, epoch, Stream.ORDER]).permutation(len(self.corpus.clips)),
+            )
         return self._order[1]
 
 

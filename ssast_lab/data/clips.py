@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ssast_lab import audio
+from ssast_lab.data.streams import Stream
 
 EXTENSIONS = frozenset(
     [
@@ -162,7 +163,7 @@ def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Cli
             f"{held_out} of {len(clips)} clips cannot be held out, for some must be left to train on: "
             "add sounds, or name the ones to hold out."
         )
-    aside = set(np.random.default_rng([seed, 2]).permutation(len(clips))[:held_out].tolist())
+    aside = set(np.random.default_rng([seed, Stream.SPLIT]).permutation(len(clips))[:held_out].tolist())
     drawn = {_identity(clip): clip for i, clip in enumerate(clips) if i in aside}
     train = [clip for clip in clips if _identity(clip) not in drawn]
     if not train:
@@ -202,7 +203,7 @@ def statistics(
     clips: Sequence[Clip], limit: int = 10_000, seed: int = 0, progress: bool = False
 ) -> tuple[float, float, int]:
     """(mean, standard deviation, clips) of the un-normalised log-mel of at most ``limit`` clips: what normalises a corpus."""
-    chosen = np.random.default_rng([seed, 4]).permutation(len(clips))[:limit]
+    chosen = np.random.default_rng([seed, Stream.STATISTICS]).permutation(len(clips))[:limit]
     count, total, squares, used = 0, 0.0, 0.0, 0
     for index in tqdm(chosen, "statistics", disable=not progress):
         try:

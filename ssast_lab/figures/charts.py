@@ -13,7 +13,8 @@ from plotly.colors import hex_to_rgb, sequential
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT, axis_name
 
 if TYPE_CHECKING:
-    from ssast_lab.learning.pretrain import Step
+    from ssast_lab.learning.pretrain import Evaluation
+    from ssast_lab.learning.task import StepResult
 
 INK, RULE, BAND = "#1b1e23", "#d9dde3", "#f5f6f8"
 HUES = ("#0b62c4", "#d1480d", "#0a8754", "#8a2fb8", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#607d8b", "#7cb518")
@@ -21,7 +22,7 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 STEP, SPACE = 17, 16  # pixels between the names of a row, and around them
 
 
-def curves(steps: Sequence[Step]) -> go.Figure:
+def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     """How a pretraining run learns: InfoNCE, accuracy and MSE of every step, and of the held-out clips."""
     found = [(step.step, step.evaluation) for step in steps if step.evaluation]
     traces: list[dict[str, Any]] = []

@@ -1,10 +1,10 @@
-"""Where bfloat16 is worth its rounding."""
+"""On which hardware bfloat16 is faster."""
 
 import torch
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":

@@ -1,14 +1,14 @@
-"""A training run's folder: what it was asked to do, what it did, and where it can go on.
+"""A training run's folder: its configuration, what it did, and the checkpoints from which it can go on.
 
-    config.json        what is computed; a resumed run must be asked for the same
+    config.json        what is computed; only the same configuration can resume the run
     environment.json   versions, machine and command, one entry each time it was started
     metrics.jsonl      a line for every step
     unreadable.tsv     clips that could not be read, and why
     checkpoints/step-00000500/{model/, training.pt}
-    best.json          which of them is best on held-out loss
-    samples/           reconstructions of the same held-out clips, as training went on
+    best.json          which of them has the lowest held-out loss
+    samples/           reconstructions of the same held-out clips, at every evaluation
 
-Whatever is written is written aside and renamed, so that a run that is killed at any moment leaves whole files only.
+Files are written under another name and then renamed, so that a run that is killed at any moment leaves no partial ones.
 """
 
 import io
@@ -34,6 +34,8 @@ import torch
 from ssast_lab import __version__, checkpoint, files
 from ssast_lab.config import renamed
 
+_OLDER_KEYS = {"lesson": "task"}  # of training.pt in runs that were written earlier
+
 
 class RunError(RuntimeError):
     """A run that cannot start or go on: the message says why and what to do."""
@@ -47,11 +49,11 @@ class Run:
         self.path, self.keep, self.pinned = Path(path), keep, pinned
 
     def open(self, config: dict[str, Any], resume: bool, stable_steps: Callable[[int], int] = lambda steps: 0) -> int:
-        """Finds the run that is in the folder, if there is one: returns the step to go on from. Writes nothing, so that
-        all processes of a run find the same; then one of them calls :meth:`begin`.
+        """The step to go on from: 0 for a new run. Writes nothing, so that all processes of a run come to the same answer;
+        then one of them calls :meth:`begin`.
 
-        Of so many steps in all, ``stable_steps`` of them are the same in a run of any other length: a run that is asked for
-        other steps than before goes on from its last checkpoint among those."""
+        ``stable_steps`` says how many steps of a run of a given length are the same in a longer one. A run whose length is
+        changed goes on from its last checkpoint among these. Raises :class:`RunError` where the folder holds another run."""
         settings = self.path / "config.json"
         if not settings.exists():
             if self.checkpoints():
@@ -67,11 +69,12 @@ class Run:
         if length and not differences:
             return self._prolonged(before["training"]["steps"], config["training"]["steps"], stable_steps)
         if length or differences:
-            told = "; ".join([*differences.values(), *([length] if length else [])])
-            raise RunError(f"The run in {self.path} was started with another configuration: {told}.")
+            changes = "; ".join([*differences.values(), *([length] if length else [])])
+            raise RunError(f"The run in {self.path} was started with another configuration: {changes}.")
         return max(self.checkpoints(), default=0)
 
     def _prolonged(self, before: int, now: int, stable_steps: Callable[[int], int]) -> int:
+        """The checkpoint to go on from when a run of ``before`` steps becomes one of ``now``."""
         if not stable_steps(before):
             raise RunError(
                 f"The run in {self.path} was started for {before} steps and cannot go on to {now}: its learning rate depends "
@@ -87,11 +90,11 @@ class Run:
         return max(usable)
 
     def begin(self, config: dict[str, Any], start: int) -> None:
-        """Makes the folder ready to go on from a step."""
+        """Makes the folder ready to go on from a step: removes what a kill left, and what was written after that step."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            for left in list(self.path.glob("**/.writing-*")):
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            for partial in list(self.path.glob("**/.writing-*")):
+                shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
             self._forget_after(start)
             best = self.best()
             if best and best["step"] > start:
@@ -100,31 +103,31 @@ class Run:
             starts = _read(environment) if environment.exists() else []
             files.write(environment, json.dumps([*starts, _environment(start)], indent=1))
             files.write(self.path / "config.json", json.dumps(config, indent=1))
-            if start:  # killed between a checkpoint and the note that it is the best?
+            if start:  # the run may have been killed after writing a checkpoint and before noting that it is the best
                 with self._reading(start) as folder:
                     about = checkpoint.describe(folder / "model")["about"]
                 self._note_best(start, about.get("held_out_loss"))
 
     def checkpoints(self) -> dict[int, Path]:
-        """Step -> folder, in order; not what somebody else has put there."""
+        """Step -> folder, in order; folders with other names are ignored."""
         return {int(path.name[5:]): path for path in checkpoint.checkpoints_of(self.path).values()}
 
     def save(
         self, step: int, model: Any, training: Mapping[str, Any], about: dict[str, Any], loss: float | None
     ) -> None:
-        """A checkpoint of model and training state; ``loss`` on held-out clips, where there is one, decides what is best."""
+        """Writes a checkpoint of model and training state. The one with the lowest ``loss``, on held-out clips, is the best."""
         folder = self.path / "checkpoints"
         target = folder / f"step-{step:08d}"
         with self.writing():
-            aside = folder / f".writing-{target.name}"
+            partial = folder / f".writing-{target.name}"
             try:
-                checkpoint.save(model, aside / "model", about=about | {"held_out_loss": loss})
-                state = io.BytesIO()  # written by torch.save itself, a full disk would not show as an OSError
+                checkpoint.save(model, partial / "model", about=about | {"held_out_loss": loss})
+                state = io.BytesIO()  # if torch.save wrote the file itself, a full disk would not raise an OSError
                 torch.save(dict(training), state)
-                (aside / "training.pt").write_bytes(state.getvalue())
-                aside.rename(target)
+                (partial / "training.pt").write_bytes(state.getvalue())
+                partial.rename(target)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
             self._note_best(step, loss)
             best = self.best()
             kept = [*[*self.checkpoints()][-self.keep :], self.pinned]
@@ -138,6 +141,7 @@ class Run:
             files.write(self.path / "best.json", json.dumps({"step": step, "loss": loss}))
 
     def best(self) -> dict[str, Any] | None:
+        """The step with the lowest held-out loss, and that loss; None before the first evaluation."""
         path = self.path / "best.json"
         return _read(path) if path.exists() else None
 
@@ -146,23 +150,25 @@ class Run:
             return checkpoint.load(folder / "model").state_dict()
 
     def read_training(self, step: int) -> dict[str, Any]:
+        """The state of optimiser, learning rate and task."""
         with self._reading(step) as folder:
-            return torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+            state = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+            return {_OLDER_KEYS.get(name, name): value for name, value in state.items()}
 
     @contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
         folder = self.checkpoints()[step]
         try:
             yield folder
-        except Exception as error:  # torch raises nearly anything on a damaged file, and says it in many lines
-            ours = isinstance(error, checkpoint.CheckpointError)
-            why = str(error).rstrip(".") if ours else f"training.pt: {type(error).__name__}"
+        except Exception as error:  # on a damaged file torch raises nearly any exception, with many lines of text
+            readable = isinstance(error, checkpoint.CheckpointError)
+            why = str(error).rstrip(".") if readable else f"training.pt: {type(error).__name__}"
             raise RunError(f"The checkpoint of step {step} is damaged ({why}): delete {folder} and resume, from the "
                            "checkpoint before it.") from None  # fmt: skip
 
     def export(self, out: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
-        """The best checkpoint (or the last) as float16, in a folder that is complete without the run: it says how it was
-        trained, on which corpus, by which commit, and how it did on held-out clips meanwhile; ``about`` is added."""
+        """Writes the best checkpoint (or the last) as float16 into a folder of its own, with ``about`` and a description of
+        its training: recipe, corpus, commit, and the evaluations on held-out clips."""
         steps = self.checkpoints()
         if not steps:
             raise RunError(f"The run in {self.path} has written no checkpoint yet.")
@@ -182,9 +188,7 @@ class Run:
             "clips": step * recipe["training"]["batch"],
             "held_out": next((line for line in curves if line["step"] == step), None),
             "corpus": _corpora(recipe.get("data", {}).get("train", ())),
-            "recipe": {
-                name: part for name, part in recipe.items() if name != "model"
-            },  # the checkpoint has that anyway
+            "recipe": {name: part for name, part in recipe.items() if name != "model"},  # the checkpoint has that
             **{name: starts[-1].get(name) for name in ("commit", "device", "torch")},
             "curves": curves,
         }
@@ -217,7 +221,7 @@ class Run:
         return dict(line.rsplit("\t", 1) for line in text.split("\n")[:-1] if "\t" in line)
 
     def note_unreadable(self, clips: Mapping[str, str]) -> None:
-        """Adds to the list; names that are no UTF-8, as the file system may have them, are written as they are."""
+        """Adds clips (name -> why) to the list. Names that are not valid UTF-8 are written byte for byte."""
         path = self.path / "unreadable.tsv"
         with self.writing(), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(_table(clips))
@@ -233,14 +237,14 @@ class Run:
                            "make room and resume.") from None  # fmt: skip
 
     def _forget_after(self, step: int) -> None:
-        """Drops what was logged after the checkpoint that a resumed run goes on from: it will be logged again."""
+        """Drops what was logged after the step that a resumed run goes on from: it will be logged again."""
         lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         files.write(self.path / "metrics.jsonl", "".join(lines))
-        files.write(self.path / "unreadable.tsv", _table(self.unreadable()))  # a line may have been cut short
+        files.write(self.path / "unreadable.tsv", _table(self.unreadable()))  # without a partial last line
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()
-        for later, path in self.checkpoints().items():  # of a run that was shorter before
+        for later, path in self.checkpoints().items():  # of the end of a run that is prolonged
             if later > step:
                 shutil.rmtree(path.rename(path.parent / f".writing-{path.name}"))
 
@@ -250,7 +254,7 @@ def _read(path: Path, advice: str = "delete it and resume") -> Any:
 
 
 def _parsed(text: str, path: Path, advice: str = "delete it and resume") -> Any:
-    """A kill leaves no damaged file, but a power cut may."""
+    """JSON. A kill leaves no damaged file, but a power cut may."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -262,7 +266,7 @@ def _table(clips: Mapping[str, str]) -> str:
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """(name of the field, how it differs)"""
+    """(name of the field, how it differs), for every field that does."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
@@ -288,53 +292,54 @@ def _environment(start: int) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Of the source that runs, where it lies in a git checkout; with a plus where it was changed since."""
+    """The git commit of the running source, where it is in a checkout; with a plus where files were changed since."""
     here = Path(__file__)
-    asked = (
-        ["ls-files", "--error-unmatch", here.name],  # an environment may lie within somebody else's checkout
+    commands = (
+        ["ls-files", "--error-unmatch", here.name],  # fails in an environment within the checkout of something else
         ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
     )
     try:
-        for words in asked:
+        for words in commands:
             git = ["git", "-C", str(here.parent), *words]
-            said = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+            output = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said
+    return output
 
 
 def _corpora(sources: Any) -> list[dict[str, Any]]:
-    """What the manifests of ``ssast-lab data corpus`` say of the corpora that the sources of a run lie in."""
-    found = {}
+    """What the manifests of ``ssast-lab data corpus`` say of the corpora that a run's training sounds are from."""
+    corpora = {}
     for source in (sources,) if isinstance(sources, str) else sources:
         path = Path(source).absolute().parent / "manifest.json"
         if path.is_file():
             manifest = _read(path)
-            found[path] = {name: manifest.get(name) for name in ("size", "sha256", "hours", "clips")}
-    return [*found.values()]
+            corpora[path] = {name: manifest.get(name) for name in ("size", "sha256", "hours", "clips")}
+    return [*corpora.values()]
 
 
 class Interrupts:
-    """While it lasts, Ctrl-C and SIGTERM only set a flag, so that no step is cut in half; a second Ctrl-C does interrupt."""
+    """A context in which Ctrl-C and SIGTERM only make this object true, so that no step is cut in half; a second Ctrl-C
+    interrupts at once. Does nothing in any thread but the main one, which alone receives signals."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
-        return self.asked
+        return self.requested
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+                self._before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

@@ -229,7 +229,7 @@ def _mask(model: SSAST, piece: Excerpt, count: int, key: tuple[int, int]) -> Ten
     seed, index = key
     room = piece.grid.count
     hidden = min(max(round(count * room / model.grid.count), 1), room - 1)
-    state = np.random.SeedSequence([seed, index, count, 7]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence([seed, index, count, data.Stream.SCORED_MASK]).generate_state(1, np.uint64)
     return draw_mask(piece, MaskConfig(hidden, (3, 5) if model.grid.rows > 1 else None), int(state[0] >> 1))
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator
 from IPython.display import display
 
 from ssast_lab import figures
-from ssast_lab.learning.pretrain import Step
+from ssast_lab.learning.pretrain import Evaluation
+from ssast_lab.learning.task import StepResult
+
+Step = StepResult[Evaluation]
 
 
 def watch(steps: Iterable[Step], every: float = 2.0) -> Iterator[Step]:

@@ -117,7 +117,7 @@ def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):
     [
         (["--training.batch", "0"], "batch must be at least 1, not 0."),
         (["--model.heads", "3"], "The width 128 cannot be shared evenly among 3 attention"),
-        (["--training.optimizer", "sgd"], "optimizer is adamw or muon or adam, not 'sgd'."),
+        (["--training.optimizer", "sgd"], "invalid choice 'sgd' for argument '--training.optimizer'"),
         (["--training.seed", "-1"], "A seed is a whole number from 0, not -1."),
         (["--nonsense"], "Unrecognized"),
     ],

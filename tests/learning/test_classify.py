@@ -182,8 +182,8 @@ def test_what_varies_a_spectrogram(generator):
 
 
 def test_what_is_hidden_is_as_wide_and_lies_where_the_recipe_says(model, task):
-    lesson = classify.FineTuning(asked(model, task, frequency_mask=30, time_mask=20))
-    spans = np.concatenate([lesson.draw(step)[0].numpy() for step in range(400)])
+    tuning = classify.FineTuning(asked(model, task, frequency_mask=30, time_mask=20))
+    spans = np.concatenate([tuning.draw(step)[0].numpy() for step in range(400)])
     for column, most, room in ((0, 30, 128), (2, 20, 64)):
         width = spans[:, column + 1] - spans[:, column]
         assert (width.min(), width.max()) == (0, most - 1)
@@ -217,8 +217,8 @@ def test_the_window_is_what_most_clips_fit_into(model, task, tmp_path):
 
 
 def test_random_weights_are_asked_for_by_name(model, task):
-    trained = classify.FineTuning(asked(model, task)).started.encoder.state_dict()
-    scratch = classify.FineTuning(asked(f"scratch:{model}", task)).started.encoder.state_dict()
+    trained = classify.FineTuning(asked(model, task)).classifier.encoder.state_dict()
+    scratch = classify.FineTuning(asked(f"scratch:{model}", task)).classifier.encoder.state_dict()
     own = checkpoint.load(model).encoder.state_dict()
     assert all(torch.equal(trained[name], own[name]) for name in own)
     assert not torch.equal(scratch["blocks.0.mlp.0.weight"], own["blocks.0.mlp.0.weight"])

@@ -1,11 +1,14 @@
 """Muon: its directions are orthogonal, its steps are PyTorch's own Muon's, and what is no matrix takes AdamW's."""
 
 import copy
+import re
 
 import pytest
 import torch
+from tiny import here, tiny, train, weights
 
 from ssast_lab.learning.muon import Muon, orthogonalise
+from ssast_lab.learning.pretrain import Pretraining
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -89,3 +92,16 @@ def test_matrices_without_a_gradient_stay():
     weight = torch.nn.Parameter(torch.eye(4))
     Muon([dict(params=[weight], orthogonal=True)], 0.1).step()
     assert torch.equal(weight, torch.eye(4))
+
+
+def test_it_moves_the_matrices_of_the_blocks_and_adamw_all_else(clips, tmp_path):
+    """The first step of AdamW moves every value by the learning rate, up or down; one of Muon's does not."""
+    config = tiny(clips, optimizer="muon", warmup=0, weight_decay=0.0, steps=1)
+    train(config, here(tmp_path / "run"))
+    torch.manual_seed(config.training.seed)
+    before, after = Pretraining(config).build().state_dict(), weights(tmp_path / "run", 1)
+    moves = {name: float((after[name] - before[name]).abs().median()) / config.training.learning_rate for name in after}
+    orthogonal = {name for name in moves if re.search(r"blocks.*(qkv|out|mlp\.\d)\.weight", name)}
+    assert len(orthogonal) == 2 * 4
+    assert all(0.05 < moves[name] < 0.3 for name in orthogonal)  # with a root mean square of 0.2
+    assert all(moves[name] == pytest.approx(1, rel=1e-2) for name in moves.keys() - orthogonal)

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from test_checkpoint import refused, same
-from test_pretrain import assert_same_run
-from tiny import ALONE, here, write_clips
+from tiny import ALONE, PATIENCE, assert_same_run, here, write_clips
 
 from ssast_lab import audio, checkpoint, config, data
 from ssast_lab.config import ConfigError, DataConfig, to_dict
-from ssast_lab.learning.forecast import LESSONS, ForecastConfig, ForecastTraining, draw_negatives, forecast, recipe
+from ssast_lab.learning.forecast import TASKS, ForecastConfig, ForecastTraining, draw_negatives, forecast, recipe
 from ssast_lab.learning.run import Run
 from ssast_lab.measuring import upstreams
 from ssast_lab.model import SSAST
@@ -247,12 +246,12 @@ def asked(kind, train, held_out=None, **training):
 @KINDS
 def test_padding_counts_for_nothing(kind, clips):
     """Batch == singles, each single without a sample of padding."""
-    lesson, model = LESSONS[type(SMALL[kind])](asked(kind, clips)), small(kind)
-    corpus = data.Files([data.Clip(str(path)) for path in sorted(clips.glob("0*.flac"))], lesson.samples)
+    task, model = TASKS[type(SMALL[kind])](asked(kind, clips)), small(kind)
+    corpus = data.Files([data.Clip(str(path)) for path in sorted(clips.glob("0*.flac"))], task.samples)
     batch = corpus.crop(np.arange(10), np.zeros(10), [(0, i) for i in range(10)])
-    assert batch.lengths.min() < lesson.samples == batch.lengths.max()
-    drawn = lesson.drawn((0, 0, 10), 10)
-    together = lesson.per_clip(model, batch, drawn)
+    assert batch.lengths.min() < task.samples == batch.lengths.max()
+    drawn = task.draw_by((0, 0, 10), 10)
+    together = task.losses_per_clip(model, model, batch, drawn)
     for row, length in enumerate(batch.lengths.tolist()):
         wave = batch.waveforms[row : row + 1, :length].float() / 32768
         if kind == "apc":
@@ -268,20 +267,20 @@ def test_padding_counts_for_nothing(kind, clips):
 @KINDS
 def test_a_resumed_run_is_the_undisturbed_run(kind, clips, tmp_path):
     whole = asked(kind, clips)
-    ticks = [*forecast(whole, here(tmp_path / "one"))]
-    assert [tick.step for tick in ticks] == [*range(1, 9)]
-    assert [tick.step for tick in ticks if tick.examination] == [3, 6, 8]
-    for tick in forecast(whole, here(tmp_path / "other")):
-        if tick.step == 5:
+    steps = [*forecast(whole, here(tmp_path / "one"))]
+    assert [step.step for step in steps] == [*range(1, 9)]
+    assert [step.step for step in steps if step.evaluation] == [3, 6, 8]
+    for step in forecast(whole, here(tmp_path / "other")):
+        if step.step == 5:
             break
-    assert [tick.step for tick in forecast(whole, here(tmp_path / "other", resume=True))] == [6, 7, 8]
+    assert [step.step for step in forecast(whole, here(tmp_path / "other", resume=True))] == [6, 7, 8]
     assert_same_run(tmp_path / "one", tmp_path / "other", 8)
     folder = Run(tmp_path / "one")
     assert list(folder.unreadable()) == [str(clips / "broken.flac")]
-    figures = ticks[-1].examination.figures
+    figures = steps[-1].evaluation
     line = folder.metrics()[-1]
     assert {f"held_out_{name}": value for name, value in vars(figures).items()}.items() <= line.items()
-    assert folder.best()["loss"] == min(tick.examination.figures.loss for tick in ticks if tick.examination)
+    assert folder.best()["loss"] == min(step.evaluation.loss for step in steps if step.evaluation)
     model = checkpoint.load(tmp_path / "one")
     assert isinstance(model, MODELS[kind])
     assert model.config == SMALL[kind]
@@ -304,17 +303,17 @@ def test_a_model_learns_one_batch_by_heart(kind, rate, tmp_path):
     write_clips(tmp_path / "clips", 4, seconds=(0.55, 0.55))
     folder = tmp_path / "clips"
     whole = asked(kind, folder, folder, steps=250, learning_rate=rate, warmup=10, evaluate_every=250)
-    ticks = [*forecast(whole, here(tmp_path / "run", in_memory=True, checkpoint_every=250))]
-    last = ticks[-1]
+    steps = [*forecast(whole, here(tmp_path / "run", in_memory=True, checkpoint_every=250))]
+    last = steps[-1]
     if kind == "apc":
-        assert last.losses.total < 0.35 * ticks[0].losses.total
+        assert last.losses.total < 0.35 * steps[0].losses.total
         assert last.losses.total < 0.7 * last.losses.repeated
     else:
         negatives = SMALL[kind].negatives
         share = 1 / (1 + negatives)
-        assert ticks[0].losses.accuracy < 2 * share
-        assert np.mean([tick.losses.accuracy for tick in ticks[-20:]]) > 3.5 * share
-        assert last.examination.figures.accuracy > 3 * share
+        assert steps[0].losses.accuracy < 2 * share
+        assert np.mean([step.losses.accuracy for step in steps[-20:]]) > 3.5 * share
+        assert last.evaluation.accuracy > 3 * share
         assert last.losses.total < 0.7 * chance(negatives)
 
 
@@ -358,7 +357,7 @@ for _ in forecast(ForecastConfig(*(from_dict(*part) for part in parts)), RunConf
 
 
 def test_two_processes_make_the_run_of_one(clips, tmp_path):
-    """Each takes its own rows of the negatives, in training and in examinations of three clips."""
+    """Each takes its own rows of the negatives, in training and in evaluations of three clips."""
     whole = asked("wav2vec", clips)
     for _ in forecast(whole, here(tmp_path / "one")):
         pass
@@ -367,7 +366,7 @@ def test_two_processes_make_the_run_of_one(clips, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, str(tmp_path / "script.py"), *arguments],
-        env=ALONE | {"PYTHONWARNINGS": "default"}, capture_output=True, text=True, timeout=120, check=False,
+        env=ALONE | {"PYTHONWARNINGS": "default"}, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one, two = (Run(tmp_path / name).metrics() for name in ("one", "two"))

@@ -10,12 +10,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from tiny import ALONE, command, here, tiny, write_clips
+from tiny import ALONE, PATIENCE, command, here, tiny, write_clips
 
 from ssast_lab import audio, data
 from ssast_lab.config import PretrainConfig, RunConfig, to_dict
-from ssast_lab.learning.pretrain import find_clips, pretrain
+from ssast_lab.learning.pretrain import pretrain
 from ssast_lab.learning.run import Run
+from ssast_lab.learning.unlabelled import find_clips
 
 STEPS = 50
 SAMPLES = audio.WINDOW + 63 * audio.HOP
@@ -54,7 +55,7 @@ def alone(tmp_path_factory) -> tuple[PretrainConfig, Path]:
 def test_two_processes_make_the_run_of_one(alone, tmp_path):
     config, folder = alone
     process = launch(2, config, here(tmp_path / "two runs", workers=1))
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "Warning" not in err
     assert out.count("step 50: ") == 1
@@ -75,7 +76,7 @@ def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)  # torchrun passes it on to all four, which are not at the same place
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     stopped = len(run.metrics())
     assert max(run.checkpoints()) == stopped < STEPS, err
     assert out.count(f"Stopped after step {stopped};") == 1
@@ -89,6 +90,15 @@ def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
     difference = largest_difference(Run(folder).metrics(), run.metrics())
     print(f"largest relative difference of 4 processes up to step {stopped}, then 1: {difference:.2g}")
     assert difference < 1e-5
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused(alone, tmp_path):
+    config, _ = alone
+    process = launch(3, config, here(tmp_path / "run"))
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "ssast-lab pretrain: A global batch of 8 clips cannot be shared evenly by 3 processes.\n" in err
+    assert not (tmp_path / "run").exists()
 
 
 CELL = """
@@ -115,7 +125,7 @@ def test_two_processes_out_of_a_notebook_cell_make_the_run_of_one(alone, tmp_pat
     run = here(tmp_path / "run")
     code = CELL.format(config=json.dumps(to_dict(config)), run=json.dumps(to_dict(run)))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3").execute()
     assert json.loads((Path(run.folder) / "environment.json").read_text())[0]["processes"] == 2
     difference = largest_difference(Run(folder).metrics(), Run(run.folder).metrics())
     print(f"largest relative difference of 2 processes out of a cell: {difference:.2g}")

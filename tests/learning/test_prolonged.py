@@ -4,13 +4,12 @@ import re
 from itertools import pairwise
 
 import pytest
-from test_pretrain import assert_same_run, train
-from tiny import here, tiny, write_clips
+from tiny import assert_same_run, here, tiny, train, write_clips
 
 from ssast_lab.config import ConfigError, LearningConfig, TrainingConfig
 from ssast_lab.learning.pretrain import pretrain
 from ssast_lab.learning.run import Run, RunError
-from ssast_lab.learning.training import LearningRate
+from ssast_lab.learning.schedule import LearningRate
 
 
 @pytest.fixture(scope="module")

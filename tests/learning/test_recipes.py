@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import ALONE, RATE, command, here
+from tiny import ALONE, PATIENCE, RATE, command, here
 
 from ssast_lab import checkpoint
 from ssast_lab.__main__ import main
@@ -169,7 +169,7 @@ def test_two_processes_make_the_run_of_one(models, tmp_path):
         python, *rest = command(config, here(tmp_path / str(processes)))
         run = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *rest]
         done = subprocess.run(
-            run, env=ALONE | {"PYTHONWARNINGS": "default"}, capture_output=True, text=True, timeout=200
+            run, env=ALONE | {"PYTHONWARNINGS": "default"}, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Test set, best weights") == 1

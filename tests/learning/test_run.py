@@ -245,17 +245,17 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 def test_interrupts_ask_first_and_interrupt_then():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with Interrupts() as asked:
-        assert not asked
+    with Interrupts() as stop_requested:
+        assert not stop_requested
         signal.raise_signal(signal.SIGTERM)
-        assert asked
+        assert stop_requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
     def elsewhere() -> None:
-        with Interrupts() as asked:
-            seen.append(bool(asked))
+        with Interrupts() as stop_requested:
+            seen.append(bool(stop_requested))
 
     seen: list[bool] = []
     thread = threading.Thread(target=elsewhere)

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_pretrain import assert_same_run, train
-from tiny import here, tiny, write_clips
+from tiny import assert_same_run, here, tiny, train, write_clips
 
 from ssast_lab import config, objectives, patches
 from ssast_lab.config import ConfigError, MaskConfig, to_dict
-from ssast_lab.learning.pretrain import draw_asked, draw_masks, pretrain
+from ssast_lab.learning.pretrain import draw_masks, draw_queried, pretrain
 from ssast_lab.model import SSAST
 
 GRIDS = {
@@ -55,7 +54,7 @@ def test_asking_for_all_is_the_full_way(kind):
 def test_those_asked_for_are_compared_with_all_hidden_patches(kind):
     """Against a computation patch by patch, from the tokens of an encoder that is given the visible and the asked ones."""
     model, fbank = small(kind).double(), torch.randn(2, 64, 128, dtype=torch.float64)
-    mask, asked = hidden(model, batch=2), draw_asked(12, 5, 2, 0, 0)
+    mask, asked = hidden(model, batch=2), draw_queried(12, 5, 2, 0, 0)
     with torch.no_grad():
         guess, targets = model(fbank, mask, asked), model.targets(fbank, mask)
         losses = objectives.per_clip(guess, targets, asked=asked)
@@ -74,7 +73,7 @@ def test_those_asked_for_are_compared_with_all_hidden_patches(kind):
 def test_what_is_not_asked_for_is_not_seen():
     """No value of a hidden patch, asked for or not, reaches a prediction; every visible one does."""
     model, fbank = small("patch"), torch.randn(1, 64, 128)
-    mask, asked = hidden(model, batch=1), draw_asked(12, 4, 1, 0, 0)
+    mask, asked = hidden(model, batch=1), draw_queried(12, 4, 1, 0, 0)
     cells = patches.unpatchify(mask[..., None].expand(-1, -1, model.grid.values).float(), model.grid) > 0
     with torch.no_grad():
         guess = model(fbank, mask, asked)
@@ -85,13 +84,13 @@ def test_what_is_not_asked_for_is_not_seen():
 
 
 def test_a_sample_is_drawn_evenly_and_anew():
-    drawn = torch.stack([draw_asked(12, 3, 50, 0, step) for step in range(100)])  # (steps, B, K)
+    drawn = torch.stack([draw_queried(12, 3, 50, 0, step) for step in range(100)])  # (steps, B, K)
     share = torch.bincount(drawn.flatten(), minlength=12) / 5000
     assert (share - 3 / 12).abs().max() < 0.04  # six standard deviations
     assert (drawn.diff(dim=-1) > 0).all()
-    assert torch.equal(drawn[7], draw_asked(12, 3, 50, 0, 7))
+    assert torch.equal(drawn[7], draw_queried(12, 3, 50, 0, 7))
     assert not torch.equal(drawn[7], drawn[8])
-    assert not torch.equal(drawn[7], draw_asked(12, 3, 50, 1, 7))
+    assert not torch.equal(drawn[7], draw_queried(12, 3, 50, 1, 7))
 
 
 @pytest.mark.parametrize("kind", ["patch", "frame"])
@@ -126,14 +125,14 @@ def test_the_last_steps_ask_for_all(tmp_path, monkeypatch):
 
 def test_how_many_are_hidden_is_drawn_for_each_step():
     grid, mask = config.model_config("nano-patch").grid, MaskConfig(400, (3, 5), fewest=100)
-    counts = [draw_masks(grid, mask, 3, 0, step).sum(1).tolist() for step in range(400)]
+    counts = [draw_masks(grid, mask, 2, 0, step).sum(1).tolist() for step in range(2000)]
     assert all(len(set(row)) == 1 for row in counts)
     drawn = np.array(counts)[:, 0]
-    assert 100 <= drawn.min() < 130
-    assert drawn.max() == 400
-    assert (
-        abs(drawn.mean() - 325.3) < 6 * 85.3 / 20
-    )  # of 400 - floor(301 u^3) with u even from 0 to 1; its deviation is 85.3
+    values = [400 - 25 * place for place in range(13)]
+    assert set(drawn) == set(values)
+    expected = np.diff(np.linspace(0, 1, 14) ** (1 / 3))  # of floor(13 u^3), with u even from 0 to 1
+    share = np.array([(drawn == value).mean() for value in values])
+    assert np.abs(share - expected).max() < 6 * 0.5 / np.sqrt(len(drawn))  # six standard deviations
     assert torch.equal(draw_masks(grid, mask, 3, 0, 5), draw_masks(grid, mask, 3, 0, 5))
 
 

@@ -305,9 +305,9 @@ def test_scratch_is_fine_tuned_from_the_weights_that_are_probed(task, models, tm
     name = f"scratch:{models / 'small-0'}"
     found = upstream(f"scratch@3:{models / 'small-0'}")
     recipe = worker._recipe(found, name, read, seed=3)
-    lesson = classify.FineTuning(recipe)
+    tuning = classify.FineTuning(recipe)
     assert recipe.data == LabelledConfig(str(task))
-    for key, value in lesson.started.encoder.state_dict().items():
+    for key, value in tuning.classifier.encoder.state_dict().items():
         if key != "positions":  # of a shorter window
             assert torch.equal(value, found.module.state_dict()[key])
 

@@ -114,7 +114,8 @@ def draw_mask(classifier: Classifier, share: float, keys: Sequence[tuple[int, ..
     count = min(round(share * grid.count), grid.count - 1)
     if not count:
         return torch.zeros(len(keys), grid.count, dtype=torch.bool)
-    return torch.stack([masking.random_mask(grid, count, generator=data.generator(*key, 11)) for key in keys])
+    generators = [data.generator(*key, data.Stream.OCCLUSION) for key in keys]
+    return torch.stack([masking.random_mask(grid, count, generator=generator) for generator in generators])
 
 
 def run_hiding(

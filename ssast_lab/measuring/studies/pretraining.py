@@ -69,15 +69,15 @@ def run_study(
         name,
         seed,
     ), recipe in recipes.items():  # all variants of a seed first: what is there after a while is comparable
-        lesson = Pretraining(recipe)
-        clips[name] = len(lesson.clips)
+        task = Pretraining(recipe)
+        clips[name] = len(task.clips)
         figures.setdefault(name, []).append(
             _train(recipe, patterns[name].replace("{seed}", str(seed)), clips[name], progress)
         )
         kind = recipe.model.patch
         shapes = list(dict.fromkeys(other.model.patch for other in recipes.values()))
         called = UNTRAINED if len(shapes) == 1 else f"{UNTRAINED}, {'patch' if kind[0] == kind[1] else 'frame'}"
-        upstreams[called] = _untrained(lesson, runs, size, seed)
+        upstreams[called] = _untrained(task, runs, size, seed)
     upstreams["logmel"] = "logmel"
     work = runs / "studies" / study.name
     comparison = compare(upstreams, tasks, work, cache=cache, seeds=seeds, baseline=study.variants[0].name,
@@ -113,15 +113,15 @@ def _at_once(batch: int) -> int:
     return next(count for count in range(min(most, batch), 0, -1) if batch % count == 0)
 
 
-def _untrained(lesson: Pretraining, runs: Path, size: Size, seed: int) -> str:
+def _untrained(task: Pretraining, runs: Path, size: Size, seed: int) -> str:
     """The model as training begins with it; its pattern."""
-    key = _digest(to_dict(lesson.whole.model), lesson.settings.start)
+    key = _digest(to_dict(task.config.model), task.settings.start)
     pattern = str(runs / "untrained" / f"{size.model}-{key}-seed-{{seed}}")
     folder = Path(pattern.replace("{seed}", str(seed)))
     if not folder.exists():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            checkpoint.save(lesson.build(), folder, {"steps": 0})
+            checkpoint.save(task.build(), folder, {"steps": 0})
     return pattern
 
 
