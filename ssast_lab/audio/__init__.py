@@ -5,7 +5,16 @@ features.py  Kaldi log-mel and its normalisation, and back to sound
 """
 
 from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError, AudioInfo, builtin_sounds, info, load_waveform
-from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, mel_to_waveform, samples_of
+from ssast_lab.audio.features import (
+    HOP,
+    denormalise,
+    frames_of,
+    kaldi_fbank,
+    log_mel,
+    mel_to_waveform,
+    samples_of,
+    within,
+)
 
 __all__ = [
     "HOP",
@@ -22,4 +31,5 @@ __all__ = [
     "log_mel",
     "mel_to_waveform",
     "samples_of",
+    "within",
 ]

@@ -351,7 +351,7 @@ class LabelledPlan(data.Plan):
         mixed = on * _centred(batch.waveforms[rows], batch.lengths[rows]) + (1 - on) * _centred(
             other.waveforms, other.lengths
         )
-        own = torch.arange(mixed.shape[1], device=device) < to_device_of(batch.lengths[rows][:, None], mixed)
+        own = audio.within(to_device_of(batch.lengths[rows], mixed), mixed.shape[1])
         waveforms = batch.waveforms.clone()
         waveforms[rows] = (mixed * own).round().clamp(-32768, 32767).to(torch.int16)
         targets = targets.clone()
@@ -362,7 +362,7 @@ class LabelledPlan(data.Plan):
 def _centred(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """(B, S) int16, of which ``lengths`` are sound -> (B, S) float32 without their means."""
     lengths = to_device_of(lengths, waveforms)
-    own = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+    own = audio.within(lengths, waveforms.shape[1])
     sound = waveforms.float()
     return (sound - sound.sum(1, keepdim=True) / lengths[:, None]) * own
 
