@@ -14,7 +14,7 @@ import numpy as np
 from ssast_lab import data
 from ssast_lab.data.labelled import LabelError, LabelledSet, read_labelled
 from ssast_lab.data.labelled.readers import class_folders, sounds, sub_folders, table_rows
-from ssast_lab.data.labelled.sets import Entry, build
+from ssast_lab.data.labelled.sets import LabelledClip, build
 
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")  # of the twelve-class task
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
@@ -31,7 +31,7 @@ def esc_50(path: str | os.PathLike[str]) -> LabelledSet:
     path = Path(path)
     table = _expect(path, "meta/esc50.csv", "ESC-50")
     entries = [
-        Entry(data.Clip(str(path / "audio" / row["filename"])), (row["category"],), row["src_file"], row["fold"])
+        LabelledClip(data.Clip(str(path / "audio" / row["filename"])), (row["category"],), row["src_file"], row["fold"])
         for row in table_rows(table, ("filename", "fold", "category", "src_file"))
     ]
     return build(entries, origin=table)
@@ -71,11 +71,11 @@ def speech_commands_v1(path: str | os.PathLike[str]) -> LabelledSet:
         entries = [entry for entry in entries if entry.fold != "test"]
         entries += [entry._replace(source=_speaker(entry.clip), fold="test") for entry in class_folders(official)]
         sides[-1] = "train"
-    entries += [Entry(clip, (SILENCE,), clip.path, side) for clip, side in zip(noises, sides, strict=True)]
+    entries += [LabelledClip(clip, (SILENCE,), clip.path, side) for clip, side in zip(noises, sides, strict=True)]
     return build(entries, (*WORDS, UNKNOWN, SILENCE), origin=path)
 
 
-def _words(path: Path, name: str) -> Iterator[Entry]:
+def _words(path: Path, name: str) -> Iterator[LabelledClip]:
     lists = {
         fold: _expect(path, f"{file}_list.txt", name) for fold, file in (("valid", "validation"), ("test", "testing"))
     }
@@ -86,7 +86,7 @@ def _words(path: Path, name: str) -> Iterator[Entry]:
         if folder.name not in (NOISE, TEST_ARCHIVE):
             for clip in sounds(folder):
                 fold = folds.get(Path(clip.path).relative_to(path).as_posix(), "train")
-                yield Entry(clip, (folder.name,), _speaker(clip), fold)
+                yield LabelledClip(clip, (folder.name,), _speaker(clip), fold)
 
 
 def _speaker(clip: data.Clip) -> str:
@@ -148,7 +148,7 @@ def voxceleb1(path: str | os.PathLike[str]) -> LabelledSet:
         side, video, speaker, file = parts.groups()
         folder = where.get(speaker, roots[0] / speaker).parent
         fold = {"1": "train", "2": "valid", "3": "test"}[side]
-        entries.append(Entry(data.Clip(str(folder / video / file)), (speaker,), video, fold))
+        entries.append(LabelledClip(data.Clip(str(folder / video / file)), (speaker,), video, fold))
     return build(entries, origin=table)
 
 
@@ -167,7 +167,9 @@ def iemocap(path: str | os.PathLike[str]) -> LabelledSet:
             for found in UTTERANCE.finditer(file.read_text(encoding="latin-1")):
                 if found["emotion"] in EMOTIONS:
                     wav = session / "sentences" / "wav" / found["dialogue"] / f"{found['name']}.wav"
-                    entries.append(Entry(data.Clip(str(wav)), (EMOTIONS[found["emotion"]],), session.name, str(number)))
+                    entries.append(
+                        LabelledClip(data.Clip(str(wav)), (EMOTIONS[found["emotion"]],), session.name, str(number))
+                    )
     return build(entries, origin=path)
 
 

@@ -84,7 +84,18 @@ class Report:
 
     def __str__(self) -> str:
         names = list(self.outcomes[0].baselines)
-        head = ["kind", "hidden", "clips", "InfoNCE", "accuracy", "chance", "MSE", *names, "better baseline", "MSE reduction"]
+        head = [
+            "kind",
+            "hidden",
+            "clips",
+            "InfoNCE",
+            "accuracy",
+            "chance",
+            "MSE",
+            *names,
+            "better baseline",
+            "MSE reduction",
+        ]
         rows = [
             [s.kind, f"{s.count}", f"{s.clips}", f"{s.nce:.3f}", f"{s.accuracy:.2%}", f"{s.chance:.2%}", f"{s.mse:.4f}",
              *(f"{s.baselines[name]:.4f}" for name in names), f"{s.better_baseline:.4f}", f"{s.mse_reduction:.1%}"]

@@ -138,7 +138,9 @@ def _padded(waveforms: Tensor, samples: int) -> Tensor:
 
 
 def _key(settings: dict[str, Any], weights: Mapping[str, Tensor]) -> str:
-    parts = [(f"{name} {value.dtype} {tuple(value.shape)}".encode(), data) for name, value, data in weight_bytes(weights)]
+    parts = [
+        (f"{name} {value.dtype} {tuple(value.shape)}".encode(), data) for name, value, data in weight_bytes(weights)
+    ]
     return files.sha256([FORMAT, settings], *(part for pair in parts for part in pair))
 
 

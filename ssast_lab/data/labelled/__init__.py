@@ -13,7 +13,7 @@ same recording, voice or instrument in training and in the test.
 
 from ssast_lab.data.labelled.leaks import check
 from ssast_lab.data.labelled.readers import read_labelled
-from ssast_lab.data.labelled.sets import LabelError, LabelledSet
+from ssast_lab.data.labelled.sets import LabelError, LabelledSet, joined
 from ssast_lab.data.labelled.splits import Split, divide, splits
 
-__all__ = ["LabelError", "LabelledSet", "Split", "check", "divide", "read_labelled", "splits"]
+__all__ = ["LabelError", "LabelledSet", "Split", "check", "divide", "joined", "read_labelled", "splits"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssast_lab import data
-from ssast_lab.data.labelled.sets import Entry, LabelError, LabelledSet, build
+from ssast_lab.data.labelled.sets import LabelError, LabelledClip, LabelledSet, build
 
 LABEL_COLUMNS = ("label", "labels", "category", "class")  # of a manifest, the first that is there
 SOURCE_COLUMNS = ("source", "group", "speaker", "src_file")
@@ -135,7 +135,7 @@ def table_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str
         raise LabelError(f"{path} is no table: {type(error).__name__}: {error}.") from None
 
 
-def _table(path: Path, known: _Known | None) -> Iterator[Entry]:
+def _table(path: Path, known: _Known | None) -> Iterator[LabelledClip]:
     names: list[str | None] | None = None
     for row in table_rows(path):
         if names is None:
@@ -155,7 +155,7 @@ def _table(path: Path, known: _Known | None) -> Iterator[Entry]:
             found = known.find(label, ";", clip, path) if label else ()
         else:
             found = tuple(dict.fromkeys(word.strip() for word in label.split(";") if word.strip()))
-        yield Entry(clip, found, source, _fold(fold, clip, path))
+        yield LabelledClip(clip, found, source, _fold(fold, clip, path))
 
 
 def _fold(text: str, clip: data.Clip, origin: Path) -> str:
@@ -167,7 +167,7 @@ def _fold(text: str, clip: data.Clip, origin: Path) -> str:
     return fold
 
 
-def _official(path: Path, known: _Known) -> Iterator[Entry]:
+def _official(path: Path, known: _Known) -> Iterator[LabelledClip]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
         found = [
@@ -181,10 +181,10 @@ def _official(path: Path, known: _Known) -> Iterator[Entry]:
     for file, labels in found:
         clip = data.Clip(os.path.join(path.parent, file))
         names = [name for text in labels if text.strip() for name in known.find(text, ",", clip, path)]
-        yield Entry(clip, tuple(dict.fromkeys(names)))
+        yield LabelledClip(clip, tuple(dict.fromkeys(names)))
 
 
-def _folder(path: Path) -> list[Entry]:
+def _folder(path: Path) -> list[LabelledClip]:
     folders = [folder for folder in sub_folders(path) if any(sounds(folder))]  # notes may stand beside train and test
     if folders and all(folder.name.lower() in FOLDS for folder in folders):
         return [
@@ -198,14 +198,14 @@ def sub_folders(path: Path) -> list[Path]:
     return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
-def class_folders(path: Path) -> list[Entry]:
+def class_folders(path: Path) -> list[LabelledClip]:
     """One class for each sub-folder that holds sounds, at any depth."""
     loose = next((file for file in sorted(path.iterdir()) if _is_sound(file)), None)
     if loose:
         raise LabelError(
             f"The sound {loose} lies in no class: put every sound into the folder of its class, or write task.csv."
         )
-    return [Entry(clip, (folder.name,)) for folder in sub_folders(path) for clip in sounds(folder)]
+    return [LabelledClip(clip, (folder.name,)) for folder in sub_folders(path) for clip in sounds(folder)]
 
 
 def sounds(folder: Path) -> Iterator[data.Clip]:

@@ -60,8 +60,19 @@ class LabelledSet:
         return self.take([i for i, fold in enumerate(self.folds) if fold in folds])
 
 
-class Entry(NamedTuple):
-    """One clip as it was read."""
+def joined(sets: Sequence[LabelledSet]) -> LabelledSet:
+    """Sets with the same labels, one after the other."""
+    return LabelledSet(
+        sets[0].labels,
+        tuple(clip for one in sets for clip in one.clips),
+        np.concatenate([one.targets for one in sets]),
+        tuple(source for one in sets for source in one.sources),
+        tuple(fold for one in sets for fold in one.folds),
+    )
+
+
+class LabelledClip(NamedTuple):
+    """One clip as a reader found it."""
 
     clip: data.Clip
     labels: tuple[str, ...]
@@ -70,7 +81,7 @@ class Entry(NamedTuple):
 
 
 def build(
-    entries: Iterable[Entry], labels: Sequence[str] | None = None, *, origin: str | os.PathLike[str]
+    entries: Iterable[LabelledClip], labels: Sequence[str] | None = None, *, origin: str | os.PathLike[str]
 ) -> LabelledSet:
     """A set out of entries read from ``origin``; without ``labels``, those that occur are the labels, sorted."""
     entries = list(entries)
