@@ -102,9 +102,9 @@ def test_sources_widen_the_interval_of_clips_that_stand_or_fall_together():
 
 
 def test_a_clip_of_unknown_source_is_drawn_alone():
-    unit, groups = metrics._groups(["a", "", "b", "a", "", "c", "d", "e"], 8)
-    assert unit == "source"
-    assert groups.tolist() == [0, 1, 2, 0, 3, 4, 5, 6]
+    found = score(*draw(8), LABELS, ["a", "", "b", "a", "", "c", "d", "e"], resamples=10)
+    assert found.unit == "source"
+    assert found.groups.tolist() == [0, 1, 2, 0, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(

@@ -64,16 +64,16 @@ def build(
     from tqdm import tqdm
 
     out, tasks = Path(out), read_table(table)
-    asked = list(tasks) if names is None else list(names)
-    if unknown := [name for name in asked if name not in tasks]:
+    chosen = list(tasks) if names is None else list(names)
+    if unknown := [name for name in chosen if name not in tasks]:
         raise TaskError(f"There is no task {unknown[0]!r}; there are {', '.join(tasks)}.")
-    done = {name: verify(out / name) for name in asked if (out / name / "task.json").exists()}
+    done = {name: verify(out / name) for name in chosen if (out / name / "task.json").exists()}
     for name, record in done.items():
         if record["recipe"] != _recipe(tasks[name]):
             raise TaskError(f"{out / name} was built by another table of tasks; delete it or choose another folder.")
-    missing = [name for name in asked if name not in done]
+    missing = [name for name in chosen if name not in done]
     if not missing:
-        return {name: done[name] for name in asked}
+        return {name: done[name] for name in chosen}
     _check_tools()
     store = Path(cache) if cache else out / ".packages"
     for folder in (out, store):
@@ -91,7 +91,7 @@ def build(
                 os.replace(Path(work) / name, out / name)
     if not cache:
         shutil.rmtree(store)
-    return {name: done[name] for name in asked}
+    return {name: done[name] for name in chosen}
 
 
 def verify(folder: str | os.PathLike) -> dict[str, Any]:
