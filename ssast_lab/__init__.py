@@ -34,7 +34,7 @@ from ssast_lab import _moved as _moved
 
 if TYPE_CHECKING:
     from ssast_lab import figures
-    from ssast_lab.analysis import draw_mask, excerpt, reconstruct
+    from ssast_lab.analysis import attend, draw_mask, excerpt, match, reconstruct
     from ssast_lab.audio import load_waveform, log_mel
     from ssast_lab.checkpoint import load
     from ssast_lab.learning.classify import fine_tune
@@ -49,11 +49,14 @@ _MODULES = {
     "excerpt": "ssast_lab.analysis",
     "draw_mask": "ssast_lab.analysis",
     "reconstruct": "ssast_lab.analysis",
+    "attend": "ssast_lab.analysis",
+    "match": "ssast_lab.analysis",
     "pretrain": "ssast_lab.learning.pretrain",
     "fine_tune": "ssast_lab.learning.classify",
 }
 __all__ = [
-    "draw_mask", "excerpt", "figures", "fine_tune", "load", "load_waveform", "log_mel", "pretrain", "reconstruct",
+    "attend", "draw_mask", "excerpt", "figures", "fine_tune", "load", "load_waveform", "log_mel", "match", "pretrain",
+    "reconstruct",
 ]  # fmt: skip
 
 
@@ -62,7 +65,8 @@ def __getattr__(name: str) -> Any:
         return import_module("ssast_lab.figures")
     if name not in _MODULES:
         raise AttributeError(f"module 'ssast_lab' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

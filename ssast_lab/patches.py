@@ -140,7 +140,7 @@ def unpatchify(patches: Tensor, grid: PatchGrid) -> Tensor:
 
 def select(items: Tensor, mask: Tensor) -> Tensor:
     """The hidden ones of (B, N, ...) items in order: (B, M, ...). ``mask`` is (B, N) bool, True = hidden, and hides
-    the same number of patches in every clip. It had better lie on the CPU: how many it hides would be waited for."""
+    the same number of patches in every clip. Keep it on the CPU: counting it on a GPU would force a synchronisation."""
     batch = len(mask)
     if mask.shape != items.shape[:2]:
         raise ValueError(

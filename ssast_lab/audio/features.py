@@ -1,4 +1,4 @@
-"""From a waveform to the model's input and back: Kaldi log-mel, normalised; log-mel to sound.
+"""From a waveform to the model's input: Kaldi log-mel, normalised.
 
 Axes: B batch, S samples at 16 kHz, T frames of 25 ms every 10 ms, F mel bins.
 """
@@ -38,14 +38,14 @@ def within(lengths: Tensor, size: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _window(device: torch.device) -> Tensor:
+def window(device: torch.device) -> Tensor:
     """(400,) symmetric Hann."""
     with torch.inference_mode(False):  # a tensor kept from inference mode could not be used outside it
         return torch.hann_window(WINDOW, periodic=False, device=device)
 
 
 @lru_cache(maxsize=8)
-def _mel_filters(mel_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def mel_filters(mel_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(257, F): triangles on the HTK mel scale from 20 to 8000 Hz; the FFT bin at 8000 Hz counts for none.
 
     Computed in float32 step by step as torchaudio does, and not from :func:`ssast_lab.patches.mel_edges`, which is
@@ -87,8 +87,8 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
             f"not the shape {tuple(waveforms.shape)}."
         )
     device = waveforms.device
-    window, exact = _window(device), _product_type(device)
-    filters = _mel_filters(mel_bins, device, exact)
+    shape, exact = window(device), _product_type(device)
+    filters = mel_filters(mel_bins, device, exact)
     windows = torch.atleast_2d(waveforms).unfold(-1, WINDOW, HOP)  # (B, T, 400), a view
     clips, frames, _ = windows.shape
     energies = torch.empty(clips, frames, mel_bins, device=device)
@@ -105,7 +105,7 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
                 # Product and sum apart, because fused into one step the product would not be rounded.
                 torch.mul(x[..., :-1], -PREEMPHASIS, out=y[..., 1:WINDOW]).add_(x[..., 1:])
                 torch.mul(x[..., 0], -PREEMPHASIS, out=y[..., 0]).add_(x[..., 0])
-                y[..., :WINDOW] *= window
+                y[..., :WINDOW] *= shape
                 squares = torch.view_as_real(torch.fft.rfft(y)).square_()  # abs() would take four times as long
                 power = squares[..., 0] + squares[..., 1]
                 energies[here] = (power.to(exact) @ filters).clamp_(min=EPSILON).log_()
@@ -155,36 +155,3 @@ def log_mel(
 def denormalise(log_mel: Tensor, config: AudioConfig = OFFICIAL) -> Tensor:
     """The inverse of the normalisation: the model's input (..., T, F) -> Kaldi log-mel energies (..., T, F)."""
     return log_mel * (2 * config.std) + config.mean
-
-
-@lru_cache(maxsize=4)
-def _inverse_filters(mel_bins: int) -> Tensor:
-    """(F, 257): the pseudo-inverse of the mel filters, which are too many at low frequencies to be independent."""
-    with torch.inference_mode(False):
-        return torch.linalg.pinv(_mel_filters(mel_bins, torch.device("cpu"), torch.float64)).float()
-
-
-@torch.no_grad()
-def mel_to_waveform(fbank: Tensor, iterations: int = 32) -> Tensor:
-    """(T, F) Kaldi log-mel energies -> (S,) sound with those energies, on the CPU. The phases, which the energies do
-    not keep, are found by Griffin and Lim's iteration; what is louder than full scale is scaled down to it."""
-    from torchaudio.functional import deemphasis, griffinlim
-
-    power = (fbank.detach().float().cpu().exp() @ _inverse_filters(fbank.shape[-1])).clamp(min=0)
-    # Griffin-Lim's frame t is centred on sample 160 t, Kaldi's on 160 t + 200: two more frames a side make room.
-    magnitude = torch.nn.functional.pad(power.sqrt().T[None], (2, 2), mode="replicate")[0]
-    sound = griffinlim(
-        magnitude,
-        window=_window(torch.device("cpu")),
-        n_fft=FFT,
-        hop_length=HOP,
-        win_length=WINDOW,
-        power=1.0,
-        n_iter=iterations,
-        momentum=0.9,
-        length=None,
-        rand_init=False,
-    )
-    start = 2 * HOP - WINDOW // 2
-    sound = deemphasis(sound, PREEMPHASIS)[start : start + WINDOW + (len(fbank) - 1) * HOP]
-    return sound / sound.abs().max().clamp(min=1.0)

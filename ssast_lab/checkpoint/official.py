@@ -46,50 +46,30 @@ def from_official(
     Labels have no names in the official layout; they are numbered unless ``labels`` names them.
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        ours = next((re.sub(p, new, name) for p, new in _OFFICIAL if re.fullmatch(p, name)), None)
-        if ours is not None:
-            renamed[ours] = value
-        elif not _UNUSED.fullmatch(name):
-            raise CheckpointError(f"{source} holds {name}, which no official SSAST model has.")
-    try:
-        kernel, table = renamed["encoder.patch_embedding.weight"], renamed["encoder.positions"]
-        depth = 1 + max(int(name.split(".")[2]) for name in renamed if name.startswith("encoder.blocks."))
-        width, channels, *patch = kernel.shape
-        count = table.shape[1] - SPECIAL
-        if channels != 1 or len(patch) != 2:
-            raise CheckpointError(f"{source} has a patch embedding for {channels} channels; SSAST hears one.")
-    except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"{source} is not in the official layout: it lacks its patch embedding, positions or layers ({error})."
-        ) from None
-    renamed["encoder.patch_embedding.weight"] = kernel.flatten(1)
-    heads = next(
-        (size["heads"] for size in SIZES.values() if (size["width"], size["depth"]) == (width, depth)), width // 64
-    )
-    fine_tuned = "linear.weight" in renamed
+    weights = _renamed(state, source)
+    width, depth, patch, count = _shape(weights, source)
+    weights["encoder.patch_embedding.weight"] = weights["encoder.patch_embedding.weight"].flatten(1)
+    fine_tuned = "linear.weight" in weights
+    if fine_tuned:  # such a file may still hold what only pretraining needed
+        weights = {name: value for name, value in weights.items() if name.startswith(("encoder.", "norm.", "linear."))}
     try:
         if fine_tuned:
-            renamed = {
-                name: value for name, value in renamed.items() if name.startswith(("encoder.", "norm.", "linear."))
-            }
-            labels = labels or tuple(str(number) for number in range(len(renamed["linear.weight"])))
+            labels = labels or tuple(str(number) for number in range(len(weights["linear.weight"])))
         mel_bins = int(state["p_input_fdim"]) if "p_input_fdim" in state else 128
         if "p_input_tdim" in state and not fine_tuned:
-            frames, stride = int(state["p_input_tdim"]), (patch[0], patch[1])
+            frames, stride = int(state["p_input_tdim"]), patch
         elif stride is None or frames is None:
-            frames, stride = _official_layout(count, (patch[0], patch[1]), mel_bins, frames, stride)
+            frames, stride = _official_layout(count, patch, mel_bins, frames, stride)
         config = ModelConfig(
-            width,
-            depth,
-            max(heads, 1),
-            frames,
-            (patch[0], patch[1]),
-            stride,
-            pooling,
-            labels or () if fine_tuned else (),
-            replace(audio or AudioConfig(), mel_bins=mel_bins),
+            width=width,
+            depth=depth,
+            heads=_heads(width, depth),
+            frames=frames,
+            patch=patch,
+            stride=stride,
+            pooling=pooling,
+            labels=labels or () if fine_tuned else (),
+            audio=replace(audio or AudioConfig(), mel_bins=mel_bins),
         )
         kind: type[SSAST] | type[Classifier] = Classifier if fine_tuned else SSAST
         model: SSAST | Classifier = skeleton(kind, config)
@@ -100,7 +80,41 @@ def from_official(
             f"{source} has positions for {count} patches, but {frames} frames at a stride of {stride} "
             f"make {config.grid.count}."
         )
-    return fill(model, renamed, source)
+    return fill(model, weights, source)
+
+
+def _renamed(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The weights under our names."""
+    weights: dict[str, Tensor] = {}
+    for name, value in state.items():
+        ours = next((re.sub(pattern, new, name) for pattern, new in _OFFICIAL if re.fullmatch(pattern, name)), None)
+        if ours is not None:
+            weights[ours] = value
+        elif not _UNUSED.fullmatch(name):
+            raise CheckpointError(f"{source} holds {name}, which no official SSAST model has.")
+    return weights
+
+
+def _shape(weights: dict[str, Tensor], source: str) -> tuple[int, int, tuple[int, int], int]:
+    """(width, depth, (mel bins, frames) of a patch, number of patches)"""
+    try:
+        kernel, table = weights["encoder.patch_embedding.weight"], weights["encoder.positions"]
+        depth = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.blocks."))
+        width, channels, *patch = kernel.shape
+        count = table.shape[1] - SPECIAL
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{source} is not in the official layout: it lacks its patch embedding, positions or layers ({error})."
+        ) from None
+    if channels != 1 or len(patch) != 2:
+        raise CheckpointError(f"{source} has a patch embedding for {channels} channels; SSAST hears one.")
+    return width, depth, (patch[0], patch[1]), count
+
+
+def _heads(width: int, depth: int) -> int:
+    """The file does not say; the published sizes have 64 values in each head."""
+    known = (size["heads"] for size in SIZES.values() if (size["width"], size["depth"]) == (width, depth))
+    return max(next(known, width // 64), 1)
 
 
 def _official_layout(

@@ -116,17 +116,28 @@ class Memory:
                 self.unreadable[clip.name] = str(error)
                 return None
 
+        different = list(
+            dict.fromkeys(clips)
+        )  # a clip that is listed several times, to be heard more often, is held once
         with ThreadPoolExecutor(max(workers, 1)) as pool:
-            decoded = list(tqdm(pool.map(decode, clips), "decoding", len(clips), disable=not progress))
-        self.lengths = np.array([0 if waveform is None else len(waveform) for waveform in decoded])
+            decoded = list(tqdm(pool.map(decode, different), "decoding", len(different), disable=not progress))
+        lengths = np.array([0 if waveform is None else len(waveform) for waveform in decoded])
+        numbers = {clip: number for number, clip in enumerate(different)}
+        which = [numbers[clip] for clip in clips]
+        self.lengths = lengths[which]
         if not self.lengths.any():
             raise DataError(
                 f"None of the {len(clips)} clips can be read; one of them: {next(iter(self.unreadable.values()))}"
             )
         self.clips, self.samples = clips, samples
-        self.starts = np.concatenate(([0], self.lengths.cumsum()[:-1]))
-        readable = [waveform for waveform in decoded if waveform is not None]
-        self.store = torch.cat([*readable, torch.zeros(samples, dtype=torch.int16)]).to(device)
+        starts = np.concatenate(([0], lengths.cumsum()[:-1]))
+        self.starts = starts[which]
+        store = torch.zeros(int(lengths.sum()) + samples, dtype=torch.int16)
+        for number, start in enumerate(starts):  # each is freed once it is copied, so that nothing is held twice
+            waveform, decoded[number] = decoded[number], None
+            if waveform is not None:
+                store[start : start + len(waveform)] = waveform
+        self.store = store.to(device)
         self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
 
     def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:

@@ -21,6 +21,7 @@ from ssast_lab.model import SSAST
 from ssast_lab.objectives import Losses
 from ssast_lab.patches import PatchGrid, to_device_of
 
+RANGE = 12  # parts of the range from which the number of hidden patches is drawn: 13 numbers
 WATCHED = 2  # held-out clips whose reconstruction is kept at every evaluation
 
 
@@ -69,9 +70,9 @@ def pretrain(config: PretrainConfig, run: RunConfig | None = None, progress: boo
 def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
     """(B, N) bool: the masks of a step, keyed by (seed, step); all hide the same number."""
     generator, count = data.generator(seed, step, 5), mask.count
-    if mask.fewest is not None:  # half of the steps hide nearly ``count``, where a sample of the hidden is cheapest
-        fewer = (mask.count + 1 - mask.fewest) * torch.rand((), generator=generator, dtype=torch.float64) ** 3
-        count -= int(fewer)
+    if mask.fewest is not None:  # one of few numbers, as PyTorch keeps memory for each shape; most are near ``count``
+        place = int((RANGE + 1) * torch.rand((), generator=generator, dtype=torch.float64) ** 3)
+        count -= round(place / RANGE * (mask.count - mask.fewest))
     if mask.cluster is None:
         return masking.random_mask(grid, count, generator=generator, batch=batch)
     return masking.cluster_mask(grid, count, generator=generator, batch=batch, cluster=mask.cluster)

@@ -22,6 +22,7 @@ import soxr
 import torch
 
 from ssast_lab import analysis, app, audio, checkpoint
+from ssast_lab.app.reconstruction import hidden_count
 from ssast_lab.config import MaskConfig, model_config
 from ssast_lab.model import SSAST
 
@@ -404,9 +405,9 @@ def test_the_share_of_hidden_patches_follows_the_sound():
     config = model_config("nano-patch")
     wave = torch.randn(12 * 16000, generator=torch.Generator().manual_seed(0))
     whole, part = analysis.excerpt(wave, config), analysis.excerpt(wave[:48000], config)
-    assert app.hidden_count(SHARE, whole) == 400
-    assert app.hidden_count(SHARE, part) == round(SHARE * 8 * 18)
-    assert [app.hidden_count(asked / 512, part) for asked in (1, 256, 512)] == [1, 72, 144]
+    assert hidden_count(SHARE, whole) == 400
+    assert hidden_count(SHARE, part) == round(SHARE * 8 * 18)
+    assert [hidden_count(asked / 512, part) for asked in (1, 256, 512)] == [1, 72, 144]
 
 
 def test_the_baseline_is_the_error_of_the_visible_mean():

@@ -264,3 +264,15 @@ def test_statistics_are_those_of_all_features_together(folder):
     assert mean == pytest.approx(everything.mean().item(), rel=1e-9)
     assert deviation == pytest.approx(everything.std(correction=0).item(), rel=1e-9)
     assert data.statistics(clips, limit=3)[2] <= 3
+
+
+def test_a_clip_that_is_listed_several_times_is_held_once(tmp_path):
+    paths = write_clips(tmp_path, 3, seconds=(0.5, 0.9))
+    clips = [data.Clip(str(path)) for path in (paths[0], paths[1], paths[0], paths[2], paths[0])]
+    once, often = data.Memory([data.Clip(str(path)) for path in paths], 6000), data.Memory(clips, 6000)
+    assert torch.equal(once.store, often.store)
+    indices, keys = np.arange(5), [(0, 0)] * 5
+    files = data.Files(clips, 6000).crop(indices, np.full(5, 0.5), keys)
+    held = often.crop(indices, np.full(5, 0.5), keys)
+    assert torch.equal(files.waveforms, held.waveforms)
+    assert files.names == held.names
