@@ -1,7 +1,8 @@
 """SSAST Lab: see, hear and train masked spectrogram models.
 
     _moved.py      old places of modules, for one release
-    files.py       atomic file writes
+    files.py       atomic file writes, and checksums
+    tables.py      tables as lines of text
     patches.py     how a spectrogram is cut into patches, and where each one lies in seconds and Hz
     config.py      what a model and its training are made of; presets and recipes by name
     masking.py     which patches are hidden: clusters, single patches, and the published algorithm with its biases

@@ -6,6 +6,7 @@ Patches run row by row from the lowest mel band, time fastest, and the values in
 (frequency slow, time fast): the order of ``torch.nn.Unfold`` on a (F, T) picture, which the official SSAST uses.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -82,12 +83,21 @@ class PatchGrid:
         edges = mel_edges(self.mel_bins, low, high)
         return float(edges[bottom]), float(edges[top + 1])
 
+    def mel_bin(self, hertz: float, low: float = 20.0, high: float = 8000.0) -> float:
+        """Where a frequency lies among the mel bins: the filter of bin m peaks at m. The inverse of :func:`mel_edges`."""
+        place = (_mel(hertz) - _mel(low)) / (_mel(high) - _mel(low))
+        return place * (self.mel_bins + 1) - 1
+
+
+def _mel(hertz: float) -> float:
+    """The HTK mel scale."""
+    return 1127.0 * math.log1p(hertz / 700.0)
+
 
 def mel_edges(mel_bins: int = 128, low: float = 20.0, high: float = 8000.0) -> Tensor:
     """(mel_bins + 2,) float64 Hz: feet and peaks of the triangular filters on the HTK mel scale, mel = 1127 ln(1 + f/700);
     filter m rises from edge m to its peak at edge m + 1 and falls to edge m + 2 (Kaldi, feat/mel-computations.h)."""
-    ends = 1127.0 * torch.log1p(torch.tensor([low, high], dtype=torch.float64) / 700.0)
-    mels = torch.linspace(0, 1, mel_bins + 2, dtype=torch.float64) * (ends[1] - ends[0]) + ends[0]
+    mels = torch.linspace(0, 1, mel_bins + 2, dtype=torch.float64) * (_mel(high) - _mel(low)) + _mel(low)
     return 700.0 * torch.expm1(mels / 1127.0)
 
 

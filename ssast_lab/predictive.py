@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssast_lab.audio import within
 from ssast_lab.config import AudioConfig, ConfigError
 
 KERNELS, STRIDES = (10, 8, 4, 4, 4), (5, 4, 2, 2, 2)  # of wav2vec's encoder
-HOP = math.prod(STRIDES)  # 160 samples from one latent frame to the next
+LATENT_HOP = math.prod(STRIDES)  # 160 samples from one latent frame to the next
 REACH = 1 + sum((kernel - 1) * math.prod(STRIDES[:layer]) for layer, kernel in enumerate(KERNELS))  # 465 samples, 29 ms
 
 
@@ -59,7 +60,7 @@ class Wav2VecConfig:
     @property
     def samples(self) -> int:
         """S of a training piece."""
-        return (self.frames - 1) * HOP + REACH
+        return (self.frames - 1) * LATENT_HOP + REACH
 
 
 def _positive(config: Any, *names: str) -> None:
@@ -132,7 +133,7 @@ def autoregression(guess: Tensor, fbank: Tensor, frames: Tensor, ahead: int) -> 
     nor predicted from. A clip of at most ``ahead`` frames counts as 0.
     """
     future = fbank[:, ahead:]
-    counted = torch.arange(future.shape[1], device=fbank.device) < (frames - ahead)[:, None]  # (B, T - ahead)
+    counted = within(frames - ahead, future.shape[1])  # (B, T - ahead)
     wrong = (guess[:, :-ahead].float() - future).abs().mean(-1)
     return Autoregressive(_mean(wrong, counted), _mean((fbank[:, :-ahead] - future).abs().mean(-1), counted))
 
@@ -222,7 +223,7 @@ class Wav2VecLosses(NamedTuple):
 
 def latent_frames(samples: Tensor) -> Tensor:
     """(B,) samples -> (B,) whole latent frames in them."""
-    return ((samples - REACH).div(HOP, rounding_mode="floor") + 1).clamp(min=0)
+    return ((samples - REACH).div(LATENT_HOP, rounding_mode="floor") + 1).clamp(min=0)
 
 
 def wav2vec_loss(heard: Heard, frames: Tensor, drawn: Tensor) -> Wav2VecLosses:

@@ -6,7 +6,7 @@ inversion.py  from log-mel back to sound
 """
 
 from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError, AudioInfo, builtin_sounds, info, load_waveform
-from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, samples_of
+from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, samples_of, within
 from ssast_lab.audio.inversion import invert
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "load_waveform",
     "log_mel",
     "samples_of",
+    "within",
 ]

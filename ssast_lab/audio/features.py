@@ -32,6 +32,11 @@ def frames_of(samples: int) -> int:
     return max(0, 1 + (samples - WINDOW) // HOP)
 
 
+def within(lengths: Tensor, size: int) -> Tensor:
+    """(B,) -> (B, size) bool, on the device of ``lengths``: True at the places before each length."""
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+
+
 @lru_cache(maxsize=8)
 def window(device: torch.device) -> Tensor:
     """(400,) symmetric Hann."""
@@ -43,8 +48,8 @@ def window(device: torch.device) -> Tensor:
 def mel_filters(mel_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(257, F): triangles on the HTK mel scale from 20 to 8000 Hz; the FFT bin at 8000 Hz counts for none.
 
-    Computed in float32 step by step as torchaudio does: at the foot of a filter that rounding is all that is left, and
-    beside a pure tone it would show.
+    Computed in float32 step by step as torchaudio does, and not from :func:`ssast_lab.patches.mel_edges`, which is
+    exact: at the foot of a filter that rounding is all that is left, and beside a pure tone it would show.
     """
     with torch.inference_mode(False):
         low, high = (1127.0 * math.log(1.0 + hertz / 700.0) for hertz in (20.0, SAMPLE_RATE / 2))
@@ -134,15 +139,14 @@ def log_mel(
             raise AudioError(
                 f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
             )
-        lengths = to_device_of(lengths, waveform).unsqueeze(1)
-        own = torch.arange(samples, device=waveform.device) < lengths
-        waveform = waveform - waveform.where(own, 0).sum(-1, keepdim=True) / lengths
+        lengths = to_device_of(lengths, waveform)
+        sums = waveform.where(within(lengths, samples), 0).sum(-1)
+        waveform = waveform - (sums / lengths).unsqueeze(1)
     if frames is not None:  # compute no frame that would be cut
         waveform = waveform[..., : WINDOW + max(0, frames - 1) * HOP]
     fbank = kaldi_fbank(waveform, config.mel_bins)
     if lengths is not None:
-        frame = torch.arange(fbank.shape[1], device=fbank.device)
-        fbank = fbank.where((frame < 1 + (lengths - WINDOW) // HOP).unsqueeze(-1), 0)
+        fbank = fbank.where(within(1 + (lengths - WINDOW) // HOP, fbank.shape[1]).unsqueeze(-1), 0)
     if frames is not None:
         fbank = torch.nn.functional.pad(fbank, (0, 0, 0, frames - fbank.shape[-2]))
     return (fbank - config.mean) / (2 * config.std)

@@ -149,12 +149,11 @@ class Memory:
                 indices[row] = stand_ins.integers(len(self.clips))
         room = np.maximum(self.lengths[indices] - self.samples + 1, 0)
         starts = self.starts[indices] + (fractions * room).astype(np.int64)
-        device = self.store.device
         lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
         waveforms = self.windows[to_device_of(torch.from_numpy(starts), self.store)]
-        own = torch.arange(self.samples, device=device) < to_device_of(lengths[:, None], waveforms)
+        sound = audio.within(to_device_of(lengths, waveforms), self.samples)
         names = [self.clips[index].name for index in indices]
-        return Batch(waveforms * own, lengths, names, {}, torch.from_numpy(indices))
+        return Batch(waveforms * sound, lengths, names, {}, torch.from_numpy(indices))
 
 
 @dataclass

@@ -4,6 +4,7 @@ Axes: S samples at 16 kHz.
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -72,6 +73,11 @@ class Clip:
         with open(self.path, "rb") as shard:
             shard.seek(self.span[0])
             return io.BytesIO(shard.read(self.span[1]))
+
+    def sha256(self) -> bytes:
+        """SHA-256 of the file's bytes, so of what is heard, wherever it lies; OSError where it cannot be read."""
+        source = self.open()
+        return hashlib.sha256(Path(source).read_bytes() if isinstance(source, str) else source.getbuffer()).digest()
 
 
 def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:

@@ -1,20 +1,19 @@
-"""Public labelled datasets, read in the folders in which they are distributed. Nothing is fetched, written or moved.
+"""Public labelled datasets, read from the folders that their archives unpack to. Nothing is downloaded, written or moved.
 
-Each function takes the folder that its archive unpacks to and gives a :class:`~ssast_lab.data.labelled.LabelledSet` whose folds are
-the official ones. What the official split leaves open, and what is done about it, stands in each docstring.
+Each function takes such a folder and gives a :class:`~ssast_lab.data.labelled.LabelledSet` with the official folds. Each
+docstring says what the official split leaves open, and what is done about it. :class:`LabelError` for any other folder.
 """
 
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ssast_lab import data
-from ssast_lab.data.labelled import LabelError, LabelledSet, read_labelled
+from ssast_lab.data.labelled import LabelError, LabelledSet, joined, read_labelled
 from ssast_lab.data.labelled.readers import class_folders, sounds, sub_folders, table_rows
-from ssast_lab.data.labelled.sets import Entry, build
+from ssast_lab.data.labelled.sets import LabelledClip, build
 
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")  # of the twelve-class task
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
@@ -26,20 +25,20 @@ UTTERANCE = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(?P<name>(?P<dialogue>\S+)_\S+)\s
 
 
 def esc_50(path: str | os.PathLike[str]) -> LabelledSet:
-    """ESC-50 (Piczak 2015; github.com/karolpiczak/ESC-50): 2,000 clips, 50 classes, five folds. The source is the Freesound
-    recording that a clip was cut from; no recording is in two folds."""
+    """ESC-50 (Piczak 2015; github.com/karolpiczak/ESC-50): 2,000 clips, 50 classes, five folds. The source of a clip is the
+    Freesound recording that it was cut from; no recording is in two folds."""
     path = Path(path)
     table = _expect(path, "meta/esc50.csv", "ESC-50")
     entries = [
-        Entry(data.Clip(str(path / "audio" / row["filename"])), (row["category"],), row["src_file"], row["fold"])
+        LabelledClip(data.Clip(str(path / "audio" / row["filename"])), (row["category"],), row["src_file"], row["fold"])
         for row in table_rows(table, ("filename", "fold", "category", "src_file"))
     ]
     return build(entries, origin=table)
 
 
 def speech_commands_v2(path: str | os.PathLike[str]) -> LabelledSet:
-    """Speech Commands v2 (Warden 2018), every word a class (35); folds from ``validation_list.txt`` and ``testing_list.txt``,
-    the rest trains; the source is the speaker. ``_background_noise_`` is no class."""
+    """Speech Commands v2 (Warden 2018), with every word a class (35). Folds are those of ``validation_list.txt`` and
+    ``testing_list.txt``, and all else trains. The source is the speaker. ``_background_noise_`` is left out."""
     path = Path(path)
     return build(list(_words(path, "Speech Commands v2")), origin=path)
 
@@ -48,12 +47,12 @@ def speech_commands_v1(path: str | os.PathLike[str]) -> LabelledSet:
     """Speech Commands v1 as SUPERB's keyword spotting has it (s3prl ``downstream/speech_commands``): ten words, all other words
     as ``_unknown_``, and ``_silence_``; the source is the speaker.
 
-    A clip of silence is a whole recording of ``_background_noise_``, a minute or so: whoever trains cuts a piece of the length of
-    a word out of it, each time another. The last recording but one (in alphabetical order) is for validation, where SUPERB
-    trains and validates on all. The test set is the official archive ``speech_commands_test_set_v0.01`` if that folder lies in or
-    beside this one: its twelve classes are balanced, and its silence is cut from the same noise that one trains on. Without
-    it ``testing_list.txt`` says which words are tested, and the last noise recording alone is their silence: figures are then
-    not the official ones.
+    A clip of silence is a whole recording of ``_background_noise_``, about a minute long; in training another stretch of it is
+    cropped each time. The last but one of these recordings, in alphabetical order, is for validation, where SUPERB trains and
+    validates on all. The test set is the official archive ``speech_commands_test_set_v0.01`` if that folder lies in or beside
+    this one: its twelve classes are balanced, and its silence is cut from the same noise as that of training. Without it,
+    ``testing_list.txt`` says which words are tested and the last noise recording is their silence; the figures are then not
+    comparable with published ones.
     """
     path = Path(path)
     entries = [
@@ -63,7 +62,7 @@ def speech_commands_v1(path: str | os.PathLike[str]) -> LabelledSet:
     noises = list(sounds(path / NOISE))
     if len(noises) < 4:
         raise LabelError(
-            f"{len(noises)} recordings of noise were found in {path / NOISE}, where four at least were expected."
+            f"{len(noises)} recordings of noise were found in {path / NOISE}, where at least four were expected."
         )
     sides = ["train"] * (len(noises) - 2) + ["valid", "test"]
     official = next((folder for folder in (path / TEST_ARCHIVE, path.parent / TEST_ARCHIVE) if folder.is_dir()), None)
@@ -71,11 +70,11 @@ def speech_commands_v1(path: str | os.PathLike[str]) -> LabelledSet:
         entries = [entry for entry in entries if entry.fold != "test"]
         entries += [entry._replace(source=_speaker(entry.clip), fold="test") for entry in class_folders(official)]
         sides[-1] = "train"
-    entries += [Entry(clip, (SILENCE,), clip.path, side) for clip, side in zip(noises, sides, strict=True)]
+    entries += [LabelledClip(clip, (SILENCE,), clip.path, side) for clip, side in zip(noises, sides, strict=True)]
     return build(entries, (*WORDS, UNKNOWN, SILENCE), origin=path)
 
 
-def _words(path: Path, name: str) -> Iterator[Entry]:
+def _words(path: Path, name: str) -> Iterator[LabelledClip]:
     lists = {
         fold: _expect(path, f"{file}_list.txt", name) for fold, file in (("valid", "validation"), ("test", "testing"))
     }
@@ -86,12 +85,12 @@ def _words(path: Path, name: str) -> Iterator[Entry]:
         if folder.name not in (NOISE, TEST_ARCHIVE):
             for clip in sounds(folder):
                 fold = folds.get(Path(clip.path).relative_to(path).as_posix(), "train")
-                yield Entry(clip, (folder.name,), _speaker(clip), fold)
+                yield LabelledClip(clip, (folder.name,), _speaker(clip), fold)
 
 
 def _speaker(clip: data.Clip) -> str:
-    found = SPEAKER.search(Path(clip.path).name)
-    return found[0] if found else ""
+    match = SPEAKER.search(Path(clip.path).name)
+    return match[0] if match else ""
 
 
 def audioset_20k(path: str | os.PathLike[str]) -> LabelledSet:
@@ -102,32 +101,26 @@ def audioset_20k(path: str | os.PathLike[str]) -> LabelledSet:
     labels = _expect(path, "class_labels_indices.csv", "AudioSet")
     train = read_labelled(_one(path, "*20k*.json", "bal*.json", "*train*.json"), labels)
     test = read_labelled(_one(path, "*eval*.json"), labels)
-    return LabelledSet(
-        train.labels,
-        train.clips + test.clips,
-        np.concatenate([train.targets, test.targets]),
-        train.sources + test.sources,
-        ("train",) * len(train) + ("test",) * len(test),
-    )
+    return replace(joined([train, test]), folds=("train",) * len(train) + ("test",) * len(test))
 
 
 def _one(path: Path, *patterns: str) -> Path:
-    """The one file that the first pattern with a match matches."""
+    """The file that matches the first of the patterns with any match; :class:`LabelError` for none or several."""
     for pattern in patterns:
-        found = [file for file in sorted(path.glob(pattern)) if "eval" not in file.name or "eval" in pattern]
-        if len(found) == 1:
-            return found[0]
-        if found:
+        files = [file for file in sorted(path.glob(pattern)) if "eval" not in file.name or "eval" in pattern]
+        if len(files) == 1:
+            return files[0]
+        if files:
             raise LabelError(
-                f"{path} holds {len(found)} files {pattern}, such as {found[0].name} and {found[1].name}: keep one."
+                f"{path} holds {len(files)} files {pattern}, such as {files[0].name} and {files[1].name}: keep one."
             )
     raise LabelError(f"{path} is no AudioSet folder: a file {' or '.join(patterns)} was expected in it.")
 
 
 def voxceleb1(path: str | os.PathLike[str]) -> LabelledSet:
     """VoxCeleb1 for speaker identification (Nagrani, Chung, Zisserman 2017): 1,251 speakers, folds from ``iden_split.txt``. The
-    source is the video, since a speaker must stand on every side. Sounds lie in ``wav/``, or in ``dev/wav/`` and
-    ``test/wav/`` as they were unpacked."""
+    source is the video, since every speaker is in every fold. Sounds lie in ``wav/``, or in ``dev/wav/`` and ``test/wav/`` as
+    the archives unpack."""
     path = Path(path)
     table = _expect(path, "iden_split.txt", "VoxCeleb1")
     roots = [path / name for name in ("wav", "dev/wav", "test/wav") if (path / name).is_dir()]
@@ -148,13 +141,13 @@ def voxceleb1(path: str | os.PathLike[str]) -> LabelledSet:
         side, video, speaker, file = parts.groups()
         folder = where.get(speaker, roots[0] / speaker).parent
         fold = {"1": "train", "2": "valid", "3": "test"}[side]
-        entries.append(Entry(data.Clip(str(folder / video / file)), (speaker,), video, fold))
+        entries.append(LabelledClip(data.Clip(str(folder / video / file)), (speaker,), video, fold))
     return build(entries, origin=table)
 
 
 def iemocap(path: str | os.PathLike[str]) -> LabelledSet:
     """IEMOCAP (Busso et al. 2008) as SUPERB's emotion recognition has it: neutral, happy (with excited), sad and angry, 5,531
-    utterances. Each of the five sessions, which share no speaker, is a fold to be left out, and a source."""
+    utterances. Each of the five sessions is a fold and a source; they share no speaker."""
     path = Path(path)
     sessions = [path / f"Session{number}" for number in range(1, 6)]
     entries = []
@@ -164,10 +157,12 @@ def iemocap(path: str | os.PathLike[str]) -> LabelledSet:
         if not files:
             raise LabelError(f"{folder} holds no evaluation of a dialogue, such as Ses0{number}F_impro01.txt.")
         for file in files:
-            for found in UTTERANCE.finditer(file.read_text(encoding="latin-1")):
-                if found["emotion"] in EMOTIONS:
-                    wav = session / "sentences" / "wav" / found["dialogue"] / f"{found['name']}.wav"
-                    entries.append(Entry(data.Clip(str(wav)), (EMOTIONS[found["emotion"]],), session.name, str(number)))
+            for line in UTTERANCE.finditer(file.read_text(encoding="latin-1")):
+                if line["emotion"] in EMOTIONS:
+                    wav = session / "sentences" / "wav" / line["dialogue"] / f"{line['name']}.wav"
+                    entries.append(
+                        LabelledClip(data.Clip(str(wav)), (EMOTIONS[line["emotion"]],), session.name, str(number))
+                    )
     return build(entries, origin=path)
 
 
@@ -182,7 +177,7 @@ DATASETS: dict[str, Callable[[str | os.PathLike[str]], LabelledSet]] = {
 
 
 def read_dataset(name: str, path: str | os.PathLike[str]) -> LabelledSet:
-    """A public dataset by its name, one of :data:`DATASETS`."""
+    """A public dataset by its name, one of :data:`DATASETS`; :class:`LabelError` for any other."""
     if name not in DATASETS:
         raise LabelError(f"There is no dataset {name!r}: choose among {', '.join(DATASETS)}.")
     return DATASETS[name](path)

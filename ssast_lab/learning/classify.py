@@ -329,7 +329,7 @@ class LabelledPlan(data.Plan):
         mixed = weight * _centred(batch.waveforms[rows], batch.lengths[rows]) + (1 - weight) * _centred(
             other.waveforms, other.lengths
         )
-        is_sound = torch.arange(mixed.shape[1], device=device) < to_device_of(batch.lengths[rows][:, None], mixed)
+        is_sound = audio.within(to_device_of(batch.lengths[rows], mixed), mixed.shape[1])
         waveforms = batch.waveforms.clone()
         waveforms[rows] = (mixed * is_sound).round().clamp(-32768, 32767).to(torch.int16)
         targets = targets.clone()
@@ -340,7 +340,7 @@ class LabelledPlan(data.Plan):
 def _centred(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """(B, S) int16, of which the first ``lengths`` (B,) are sound -> (B, S) float32 without their means."""
     lengths = to_device_of(lengths, waveforms)
-    is_sound = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+    is_sound = audio.within(lengths, waveforms.shape[1])
     sound = waveforms.float()
     return (sound - sound.sum(1, keepdim=True) / lengths[:, None]) * is_sound
 

@@ -1,7 +1,7 @@
-"""How fast this machine trains, beside other implementations in the same run where they are at hand.
+"""How fast this machine trains, compared with other implementations where they are installed.
 
-Every figure is a ratio of steps measured in turn (ours, theirs, ours, theirs, ...), pair by pair, since machines drift. A step
-is: log-mel features in, masks drawn, forward, joint loss, backward, optimiser.
+The contestants take turns (ours, theirs, ours, theirs, ...), and ratios are taken pair by pair, since the speed of machines
+drifts. A step takes log-mel features, draws masks, and does forward, joint loss, backward and optimiser.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,10 @@ from ssast_lab.config import MaskConfig, RunConfig, model_config, pretrain_confi
 from ssast_lab.learning.precision import fast_bf16
 from ssast_lab.learning.pretrain import draw_masks, pretrain
 from ssast_lab.model import SSAST
+from ssast_lab.tables import text_table
 
-Step = Callable[[Tensor], Tensor]
+TrainingStep = Callable[[Tensor], Tensor]  # (B, T, F) log-mel -> () loss
+Contestant = tuple[Callable[[], TrainingStep], Tensor]
 
 
 def bench(
@@ -51,66 +53,26 @@ def bench(
         model: the preset whose joint training step is measured.
         batch: clips of 10.24 s in a step.
         masks: patches hidden in each clip.
-        repeats: steps of each contestant that count.
-        official: a copy of the official repository (YuanGongND/ssast), to measure against.
-        timm: where timm 0.4.5, which the official code demands, is installed, if not in this environment.
-        audyn: measure against Audyn (pip install audyn), which must be in this environment.
-        official_batch: clips in the other implementations' step, where they cannot hold as many.
-        feed: a folder of sound: also measure training fed from its files against training fed from memory.
+        repeats: measured steps of each contestant.
+        official: a copy of the official repository (YuanGongND/ssast) to compare with.
+        timm: the folder where timm 0.4.5, which the official code needs, is installed, if not in this environment.
+        audyn: compare with Audyn (pip install audyn), which must be in this environment.
+        official_batch: clips in a step of the other implementations, where their memory is too small for as many.
+        feed: a folder of sound: also compare training from its files with training from memory.
         out: a JSON file to write all figures to.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    contestants = _contestants(model, masks, device, batch, official_batch or batch, official, timm, audyn)
+    seconds, peaks = _take_turns(contestants, repeats, device)
     figures: dict[str, Any] = {
         "machine": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()} CPU",
         "threads": torch.get_num_threads(), "torch": torch.__version__, "model": model, "batch": batch, "masks": masks,
     }  # fmt: skip
-    fbank = torch.randn(batch, 1024, 128, device=device) * 0.5
-    theirs = torch.randn(official_batch or batch, 1024, 128, device=device) * 0.5
-    contestants: dict[str, tuple[Callable[[], Step], Tensor]] = {
-        "ours, fp32": (partial(_ours, model, masks, device, bf16=False), fbank)
-    }
-    if fast_bf16(device):
-        contestants["ours, bf16"] = (partial(_ours, model, masks, device, bf16=True), fbank)
-        if device.type == "cuda":
-            contestants["ours, bf16, compiled"] = (
-                partial(_ours, model, masks, device, bf16=True, compiled=True),
-                fbank,
-            )
-    if official:
-        published = partial(_official, official, timm, model, masks, device)
-        contestants["official, fp32 as published"] = (published, theirs)
-        if device.type == "cuda":
-            contestants["official, TF32"] = (partial(published, tf32=True), theirs)
-            contestants["official, bf16 autocast"] = (partial(published, bf16=True), theirs)
-    if audyn:
-        contestants["Audyn, fp32"] = (partial(_audyn, model, masks, device), theirs)
-        if fast_bf16(device):
-            contestants["Audyn, bf16 autocast"] = (partial(_audyn, model, masks, device, bf16=True), theirs)
-
-    seconds, peaks = _take_turns(contestants, repeats, device)
-    figures["steps"] = {}
     print(f"{model}, batch {batch}, {masks} of 512 patches hidden, {figures['machine']}, torch {torch.__version__}\n")
     best = "ours, bf16, compiled" if "ours, bf16, compiled" in seconds else list(seconds)[min(1, fast_bf16(device))]
-    for name, times in seconds.items():
-        clips = len(contestants[name][1])
-        rate = clips / statistics.median(times)
-        ratios = [len(fbank) / a / (clips / b) for a, b in zip(seconds[best], times, strict=True)]
-        row = {"clips_per_second": rate, f"{best} is faster by": statistics.median(ratios),
-               "least": min(ratios), "most": max(ratios)}  # fmt: skip
-        text = f"  {name:28} {rate:9.2f} clips/s   {best} is {row[f'{best} is faster by']:5.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
-        if peaks[name]:
-            row["clips_per_GB"] = clips / (peaks[name] / 1e9)
-            text += f"   {row['clips_per_GB']:6.2f} clips per GB of memory"
-        figures["steps"][name] = row
-        print(text)
-
-    operations = count_operations(model, masks)
-    matrix = matrix_rate(device, torch.bfloat16 if fast_bf16(device) else torch.float32)
-    reached = operations * figures["steps"][best]["clips_per_second"]
-    figures |= {"operations_per_clip": operations, "matrix_rate": matrix, "share_of_matrix_rate": reached / matrix}
-    print(f"\n  a clip's step takes {operations / 1e9:.1f} GFLOP (counted: matrix products of forward and backward); {best} does "
-          f"{reached / 1e12:.3f} TFLOP/s,\n  {reached / matrix:.1%} of the {matrix / 1e12:.2f} TFLOP/s of one large matrix product")  # fmt: skip
+    figures["steps"] = _compared({name: len(fbank) for name, (_, fbank) in contestants.items()}, seconds, peaks, best)
+    figures |= _arithmetic(model, masks, device, best, figures["steps"][best]["clips_per_second"])
     figures["parts"] = _parts(masks, device, repeats)
     if feed:
         figures["feed"] = _feed(model, masks, batch, feed)
@@ -119,38 +81,102 @@ def bench(
     return figures
 
 
-def _take_turns(contestants: dict[str, tuple[Callable[[], Step], Tensor]], repeats: int, device: torch.device
-                ) -> tuple[dict[str, list[float]], dict[str, int]]:  # fmt: skip
-    """(seconds of each step, most bytes of GPU memory that a step took: with its own weights, gradients and optimiser, and
-    without the other contestants')"""
+def _contestants(
+    model: str,
+    masks: int,
+    device: torch.device,
+    batch: int,
+    other_batch: int,
+    official: Path | None,
+    timm: Path | None,
+    audyn: bool,
+) -> dict[str, Contestant]:
+    """Name -> (the function that builds its training step, the batch that it is given)."""
+    fbank, other = (torch.randn(clips, 1024, 128, device=device) * 0.5 for clips in (batch, other_batch))
+    ours = partial(_ours, model, masks, device)
+    contestants: dict[str, Contestant] = {"ours, fp32": (partial(ours, bf16=False), fbank)}
+    if fast_bf16(device):
+        contestants["ours, bf16"] = (partial(ours, bf16=True), fbank)
+        if device.type == "cuda":
+            contestants["ours, bf16, compiled"] = (partial(ours, bf16=True, compiled=True), fbank)
+    if official:
+        published = partial(_official, official, timm, model, masks, device)
+        contestants["official, fp32 as published"] = (published, other)
+        if device.type == "cuda":
+            contestants["official, TF32"] = (partial(published, tf32=True), other)
+            contestants["official, bf16 autocast"] = (partial(published, bf16=True), other)
+    if audyn:
+        contestants["Audyn, fp32"] = (partial(_audyn, model, masks, device), other)
+        if fast_bf16(device):
+            contestants["Audyn, bf16 autocast"] = (partial(_audyn, model, masks, device, bf16=True), other)
+    return contestants
+
+
+def _take_turns(
+    contestants: dict[str, Contestant], repeats: int, device: torch.device
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Name -> seconds of each step, and name -> the most bytes of GPU memory that a step took: with its own weights, gradients
+    and optimiser, and without those of the other contestants."""
 
     def allocated() -> int:
         return torch.cuda.memory_allocated() if device.type == "cuda" else 0
 
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     peaks: dict[str, int] = {}
-    steps: dict[str, Step] = {}
-    own: dict[str, int] = {}  # bytes that a contestant holds between its steps
+    steps: dict[str, TrainingStep] = {}
+    held: dict[str, int] = {}  # bytes that a contestant holds between its steps
     for name, (build, fbank) in contestants.items():
         before = allocated()
         steps[name] = build()
-        steps[name](fbank).item()  # the optimiser's state is made in the first step
-        own[name] = allocated() - before
-    for turn in range(repeats + 1):  # one more to warm up
+        steps[name](fbank).item()  # the first step makes the optimiser's state
+        held[name] = allocated() - before
+    for turn in range(repeats + 1):  # the first one is warm-up
         for name, (_, fbank) in contestants.items():
             if device.type == "cuda":
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
-            others = allocated() - own[name]
+            of_others = allocated() - held[name]
             begin = time.perf_counter()
             steps[name](fbank).item()
             if turn:
                 seconds[name].append(time.perf_counter() - begin)
-            peaks[name] = torch.cuda.max_memory_allocated() - others if device.type == "cuda" else 0
+            peaks[name] = torch.cuda.max_memory_allocated() - of_others if device.type == "cuda" else 0
     return seconds, peaks
 
 
-def _ours(name: str, masks: int, device: torch.device, bf16: bool, compiled: bool = False) -> Step:
+def _compared(
+    clips: dict[str, int], seconds: dict[str, list[float]], peaks: dict[str, int], best: str
+) -> dict[str, dict[str, float]]:
+    """The figures of each contestant, printed as a table; ``clips``: in a step of each."""
+    figures: dict[str, dict[str, float]] = {}
+    rows = []
+    for name, times in seconds.items():
+        rate = clips[name] / statistics.median(times)
+        ratios = [clips[best] / a / (clips[name] / b) for a, b in zip(seconds[best], times, strict=True)]
+        faster = statistics.median(ratios)
+        row = {"clips_per_second": rate, f"{best} is faster by": faster, "least": min(ratios), "most": max(ratios)}
+        if peaks[name]:
+            row["clips_per_GB"] = clips[name] / (peaks[name] / 1e9)
+        memory = f"{row['clips_per_GB']:.2f}" if peaks[name] else "–"
+        rows.append([name, f"{rate:.2f}", f"{faster:.2f}x ({min(ratios):.2f} to {max(ratios):.2f})", memory])
+        figures[name] = row
+    print(*text_table(["", "clips/s", f"{best} is faster by", "clips per GB of memory"], rows), sep="\n")
+    return figures
+
+
+def _arithmetic(model: str, masks: int, device: torch.device, best: str, clips_per_second: float) -> dict[str, float]:
+    """How much of the machine's rate of matrix products a training step reaches."""
+    operations = count_operations(model, masks)
+    matrix = matrix_rate(device, torch.bfloat16 if fast_bf16(device) else torch.float32)
+    reached = operations * clips_per_second
+    print(
+        f"\n  one clip takes {operations / 1e9:.1f} GFLOP (counted: matrix products of forward and backward); {best} does "
+        f"{reached / 1e12:.3f} TFLOP/s,\n  {reached / matrix:.1%} of the {matrix / 1e12:.2f} TFLOP/s of one large matrix product"
+    )
+    return {"operations_per_clip": operations, "matrix_rate": matrix, "share_of_matrix_rate": reached / matrix}
+
+
+def _ours(name: str, masks: int, device: torch.device, bf16: bool, compiled: bool = False) -> TrainingStep:
     model = SSAST(model_config(name)).to(device)
     if compiled:
         for block in model.encoder.blocks:
@@ -173,8 +199,8 @@ def _ours(name: str, masks: int, device: torch.device, bf16: bool, compiled: boo
 
 
 def _official(repository: Path, timm: Path | None, name: str, masks: int, device: torch.device, tf32: bool = False,
-              bf16: bool = False) -> Step:  # fmt: skip
-    """The step of the official ``src/traintest_mask.py``: two forwards, each with masks of its own."""
+              bf16: bool = False) -> TrainingStep:  # fmt: skip
+    """The step of the official ``src/traintest_mask.py``: two forwards with different masks."""
     size, kind = name.split("-")
     shape = (16, 16) if kind == "patch" else (128, 2)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -203,7 +229,7 @@ def _official(repository: Path, timm: Path | None, name: str, masks: int, device
 
 
 def _official_module(repository: Path, timm: Path | None) -> Any:
-    """The official model file, with what it imports but a current PyTorch no longer has."""
+    """The official model file, with stand-ins for imports that a current PyTorch no longer has."""
     import collections.abc
 
     six = types.ModuleType("torch._six")
@@ -218,8 +244,8 @@ def _official_module(repository: Path, timm: Path | None) -> Any:
     return importlib.import_module("ast_models")
 
 
-def _audyn(name: str, masks: int, device: torch.device, bf16: bool = False) -> Step:
-    """Audyn's multi-task model and losses, with its fast masker; it too runs two forwards."""
+def _audyn(name: str, masks: int, device: torch.device, bf16: bool = False) -> TrainingStep:
+    """Audyn's multi-task model and losses, with its fast masker. It runs two forwards as well."""
     ssast = importlib.import_module("audyn.models.ssast")
     criterion = importlib.import_module("audyn.criterion.ssast")
     config = model_config(name)
@@ -265,7 +291,7 @@ def count_operations(name: str, masks: int) -> int:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """FLOP/s of a large square matrix product: the median of what fits into ``seconds``."""
+    """FLOP/s of a large square matrix product: the median of as many as fit into ``seconds``, at least five."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     times: list[float] = []
@@ -278,7 +304,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) 
 
 
 def _parts(masks: int, device: torch.device, repeats: int) -> dict[str, float]:
-    """Features and masks against the loops that they replace: seconds of each, and the ratios."""
+    """Name -> seconds of features and masks, and of the loops that they replace; and the ratios."""
     import torchaudio
 
     grid, generator = model_config("tiny-patch").grid, torch.Generator().manual_seed(0)
@@ -310,34 +336,30 @@ def _parts(masks: int, device: torch.device, repeats: int) -> dict[str, float]:
                 torch.cuda.synchronize()
             if turn:
                 times[name].append(time.perf_counter() - begin)
-    found = {name: statistics.median(values) for name, values in times.items()}
-    names = list(found)
+    figures = {name: statistics.median(values) for name, values in times.items()}
+    names = list(figures)
     print()
     for ours, theirs in ((names[0], names[1]), (names[2], names[3])):
         ratio = statistics.median(b / a for a, b in zip(times[ours], times[theirs], strict=True))
-        found[f"{ours}: ratio"] = ratio
-        print(f"  {ours}: {found[ours] * 1e3:.1f} ms; {theirs}: {found[theirs] * 1e3:.1f} ms; {ratio:.1f}x")
-    return found
+        figures[f"{ours}: ratio"] = ratio
+        print(f"  {ours}: {figures[ours] * 1e3:.1f} ms; {theirs}: {figures[theirs] * 1e3:.1f} ms; {ratio:.1f}x")
+    return figures
 
 
 def _published_mask(columns: int, count: int, hidden: int) -> Tensor:
-    """One mask as the official code draws it: blocks, one after the other, until there are too many."""
+    """One mask as the official code draws it: block after block, until more than enough patches are hidden."""
     import random
 
-    size, found = random.randrange(3) + 3, list[int]()
-    while len(set(found)) <= hidden:  # it counts anew after every block
+    size, chosen = random.randrange(3) + 3, list[int]()
+    while len(set(chosen)) <= hidden:  # it counts anew after every block
         start = random.randrange(count)
         block = [start + columns * down + right for down in range(size) for right in range(size)]
-        found = found + [patch for patch in block if 0 < patch < count]
-    return torch.tensor(list(set(found))[:hidden])
+        chosen = chosen + [patch for patch in block if 0 < patch < count]
+    return torch.tensor(list(set(chosen))[:hidden])
 
 
 def _feed(name: str, masks: int, batch: int, folder: Path) -> dict[str, float]:
-    """Clips per second of the real training loop, fed from files and fed from memory, in turn.
-
-    They come in bursts, from all workers at once, and the first have been read ahead: what counts is the time of many steps
-    together, after those.
-    """
+    """Clips per second of the training loop, from memory and from files in turn."""
     recipe = pretrain_config(f"modern-{name}-{masks}", train=str(folder), held_out_clips=2)
     workers = max(torch.get_num_threads(), 2)
     ahead = data.AHEAD * workers
@@ -352,11 +374,16 @@ def _feed(name: str, masks: int, batch: int, folder: Path) -> dict[str, float]:
                 run = RunConfig(
                     f"{place}/{turn}-{kind}", in_memory=kind == "memory", workers=workers, checkpoint_every=steps
                 )
-                at = [step.seconds for step in pretrain(recipe, run)]
-                rates[kind].append(batch * (steps - ahead) / (at[-1] - at[ahead - 1]))
-    found = {kind: statistics.median(values) for kind, values in rates.items()}
-    found["files / memory"] = statistics.median(f / m for f, m in zip(rates["files"], rates["memory"], strict=True))
+                rates[kind].append(steady_rate([step.seconds for step in pretrain(recipe, run)], batch, ahead))
+    figures = {kind: statistics.median(values) for kind, values in rates.items()}
+    figures["files / memory"] = statistics.median(f / m for f, m in zip(rates["files"], rates["memory"], strict=True))
     print(
-        f"\n  fed from memory {found['memory']:.1f} clips/s, from files {found['files']:.1f}: {found['files / memory']:.1%}"
+        f"\n  from memory {figures['memory']:.1f} clips/s, from files {figures['files']:.1f}: {figures['files / memory']:.1%}"
     )
-    return found
+    return figures
+
+
+def steady_rate(seconds: Sequence[float], batch: int, ahead: int) -> float:
+    """Clips per second of a run whose steps ended at these ``seconds``. The first ``ahead`` batches were read before training
+    began and do not count. Later ones arrive in bursts, from all workers at once, so that all steps are timed together."""
+    return batch * (len(seconds) - ahead) / (seconds[-1] - seconds[ahead - 1])

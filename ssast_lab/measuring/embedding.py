@@ -1,9 +1,8 @@
-"""Embeddings of clips, and a cache of them by content.
+"""Embeddings of many clips, cached by the content of the clips.
 
 Axes: C clips, S samples at 16 kHz, D width.
 """
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from ssast_lab import audio, files
 from ssast_lab.data import Clip
 from ssast_lab.measuring.upstreams import Upstream, UpstreamError, check_pooling
 
-AT_ONCE = {"cpu": 80, "cuda": 240}  # seconds of sound that go through a model together: bounds its memory
+BATCH_SECONDS = {"cpu": 80, "cuda": 240}  # of sound in a batch, by the type of device: bounds the memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -36,12 +35,11 @@ def embed_clips(
 ) -> np.ndarray:
     """(C, layers, D) float32: the embeddings of whole clips. ``device`` None is CUDA where there is one.
 
-    With a ``cache`` folder, what was computed once is read from it: it belongs to the upstream's key, the pooling and the
-    clip's content, wherever the file lies and whatever it is called. What was computed before an error or Ctrl-C is kept.
+    With a ``cache`` folder nothing is computed twice: an embedding is found by the upstream's key, the pooling and the
+    clip's content, whatever the file's name. What was computed before an error or Ctrl-C is kept.
 
-    Equally long clips go through the model together. So that there are many of them, a clip's end is cut to a whole number
-    of steps of at most 16 frames, 0.16 s, and at most a sixteenth of the clip (:func:`trimmed`).
-    :class:`UpstreamError` names a clip that cannot be read, before anything is computed unless only decoding shows it.
+    Clips of equal length are batched. To get more of them, a little is cut off the end of each clip (:func:`trimmed`).
+    :class:`UpstreamError` names a clip that cannot be read; before anything is computed, unless only decoding shows it.
     """
     check_pooling(pooling)
     workers = max(4, os.cpu_count() or 1)
@@ -49,26 +47,26 @@ def embed_clips(
         digests = list(pool.map(_digest, clips))
         file = None if cache is None else Path(cache) / f"{upstream.key[:32]}-{pooling}.safetensors"
         known = {} if file is None else _read_cache(file)
-        todo = {digest: clip for digest, clip in zip(digests, clips, strict=True) if digest not in known}
-        list(pool.map(_check, todo.values()))
-        fresh: dict[bytes, np.ndarray] = {}
+        missing = {digest: clip for digest, clip in zip(digests, clips, strict=True) if digest not in known}
+        list(pool.map(_check, missing.values()))
+        computed: dict[bytes, np.ndarray] = {}
         try:
             device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            steps = _embeddings(upstream, todo, pooling, device, pool, 2 * workers)
-            with tqdm(total=len(todo), desc=f"embedding by {upstream.name}", disable=not (progress and todo)) as bar:
-                for digest, embedding in steps:
-                    fresh[digest] = embedding
-                    bar.update()
+            embeddings = _embeddings(upstream, missing, pooling, device, pool, 2 * workers)
+            hide = not (progress and missing)
+            for digest, embedding in tqdm(embeddings, f"embedding by {upstream.name}", len(missing), disable=hide):
+                computed[digest] = embedding
         finally:
-            if file is not None and fresh:
-                _write_cache(file, fresh)
-    known |= fresh
+            if file is not None and computed:
+                _add_to_cache(file, computed)
+    known |= computed
     return np.stack([known[digest] for digest in digests]) if digests else np.empty((0, upstream.layers, 0), np.float32)
 
 
 def trimmed(samples: int) -> int:
-    """How many samples of a clip are embedded: those of a number of frames that a power of two divides, 16 at most and a
-    sixteenth of them at most: sixteen lengths from any duration to its double, and one every 0.16 s beyond 5 s."""
+    """How many samples of a clip are embedded. The number of frames is rounded down to a multiple of a power of two that is
+    at most 16 (0.16 s) and at most a sixteenth of the clip: so there are sixteen lengths between any duration and its double,
+    and one every 0.16 s beyond 5 s."""
     frames = audio.frames_of(samples)
     step = min(16, 1 << max(0, (frames // 16).bit_length() - 1))
     return audio.samples_of(frames // step * step)
@@ -82,29 +80,30 @@ def _embeddings(
     pool: ThreadPoolExecutor,
     ahead: int,
 ) -> Iterator[tuple[bytes, np.ndarray]]:
+    """(digest, (layers, D)) of each clip, batch by batch; ``ahead`` clips are decoded in advance."""
     upstream = upstream.to(device)
-    room = AT_ONCE.get(device.type, AT_ONCE["cpu"]) * audio.SAMPLE_RATE
-    waiting: dict[int, list[tuple[bytes, Tensor]]] = {}  # by length
+    most = BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"]) * audio.SAMPLE_RATE
+    waiting: dict[int, list[tuple[bytes, Tensor]]] = {}  # by length, until they fill a batch
 
-    def embedded(alike: list[tuple[bytes, Tensor]]) -> Iterator[tuple[bytes, np.ndarray]]:
-        batch = torch.stack([waveform for _, waveform in alike]).to(device)
-        found = upstream.embed(batch, pooling).float().cpu().numpy()
-        yield from ((digest, row) for (digest, _), row in zip(alike, found, strict=True))
+    def embedded(batch: list[tuple[bytes, Tensor]]) -> Iterator[tuple[bytes, np.ndarray]]:
+        waveforms = torch.stack([waveform for _, waveform in batch]).to(device)
+        rows = upstream.embed(waveforms, pooling).float().cpu().numpy()
+        yield from ((digest, row) for (digest, _), row in zip(batch, rows, strict=True))
 
-    for digest, waveform in zip(clips, _ahead(pool, _decode, clips.values(), ahead), strict=True):
+    for digest, waveform in zip(clips, _map_ahead(pool, _decode, clips.values(), ahead), strict=True):
         samples = len(waveform)
-        alike = waiting.setdefault(samples, [])
-        alike.append((digest, waveform))
-        if (len(alike) + 1) * samples > room:
+        batch = waiting.setdefault(samples, [])
+        batch.append((digest, waveform))
+        if (len(batch) + 1) * samples > most:
             yield from embedded(waiting.pop(samples))
-    for alike in waiting.values():
-        yield from embedded(alike)
+    for batch in waiting.values():
+        yield from embedded(batch)
 
 
-def _ahead(
+def _map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], count: int
 ) -> Iterator[Result]:
-    """``map`` in order, by threads that are at most ``count`` items ahead of whoever takes the results."""
+    """``map`` in order, by threads that work at most ``count`` items ahead of the consumer."""
     rest = iter(items)
     futures: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(rest, count))
     try:
@@ -118,7 +117,7 @@ def _ahead(
 
 
 def _decode(clip: Clip) -> Tensor:
-    """(S,) trimmed"""
+    """(S,) float32, trimmed."""
     try:
         waveform = audio.load_waveform(clip.open())
     except (audio.AudioError, OSError) as error:
@@ -135,11 +134,9 @@ def _check(clip: Clip) -> None:
 
 def _digest(clip: Clip) -> bytes:
     try:
-        source = clip.open()
-        content = Path(source).read_bytes() if isinstance(source, str) else source.getbuffer()
+        return clip.sha256()
     except OSError as error:
         raise _unreadable(clip, error) from None
-    return hashlib.sha256(content).digest()
 
 
 def _unreadable(clip: Clip, error: Exception) -> UpstreamError:
@@ -147,31 +144,31 @@ def _unreadable(clip: Clip, error: Exception) -> UpstreamError:
     return UpstreamError(f"The clip {clip.name} cannot be embedded: {reason}.")
 
 
-# --- the cache: one file of (clip's sha256, embedding) for each upstream and pooling --------------------------------
+# --- the cache: for each upstream and pooling one file of SHA-256 and embedding of many clips -----------------------
 
 
 def _read_cache(file: Path) -> dict[bytes, np.ndarray]:
-    """What a file holds; nothing where there is none, or it is damaged: it is only a cache."""
+    """SHA-256 of a clip -> (layers, D). Empty where there is no such file or it is damaged: it is only a cache."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        found = load(file.read_bytes())
-        digests, embeddings = found["sha256"], found["embeddings"]
+        content = load(file.read_bytes())
+        digests, embeddings = content["sha256"], content["embeddings"]
     except (OSError, SafetensorError, KeyError, ValueError):
         return {}
-    whole = digests.dtype == np.uint8 and digests.shape == (len(embeddings), 32)
-    if not (whole and embeddings.dtype == np.float32 and embeddings.ndim == 3 and np.isfinite(embeddings).all()):
+    fits = digests.dtype == np.uint8 and digests.shape == (len(embeddings), 32)
+    if not (fits and embeddings.dtype == np.float32 and embeddings.ndim == 3 and np.isfinite(embeddings).all()):
         return {}
     return {digest.tobytes(): embedding for digest, embedding in zip(digests, embeddings, strict=True)}
 
 
-def _write_cache(file: Path, fresh: dict[bytes, np.ndarray]) -> None:
-    """Adds embeddings to a file. It is read again just before, so that what another process has added since stays; two that
-    rename at the same moment lose the one's additions, which are computed again, never the file."""
+def _add_to_cache(file: Path, computed: dict[bytes, np.ndarray]) -> None:
+    """Adds embeddings to a file, which is read again just before: what another process has added meanwhile stays. Of two
+    processes that write at the same moment one's additions are lost and computed again; the file is never damaged."""
     from safetensors.numpy import save
 
-    content = _read_cache(file) | fresh
+    content = _read_cache(file) | computed
     digests = np.frombuffer(b"".join(content), dtype=np.uint8).reshape(-1, 32)
     try:
         files.write(file, save({"sha256": digests, "embeddings": np.stack(list(content.values()))}))

@@ -1,14 +1,15 @@
-"""The linear probe: a logistic regression on the frozen embeddings of an upstream, which says how much of what a task asks
-for can be read off linearly (Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes").
+"""The linear probe: a logistic regression on the frozen embeddings of an upstream. It shows how much of what a task asks for
+the embeddings contain in linear form (Alain and Bengio 2016, "Understanding intermediate layers using linear classifier
+probes").
 
-Axes: C clips, L labels, D width. The layer and the strength of regularisation are settled without the test clips: on the
-validation fold where there is one, else by cross-validation on the training clips that keeps a source on one side.
+Axes: C clips, L labels, D width. Layer and regularisation are chosen without the test clips: on the validation fold where
+there is one, else by cross-validation on the training clips that keeps all clips of a source in one fold.
 """
 
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,16 +20,17 @@ import torch
 
 from ssast_lab import data, metrics
 from ssast_lab.data import labelled
-from ssast_lab.data.labelled import LabelledSet, Split
+from ssast_lab.data.labelled import LabelledSet, Split, joined
 from ssast_lab.measuring.embedding import embed_clips
 from ssast_lab.measuring.upstreams import Upstream
 
-GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # the inverse strength of regularisation, scikit-learn's C
-MIDDLE = 1e-2  # at which the layers are compared
-SPLITS = 3  # of the cross-validation
-LEAST = 1e-12  # probability, where a label was thought impossible
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C, the inverse strength of regularisation
+MIDDLE = 1e-2  # the C at which the layers are compared
+FOLDS = 3  # of the cross-validation
+LEAST = 1e-12  # probabilities are clipped to this before their logarithm
 
 Folder = str | os.PathLike[str]
+Fold = tuple[np.ndarray, np.ndarray]  # numbers of the rows to learn from, and of those to judge by
 
 
 class ProbeError(ValueError):
@@ -36,11 +38,11 @@ class ProbeError(ValueError):
 
 
 class Choice(NamedTuple):
-    """What was settled without the test clips."""
+    """What was chosen without the test clips."""
 
-    layer: int  # from 0, the one after the first block
+    layer: int  # from 0, which is after the first block
     regularisation: float  # scikit-learn's C: the larger, the weaker
-    score: float  # accuracy, or mean average precision where clips have several labels, of what it was chosen by
+    score: float  # on the clips it was chosen by: accuracy, or mean average precision where clips have several labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,22 +51,24 @@ class ProbeResult:
 
     upstream: str
     pooling: str
-    scores: metrics.Scores  # on the test clips; of numbered folds, on all clips, each when its fold was left out
+    scores: (
+        metrics.Scores
+    )  # on the test clips; with numbered folds on all clips, each judged while its fold was left out
     choices: tuple[Choice, ...]  # one, or one for each numbered fold
-    clips: int  # that were embedded
-    layers: int  # of the upstream
+    clips: int  # number of embedded clips
+    layers: int  # number of layers of the upstream
     embedding_seconds: float
     fitting_seconds: float
 
     @property
     def layer(self) -> int:
-        """The one that was chosen, most often if there are several choices."""
+        """The chosen layer; of several choices the most frequent."""
         layers = [choice.layer for choice in self.choices]
         return max(sorted(set(layers)), key=layers.count)
 
     @property
     def regularisation(self) -> float:
-        """The one that was chosen, most often if there are several choices."""
+        """The chosen regularisation; of several choices the most frequent."""
         values = [choice.regularisation for choice in self.choices]
         return max(sorted(set(values)), key=values.count)
 
@@ -90,11 +94,11 @@ def linear_probe(
 ) -> ProbeResult:
     """How well a logistic regression on standardised embeddings, trained on ``train``, does on ``test``.
 
-    Clips with one label each are told apart by one multinomial regression, others by one regression for each label. The
-    ``layer`` is a number from 0, or "best": the layers are compared at one strength of regularisation, and then the
-    strengths at the best layer, by accuracy (or mean average precision), and where that is the same by likelihood.
-    Embeddings are kept in the folder ``cache`` (:func:`ssast_lab.measuring.embedding.embed_clips`); ``seed`` draws the
-    cross-validation. The same call gives the same result. :class:`ssast_lab.data.labelled.LabelError` for sets that leak.
+    Where every clip has one label, one multinomial regression is fitted, else one regression for each label. ``layer`` is a
+    number from 0, or "best": first the layers are compared at one strength of regularisation, then the strengths at the best
+    layer; by accuracy (or mean average precision), and among equals by likelihood. ``cache`` is a folder for the embeddings
+    (:func:`ssast_lab.measuring.embedding.embed_clips`); ``seed`` draws the cross-validation. The same call gives the same
+    result. :class:`ProbeError` for a wrong layer or seed, :class:`ssast_lab.data.labelled.LabelError` for sets that leak.
     """
     split = Split("", train, train.take([]) if valid is None else valid, test)
     return _probe(upstream, [split], layer, pooling, cache, seed, device, progress)
@@ -110,9 +114,9 @@ def probe_task(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> ProbeResult:
-    """:func:`linear_probe` on the folds of a set: train and test, and valid if it is there; or numbered folds, of which each
-    is left out once and tested by what was learned and chosen on the others; without any, as :func:`~ssast_lab.data.labelled.divide`
-    draws them."""
+    """:func:`linear_probe` on the folds of a set: train, test and, if it is there, valid; or numbered folds, each of which is
+    tested once by a probe that was trained and chosen on the others. A set without folds is divided
+    (:func:`ssast_lab.data.labelled.divide`)."""
     return _probe(upstream, labelled.splits(task), layer, pooling, cache, seed, device, progress)
 
 
@@ -126,167 +130,160 @@ def _probe(
     device: torch.device | str | None,
     progress: bool,
 ) -> ProbeResult:
-    if layer == "best":
-        layers: Sequence[int] = range(upstream.layers)
-    elif isinstance(layer, int) and 0 <= layer < upstream.layers:
-        layers = [layer]
-    else:
-        raise ProbeError(f'layer is "best" or a number from 0 to {upstream.layers - 1}, not {layer!r}.')
+    layers = _layers(upstream, layer)
     if seed < 0:
         raise ProbeError(f"A seed is a whole number from 0, not {seed}.")
-    for one in splits:
-        labelled.check(one.train, *one.others)
+    for split in splits:
+        labelled.check(split.train, *split.others)
 
     clock = time.perf_counter()
-    numbers: dict[data.Clip, int] = {}
-    for one in splits:
-        for part in (one.train, *one.others):
-            for clip in part.clips:
-                numbers.setdefault(clip, len(numbers))
-    embeddings = embed_clips(upstream, list(numbers), pooling, cache, device, progress)  # (C, layers, D)
+    clips = list(dict.fromkeys(clip for s in splits for part in (s.train, *s.others) for clip in part.clips))
+    embeddings = dict(zip(clips, embed_clips(upstream, clips, pooling, cache, device, progress), strict=True))
     embedding_seconds = time.perf_counter() - clock
 
     clock = time.perf_counter()
-    choices, found = [], []
-    several = any(part.multi for one in splits for part in (one.train, *one.others))
+    multi = any(part.multi for s in splits for part in (s.train, *s.others))
     with _one_thread_each() as pool:
-        fitter = _Fitter(pool, several)
-        for one in splits:
-            train, *others = (embeddings[[numbers[clip] for clip in part.clips]] for part in (one.train, *one.others))
-            if not len(one.valid):
-                choice = fitter.choose(train, one.train.targets, layers, _splits(one.train, seed))
-            else:
-                count, total = len(one.train), len(one.train) + len(one.valid)
-                both = np.concatenate((train, others[0])), np.concatenate((one.train.targets, one.valid.targets))
-                choice = fitter.choose(*both, layers, [(np.arange(count), np.arange(count, total))])
-            choices.append(choice)
-            features = train[:, choice.layer], others[-1][:, choice.layer]
-            found.append(fitter.predict(features[0], one.train.targets, features[1], choice.regularisation))
+        fits = [_fit(_Fitter(pool, multi), split, embeddings, layers, seed) for split in splits]
     fitting_seconds = time.perf_counter() - clock
 
-    tests = [one.test for one in splits]
-    scores = metrics.score(
-        np.concatenate([test.targets for test in tests]),
-        np.concatenate(found),
-        tests[0].labels,
-        [source for test in tests for source in test.sources],
-        seed=seed,
-    )
+    choices, probabilities = zip(*fits, strict=True)
+    tests = joined([split.test for split in splits])
+    scores = metrics.score(tests.targets, np.concatenate(probabilities), tests.labels, tests.sources, seed=seed)
     return ProbeResult(
-        upstream.name,
-        pooling,
-        scores,
-        tuple(choices),
-        len(numbers),
-        upstream.layers,
-        embedding_seconds,
-        fitting_seconds,
+        upstream.name, pooling, scores, choices, len(clips), upstream.layers, embedding_seconds, fitting_seconds
     )
+
+
+def _layers(upstream: Upstream, layer: int | str) -> Sequence[int]:
+    """The layers to choose from."""
+    if layer == "best":
+        return range(upstream.layers)
+    if isinstance(layer, int) and 0 <= layer < upstream.layers:
+        return [layer]
+    raise ProbeError(f'layer is "best" or a number from 0 to {upstream.layers - 1}, not {layer!r}.')
+
+
+def _fit(
+    fitter: "_Fitter", split: Split, embeddings: Mapping[data.Clip, np.ndarray], layers: Sequence[int], seed: int
+) -> tuple[Choice, np.ndarray]:
+    """The choice for a split, and (C, L) probabilities of its test clips."""
+    train, valid, test = (
+        np.stack([embeddings[clip] for clip in part.clips]) if len(part) else np.empty((0,))
+        for part in (split.train, split.valid, split.test)
+    )
+    if len(valid):
+        rows = np.arange(len(train) + len(valid))
+        fold = rows[: len(train)], rows[len(train) :]
+        targets = np.concatenate((split.train.targets, split.valid.targets))
+        choice = fitter.choose(np.concatenate((train, valid)), targets, layers, [fold])
+    else:
+        choice = fitter.choose(train, split.train.targets, layers, _cross_validation(split.train, seed))
+    features = train[:, choice.layer], split.train.targets, test[:, choice.layer]
+    return choice, probabilities_of(*features, choice.regularisation, fitter.multi)
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """Threads for regressions of which each computes alone: their matrices are so small that BLAS threads, shared with
-    other work on the machine, mostly wait for each other (20 times as long was measured)."""
+    """Threads for regressions that each compute on one core. Their matrices are so small that BLAS threads mostly wait for
+    each other when the machine has other work (20 times as long was measured)."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
         yield pool
 
 
-def _splits(train: LabelledSet, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rows to learn from, rows to choose by) of a cross-validation: sources stay together, or numbered folds, which are made
-    so that they do; clips of unknown source stand for themselves."""
+def _cross_validation(train: LabelledSet, seed: int) -> list[Fold]:
+    """Folds of the training clips. Clips of one source stay together; where the set has numbered folds, whole folds do. A
+    clip of unknown source stands alone."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     folds = set(train.folds)
     together = train.folds if len(folds) > 1 and all(fold.isdecimal() for fold in folds) else train.sources
-    groups = [name or row for row, name in enumerate(together)]  # a number is the name of no source
-    _, group = np.unique([str(name) + type(name).__name__ for name in groups], return_inverse=True)
+    names = [name or row for row, name in enumerate(together)]  # a number cannot be the name of a source
+    _, group = np.unique([str(name) + type(name).__name__ for name in names], return_inverse=True)
     if group.max() == 0:
         group = np.arange(len(train))  # all from one source: it cannot be kept on one side
     if train.multi:
-        splitter = GroupKFold(min(SPLITS, group.max() + 1), shuffle=True, random_state=seed)
-        return list(splitter.split(group, groups=group))
+        grouped = GroupKFold(min(FOLDS, group.max() + 1), shuffle=True, random_state=seed)
+        return list(grouped.split(group, groups=group))
     true = train.targets.argmax(1)
-    most = min(SPLITS, group.max() + 1, np.bincount(true).max())
-    stratified = StratifiedGroupKFold(int(most), shuffle=True, random_state=seed)
+    count = min(FOLDS, group.max() + 1, np.bincount(true).max())
+    stratified = StratifiedGroupKFold(int(count), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it is then left out of some
-        splits = list(stratified.split(group, true, group))
-    return [(learned, chosen) for learned, chosen in splits if len(learned) and len(chosen)]
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it is missing from some folds
+        drawn = list(stratified.split(group, true, group))
+    return [fold for fold in drawn if all(map(len, fold))]
 
 
 class _Fitter:
-    """Logistic regressions on standardised embeddings."""
+    """Fits logistic regressions and compares them."""
 
-    def __init__(self, pool: ThreadPoolExecutor, several: bool) -> None:
-        self.pool, self.several = pool, several  # several: a clip may have any number of labels
+    def __init__(self, pool: ThreadPoolExecutor, multi: bool) -> None:
+        self.pool, self.multi = pool, multi  # multi: a clip may have any number of labels
 
     def choose(
-        self,
-        embeddings: np.ndarray,
-        targets: np.ndarray,
-        layers: Sequence[int],
-        splits: Sequence[tuple[np.ndarray, np.ndarray]],
+        self, embeddings: np.ndarray, targets: np.ndarray, layers: Sequence[int], folds: Sequence[Fold]
     ) -> Choice:
-        """(C, layers, D), (C, L) -> the layer at a middling regularisation, and then the regularisation at this layer."""
+        """(C, layers, D), (C, L) -> the layer that is best at a middling regularisation, and then the best regularisation
+        for that layer."""
+        layer = layers[0]
         if len(layers) > 1:
-            layer = max(self._tried(embeddings, targets, [(layer, MIDDLE) for layer in layers], splits))[2].layer
-        else:
-            layer = layers[0]
-        return max(self._tried(embeddings, targets, [(layer, strength) for strength in GRID], splits))[2]
+            layer = max(self._tried(embeddings, targets, [(layer, MIDDLE) for layer in layers], folds))[2].layer
+        return max(self._tried(embeddings, targets, [(layer, strength) for strength in GRID], folds))[2]
 
     def _tried(
         self,
         embeddings: np.ndarray,
         targets: np.ndarray,
         settings: Sequence[tuple[int, float]],
-        splits: Sequence[tuple[np.ndarray, np.ndarray]],
+        folds: Sequence[Fold],
     ) -> list[tuple[float, float, Choice]]:
-        """(score, likelihood, choice) of each (layer, regularisation), over the clips to choose by of all splits together."""
-        jobs = [(layer, strength, *split) for layer, strength in settings for split in splits]
+        """(score, likelihood, choice) for each (layer, regularisation), over the held-out rows of all folds together."""
 
-        def job(layer: int, strength: float, learned: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        def predict(job: tuple[tuple[int, float], Fold]) -> np.ndarray:
+            (layer, strength), (learn, judge) = job
             x = embeddings[:, layer]
-            return self.predict(x[learned], targets[learned], x[chosen], strength)
+            return probabilities_of(x[learn], targets[learn], x[judge], strength, self.multi)
 
-        guesses = list(self.pool.map(lambda job_: job(*job_), jobs))
-        truth = np.concatenate([targets[chosen] for _, chosen in splits])
+        jobs = [(setting, fold) for setting in settings for fold in folds]
+        guesses = list(self.pool.map(predict, jobs))
+        truth = np.concatenate([targets[judge] for _, judge in folds])
         tried = []
         for number, (layer, strength) in enumerate(settings):
-            guess = np.concatenate(guesses[number * len(splits) : (number + 1) * len(splits)])
+            guess = np.concatenate(guesses[number * len(folds) : (number + 1) * len(folds)])
             score, likelihood = self._judged(truth, guess)
             tried.append((score, likelihood, Choice(layer, strength, score)))
         return tried
 
     def _judged(self, targets: np.ndarray, guess: np.ndarray) -> tuple[float, float]:
         """(score, mean log likelihood) of (C, L) probabilities."""
-        likely = np.log(np.clip(np.where(targets > 0.5, guess, 1 - guess), LEAST, None))
-        if self.several:
-            return float(np.nanmean(metrics.average_precisions(targets > 0.5, guess))), float(likely.mean())
+        likelihood = np.log(np.clip(np.where(targets > 0.5, guess, 1 - guess), LEAST, None))
+        if self.multi:
+            return float(np.nanmean(metrics.average_precisions(targets > 0.5, guess))), float(likelihood.mean())
         right = guess.argmax(1) == targets.argmax(1)
-        return float(right.mean()), float(likely[targets > 0.5].mean())
-
-    def predict(self, train: np.ndarray, targets: np.ndarray, test: np.ndarray, strength: float) -> np.ndarray:
-        """(C, D), (C, L), (C', D) -> (C', L) probabilities of each label."""
-        from sklearn.preprocessing import StandardScaler
-
-        scaler = StandardScaler().fit(train.astype(np.float64))
-        train, test = (scaler.transform(x.astype(np.float64)) for x in (train, test))
-        if self.several:
-            columns = [_regress(train, column > 0.5, test, strength).get(True, 0.0) for column in targets.T]
-        else:
-            found = _regress(train, targets.argmax(1), test, strength)
-            columns = [found.get(place, 0.0) for place in range(targets.shape[1])]
-        return np.stack([np.broadcast_to(column, len(test)) for column in columns], axis=1)
+        return float(right.mean()), float(likelihood[targets > 0.5].mean())
 
 
-def _regress(train: np.ndarray, true: np.ndarray, test: np.ndarray, strength: float) -> dict[int, np.ndarray | float]:
-    """Class -> (C',) its probability, of the classes that occur in training."""
+def probabilities_of(
+    train: np.ndarray, targets: np.ndarray, test: np.ndarray, strength: float, multi: bool
+) -> np.ndarray:
+    """(C, D), (C, L), (C', D) -> (C', L) probabilities of the labels by logistic regression on standardised embeddings; 0 for
+    labels that no training clip has. ``multi``: one regression for each label instead of one for all."""
+    from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    if len(classes := np.unique(true)) == 1:
-        return {classes[0]: 1.0}
-    model = LogisticRegression(C=strength, max_iter=10_000).fit(train, true)
-    return dict(zip(model.classes_.tolist(), model.predict_proba(test).T, strict=True))
+    classifier, true = LogisticRegression(C=strength, max_iter=10_000), targets.argmax(1)
+    if multi:
+        classifier, true = OneVsRestClassifier(classifier), (targets > 0.5).astype(int)
+    elif (true == true[0]).all():  # which a logistic regression refuses
+        classifier = DummyClassifier()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples", UserWarning)
+        model = make_pipeline(StandardScaler(), classifier).fit(train.astype(np.float64), true)
+    probabilities = np.zeros((len(test), targets.shape[1]))
+    probabilities[:, model.classes_] = model.predict_proba(test.astype(np.float64))
+    return probabilities

@@ -143,10 +143,10 @@ def test_where_keeps_labels_and_order(folder):
         ("a.csv", "path,label\n", "No labelled sound"),
         ("a.csv", "", "No labelled sound"),
         ("a.csv", "path,label\nx.wav,\n", "x.wav in .* has no label"),
-        ("a.csv", "path,label\nx.wav,a\nx.wav,b\n", "twice with different labels.*joined"),
+        ("a.csv", "path,label\nx.wav,a\nx.wav,b\n", "twice in .* with different labels.*joined"),
         ("a.csv", "path,label,fold\nx.wav,a,later\n", "fold 'later' of the clip .*x.wav"),
         ("a.csv", b"path,label\nx\xff.wav,a\n", "is no table: UnicodeDecodeError"),
-        ("a.json", '{"data": [{"wav": "x.wav", "labels": "/m/1"}]}', "needs the label file"),
+        ("a.json", '{"data": [{"wav": "x.wav", "labels": "/m/1"}]}', "therefore needs the label file"),
         ("a.txt", "x", "expected a folder, .csv"),
         ("nothing.csv", None, "no such file or folder"),
     ],
@@ -171,7 +171,7 @@ def test_what_is_no_labelled_set_says_why(tmp_path, name, text, words):
         ('{"data": []}', "index,name\n0,a\n", "no column mid"),
         ('{"data": []}', "index,mid,display_name\n0,/m/1,a\n2,/m/2,b\n", "must number its lines"),
         ('{"data": []}', "index,mid,display_name\nx,/m/1,a\n", "must number its lines"),
-        ('{"data": []}', "index,mid,display_name\n0,/m/1,a\n1,/m/2,a\n", "'a' stands twice"),
+        ('{"data": []}', "index,mid,display_name\n0,/m/1,a\n1,/m/2,a\n", "'a' occurs twice"),
     ],
 )  # fmt: skip
 def test_json_and_label_file_that_do_not_fit_say_why(tmp_path, manifest, labels, words):
@@ -306,7 +306,7 @@ def test_the_same_source_on_both_sides_is_a_leak():
     [
         (made("aabbb"), made("aabbb").take([]), "other set is empty"),
         (made("ab").take([]), made("ab"), "training set is empty"),
-        (made("aaaa"), made("aaaa"), "shows 1 class"),
+        (made("aaaa"), made("aaaa"), "has clips of 1 class"),
         (made("aabbc"), made("aabbc"), "class 'c' has a single clip to train on, 4.wav"),
         (made("aabbc").take([0, 1, 2, 3]), made("aabbc").take([4]), "label 'c' is in the other set, on 4.wav, but on no"),
         (made("aabb"), made("aabbc"), r"other labels than the training set \(3 and 2"),
@@ -319,7 +319,7 @@ def test_sets_that_cannot_be_used_say_why(train, test, words):
 
 
 def test_a_set_that_contradicts_itself_is_refused():
-    with pytest.raises(LabelError, match="'a' stands twice"):
+    with pytest.raises(LabelError, match="'a' occurs twice"):
         LabelledSet(("a", "a"), (), np.zeros((0, 2), np.float32), (), ())
     with pytest.raises(ValueError, match="do not fit"):
         LabelledSet(("a", "b"), (data.Clip("x"),), np.zeros((1, 3), np.float32), ("",), ("",))

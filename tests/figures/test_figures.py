@@ -15,7 +15,6 @@ from PIL import Image
 
 from ssast_lab import figures
 from ssast_lab.analysis import Reconstruction
-from ssast_lab.figures import sounds
 from ssast_lab.patches import PatchGrid
 
 PATCHES = PatchGrid()
@@ -63,11 +62,10 @@ def test_every_picture_is_a_figure_with_seconds_and_hertz(draw, grid):
 
 
 def test_ticks_stand_at_their_mel_filters():
-    """A filter's peak is at its number: the tick of the frequency at which filter m peaks would stand at m."""
+    """Mel filter m has its peak at m on the axis."""
     from ssast_lab.patches import mel_edges
 
     peaks = mel_edges().numpy()[1:-1]
-    np.testing.assert_allclose(sounds._bin(peaks, 128), np.arange(128), atol=1e-9)
     ticks = figures.spectrogram(record()).layout.yaxis.tickvals
     for hertz, at in zip((100, 250, 500, 1000, 2000, 4000), ticks, strict=False):
         assert peaks[int(at)] <= hertz <= peaks[int(at) + 1]
@@ -164,8 +162,8 @@ def test_a_short_sound_fills_the_picture(grid):
 def test_a_gallery_has_three_pictures_of_each_sound_under_its_name():
     figure = figures.gallery([("a bird", record()), ("a word", record(replace(FRAMES, frames=100), hidden=(1, 2)))])
     assert len(figure.layout.images) == 6
-    told = [note.text for note in figure.layout.annotations]
-    assert told[3:] == ["a bird: MSE 0.500, 50.0% recognised", "a word: MSE 0.500, 50.0% recognised"]
+    captions = [note.text for note in figure.layout.annotations]
+    assert captions[3:] == ["a bird: MSE 0.500, 50.0% recognised", "a word: MSE 0.500, 50.0% recognised"]
     heard, given, drawn = (pixels(figure, place) for place in range(3))
     assert len(np.unique((heard != given).any(-1).nonzero()[1])) == 16 * 2  # columns of two hidden patches
     assert (heard != drawn).any()

@@ -21,7 +21,7 @@ from ssast_lab.measuring import upstreams
 from ssast_lab.model import SSAST
 from ssast_lab.predictive import (
     APC,
-    HOP,
+    LATENT_HOP,
     REACH,
     APCConfig,
     Heard,
@@ -67,7 +67,7 @@ def test_apc_knows_nothing_of_later_frames(speech, now):
 
 @pytest.mark.parametrize("now", [0, 20, 60])
 def test_wav2vec_knows_nothing_of_later_samples(speech, now):
-    model, heard = small("wav2vec"), now * HOP + REACH  # so many samples has frame ``now`` heard
+    model, heard = small("wav2vec"), now * LATENT_HOP + REACH  # so many samples has frame ``now`` heard
     changed = speech.clone()
     changed[heard:] = torch.randn(len(speech) - heard)
     before = speech.clone()
@@ -81,11 +81,11 @@ def test_wav2vec_knows_nothing_of_later_samples(speech, now):
 
 def test_latent_frames_are_counted_as_they_are_made():
     model = small("wav2vec")
-    for samples in (REACH, REACH + HOP - 1, REACH + HOP, SMALL["wav2vec"].samples):
+    for samples in (REACH, REACH + LATENT_HOP - 1, REACH + LATENT_HOP, SMALL["wav2vec"].samples):
         (count,) = latent_frames(torch.tensor([samples]))
         assert model(torch.zeros(1, samples)).latents.shape == (1, count, 16)
     assert latent_frames(torch.tensor([0, 400, REACH - 1])).tolist() == [0, 0, 0]
-    assert SMALL["wav2vec"].samples == REACH + 47 * HOP
+    assert SMALL["wav2vec"].samples == REACH + 47 * LATENT_HOP
 
 
 def test_the_encoder_is_a_stack_of_convolutions(speech):
@@ -434,8 +434,8 @@ def test_every_layer_is_embedded(kind, speech, tmp_path):
     path = checkpoint.save(model, tmp_path / "m")
     upstream = upstreams.upstream(path)
     assert upstream.layers == 2
-    window = 48 * HOP
-    sound = speech[: window + (240 if kind == "apc" else REACH - HOP)]  # one window
+    window = 48 * LATENT_HOP
+    sound = speech[: window + (240 if kind == "apc" else REACH - LATENT_HOP)]  # one window
     layers = model.hidden(audio.log_mel(sound)[None] if kind == "apc" else sound[None])
     torch.testing.assert_close(upstream.embed(sound[None], "mean"), torch.stack([x.mean(1) for x in layers], 1))
     assert upstream.embed(torch.zeros(2, 100), "max").isfinite().all()  # less than one frame

@@ -23,17 +23,17 @@ from ssast_lab.measuring.compare import (
     BELOW,
     PROBED,
     TUNED,
-    UNTOLD,
+    UNDECIDED,
     CompareError,
     Comparison,
-    Entry,
+    TaskResult,
     averaged,
     by_length,
-    told_apart,
+    paired_difference,
     write,
 )  # fmt: skip
 from ssast_lab.measuring.compare.lengths import seconds_of
-from ssast_lab.measuring.compare.rows import Worker, read_tasks
+from ssast_lab.measuring.compare.rows import Rows, read_tasks
 from ssast_lab.measuring.probe import probe_task
 from ssast_lab.measuring.upstreams import upstream
 from ssast_lab.model import SSAST
@@ -85,11 +85,11 @@ def rows_of(out):
 def test_every_figure_is_that_of_the_probe(task, models, tmp_path):
     name = str(models / "small-0")
     compared = compare.compare([name, "logmel"], [task], tmp_path / "out", cache=tmp_path / "cache")
-    assert [(e.upstream, e.task, e.method) for e in compared.entries] == [
+    assert [(e.upstream, e.task, e.method) for e in compared.results] == [
         (name, "tones", PROBED),
         ("logmel", "tones", PROBED),
     ]
-    for entry, row in zip(compared.entries, rows_of(tmp_path / "out"), strict=True):
+    for entry, row in zip(compared.results, rows_of(tmp_path / "out"), strict=True):
         alone = probe_task(upstream(entry.upstream), read_labelled(task))
         assert entry.figure == alone.scores.accuracy
         assert np.allclose(entry.runs[0].scores, alone.scores.scores, atol=1e-6)
@@ -98,7 +98,7 @@ def test_every_figure_is_that_of_the_probe(task, models, tmp_path):
         assert float(row["macro_recall"]) == pytest.approx(alone.scores.macro_recall.value, abs=1e-4)
         assert (row["upstream"], row["clips"], row["tested"]) == (entry.upstream, "54", "18")
     assert set(compared.baselines.values()) == {""}
-    assert all(entry.difference is None for entry in compared.entries)
+    assert all(entry.difference is None for entry in compared.results)
 
 
 def test_a_comparison_goes_on_where_it_was(task, models, tmp_path, monkeypatch):
@@ -111,8 +111,8 @@ def test_a_comparison_goes_on_where_it_was(task, models, tmp_path, monkeypatch):
     rows[0].unlink()
 
     done = []
-    probe = Worker._probe
-    monkeypatch.setattr(Worker, "_probe", lambda self, *rest: done.append(rest) or probe(self, *rest))
+    probe = Rows._probe
+    monkeypatch.setattr(Rows, "_probe", lambda self, *rest: done.append(rest) or probe(self, *rest))
     compare.compare(names, [task], out, cache=None, seeds=(0, 1))
     assert len(done) == 1
     without = [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(out)]
@@ -137,7 +137,7 @@ def test_what_fails_is_a_sentence_and_the_rest_goes_on(task, tmp_path, monkeypat
     manifest.write_text(re.sub(r",s\d+,", ",one,", manifest.read_text()))
     tasks = [tmp_path / "absent", leaking, tmp_path / "empty", task]
     compared = compare.compare(["wav2vec2-base", "logmel", "nonsense"], tasks, tmp_path / "out", cache=None)
-    failures = {(e.upstream, e.task): e.failure for e in compared.entries}
+    failures = {(e.upstream, e.task): e.failure for e in compared.results}
     assert len(failures) == 12
     assert failures["logmel", "tones"] == ""
     assert "wav2vec2-base" in failures["wav2vec2-base", "tones"]
@@ -158,7 +158,7 @@ def test_seeds_are_drawn_and_named(task, models, tmp_path):
     compared = compare.compare(
         {"scratch": scratch, "ours": pattern, "floor": "logmel"}, [task], tmp_path / "out", cache=None, seeds=(0, 1)
     )
-    by_name = {entry.upstream: entry for entry in compared.entries}
+    by_name = {entry.upstream: entry for entry in compared.results}
     for seed in (0, 1):
         for called, name in (("scratch", f"scratch@{seed}:{models / 'small-0'}"), ("ours", models / f"small-{seed}")):
             alone = probe_task(upstream(name), read_labelled(task))
@@ -171,7 +171,7 @@ def test_seeds_are_drawn_and_named(task, models, tmp_path):
     gained = by_name["floor"].figure.value - by_name["scratch"].figure.value
     assert by_name["floor"].difference.interval.value == pytest.approx(gained)
     page = (tmp_path / "out" / "README.md").read_text()
-    best = max(entry.figure.value for entry in compared.entries)
+    best = max(entry.figure.value for entry in compared.results)
     assert set(re.findall(r"\*\*(\d\.\d{3})", page)) == {f"{best:.3f}"}
     assert f"ssast-lab compare scratch={scratch} " in page
 
@@ -205,11 +205,11 @@ def test_a_difference_is_told_for_each_length(tmp_path):
     def entry(name, right):
         scores = np.where(right[:, None], tests.targets, 1 - tests.targets)
         runs = (metrics.score(tests.targets, scores, tests.labels, tests.sources),) * 2
-        return Entry(name, "mixed", PROBED, "", runs, averaged=averaged(runs))
+        return TaskResult(name, "mixed", PROBED, "", runs, averaged=averaged(runs))
 
     entries = [entry("patch", long), entry("frame", ~long)]
     lines = by_length([("frame", "patch")], entries, lengths)
-    assert lines[0] == "| task | | below 0.5 s | 0.5 to 2 s | 2 s and longer |"
+    assert lines[0] == "| task | difference | below 0.5 s | 0.5 to 2 s | 2 s and longer |"
     assert lines[2] == (
         "| mixed | *frame* minus *patch* | +1.000 [+1.000, +1.000] ▲ (39) | -1.000 [-1.000, -1.000] ▼ (40) |  |"
     )
@@ -239,27 +239,27 @@ def test_seeds_together_are_their_mean(several):
 
 
 def entry(*runs):
-    return Entry("one", "task", PROBED, "", tuple(runs), averaged=averaged(runs))
+    return TaskResult("one", "task", PROBED, "", tuple(runs), averaged=averaged(runs))
 
 
 def test_better_is_what_neither_clips_nor_seeds_explain():
     random = np.random.default_rng(1)
     good, bad = ([scored(random, right) for _ in range(3)] for right in (0.9, 0.3))
-    assert told_apart(entry(*good), entry(*bad)).verdict == ABOVE
-    assert told_apart(entry(*bad), entry(*good)).verdict == BELOW
-    assert told_apart(entry(good[0]), entry(*bad)).verdict == ABOVE
-    same = told_apart(entry(*good), entry(*good))
-    assert (same.interval.value, same.interval.low, same.interval.high, same.verdict) == (0, 0, 0, UNTOLD)
+    assert paired_difference(entry(*good), entry(*bad)).verdict == ABOVE
+    assert paired_difference(entry(*bad), entry(*good)).verdict == BELOW
+    assert paired_difference(entry(good[0]), entry(*bad)).verdict == ABOVE
+    same = paired_difference(entry(*good), entry(*good))
+    assert (same.interval.value, same.interval.low, same.interval.high, same.verdict) == (0, 0, 0, UNDECIDED)
     # Two of three seeds are far better, but one is as bad as the others: training, not the model, may have decided.
-    mixed = told_apart(entry(good[0], good[1], bad[0]), entry(*bad))
+    mixed = paired_difference(entry(good[0], good[1], bad[0]), entry(*bad))
     assert mixed.interval.low > 0
-    assert mixed.verdict == UNTOLD
+    assert mixed.verdict == UNDECIDED
 
 
 def test_a_single_seed_is_compared_as_metrics_compares():
     random = np.random.default_rng(2)
     one, other = scored(random, 0.6), scored(random, 0.5)
-    assert told_apart(entry(one), entry(other)).interval == metrics.difference(one, other).accuracy
+    assert paired_difference(entry(one), entry(other)).interval == metrics.difference(one, other).accuracy
 
 
 @pytest.mark.parametrize("folds", [FOLDS, ("1", "2", "3")])
@@ -300,11 +300,11 @@ def test_a_run_that_was_stopped_stops_the_comparison(task, models, tmp_path, mon
 
 def test_scratch_is_fine_tuned_from_the_weights_that_are_probed(task, models, tmp_path):
     """Else the row would be keyed by other weights than those that were trained."""
-    worker = Worker(tmp_path, "mean", "best", None, "small", 1, False, False)
+    rows = Rows(tmp_path, "mean", "best", None, "small", 1, False, False)
     (read,) = read_tasks([task])
     name = f"scratch:{models / 'small-0'}"
     found = upstream(f"scratch@3:{models / 'small-0'}")
-    recipe = worker._recipe(found, name, read, seed=3)
+    recipe = rows._tuning(found, name, read, seed=3)
     tuning = classify.FineTuning(recipe)
     assert recipe.data == LabelledConfig(str(task))
     for key, value in tuning.classifier.encoder.state_dict().items():
@@ -398,8 +398,8 @@ def test_a_model_is_compared_with_itself_from_scratch(task, models, tmp_path):
     compared = compare.compare(names, [task], tmp_path / "out", cache=tmp_path / "cache")
     first, own = names[3:]
     assert compared.baselines == {one: first, other: own, "logmel": first, first: first, own: first}
-    scores = {entry.upstream: entry.runs[0] for entry in compared.entries}
-    told = {entry.upstream: entry.difference.interval.value for entry in compared.entries if entry.difference}
+    scores = {entry.upstream: entry.runs[0] for entry in compared.results}
+    told = {entry.upstream: entry.difference.interval.value for entry in compared.results if entry.difference}
     assert told.keys() == {one, other, "logmel", own}
     assert told[other] == pytest.approx(scores[other].accuracy.value - scores[own].accuracy.value)
     assert told[one] == pytest.approx(scores[one].accuracy.value - scores[first].accuracy.value)

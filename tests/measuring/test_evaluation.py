@@ -1,4 +1,4 @@
-"""What an evaluation says of models whose figures are known beforehand, and of rivals that are computed another way."""
+"""What an evaluation says of models whose figures are known beforehand, and of baselines that are computed another way."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from tiny import write_clips
 from ssast_lab import audio, checkpoint, data
 from ssast_lab.__main__ import main
 from ssast_lab.config import ConfigError, ModelConfig
-from ssast_lab.measuring.evaluation import evaluate, examples, kinds_of, linear_in_time, linear_inpainting, rivals
+from ssast_lab.measuring.evaluation import baseline_mse, evaluate, examples, kinds_of, linear_in_time, linear_inpainting
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.objectives import Prediction
 from ssast_lab.patches import patchify, unpatchify
@@ -72,9 +72,9 @@ def report(model, corpus):
 @pytest.mark.parametrize("config", [PATCH, FRAME], ids=["patch", "frame"])
 def test_a_model_that_draws_the_truth_is_perfect(config, corpus):
     for score in evaluate(Truth(config), [corpus / "heldout"], COUNTS).scores:
-        assert (score.mse, score.lower, score.accuracy) == (0, 1, 1)
+        assert (score.mse, score.mse_reduction, score.accuracy) == (0, 1, 1)
         assert score.nce < 1e-3
-        assert 0 < score.better <= min(score.rivals.values())
+        assert 0 < score.better_baseline <= min(score.baselines.values())
 
 
 def test_the_model_is_measured_on_what_was_hidden(model, corpus, report):
@@ -83,8 +83,8 @@ def test_the_model_is_measured_on_what_was_hidden(model, corpus, report):
     values = [patchify(fbank, model.encoder.grid_of(fbank))[mask] for fbank, mask in watched.seen]
     assert [o.mse for o in zeros.outcomes] == pytest.approx([float(v.square().mean()) for v in values], rel=1e-5)
     assert [o.nce for o in zeros.outcomes] == pytest.approx([math.log(o.hidden) for o in zeros.outcomes], rel=1e-5)
-    rivals_of = {(o.name, o.count): o.rivals for o in report.outcomes}
-    assert all(o.rivals == rivals_of[o.name, o.count] for o in zeros.outcomes), "which do not depend on the model"
+    baselines = {(o.name, o.count): o.baselines for o in report.outcomes}
+    assert all(o.baselines == baselines[o.name, o.count] for o in zeros.outcomes), "which do not depend on the model"
 
 
 def test_a_short_clip_is_taken_at_its_own_length(corpus, model):
@@ -108,17 +108,17 @@ def test_means_are_those_of_the_clips(report):
     for (kind, count), score in scores.items():
         own = [o for o in report.outcomes if o.count == count and kind in (o.kind, "all")]
         assert score.clips == len(own) == {"music": 3, "speech": 4, "all": 7}[kind]
-        for name in ("mse", "nce", "accuracy", "better"):
+        for name in ("mse", "nce", "accuracy", "better_baseline"):
             assert getattr(score, name) == pytest.approx(np.mean([getattr(o, name) for o in own]))
         assert score.chance == pytest.approx(np.mean([1 / o.hidden for o in own]))
-        for rival, mse in score.rivals.items():
-            assert mse == pytest.approx(np.mean([o.rivals[rival] for o in own]))
-        assert score.better == pytest.approx(np.mean([min(o.rivals.values()) for o in own]))
-        assert score.lower == pytest.approx(1 - score.mse / score.better)
+        for name, mse in score.baselines.items():
+            assert mse == pytest.approx(np.mean([o.baselines[name] for o in own]))
+        assert score.better_baseline == pytest.approx(np.mean([min(o.baselines.values()) for o in own]))
+        assert score.mse_reduction == pytest.approx(1 - score.mse / score.better_baseline)
 
 
 def figures(report):
-    return {(o.name, o.count): (o.hidden, o.accuracy, o.nce, o.mse, *o.rivals.values()) for o in report.outcomes}
+    return {(o.name, o.count): (o.hidden, o.accuracy, o.nce, o.mse, *o.baselines.values()) for o in report.outcomes}
 
 
 def test_the_seed_decides_and_batches_do_not(model, corpus, report):
@@ -132,7 +132,7 @@ def test_the_seed_decides_and_batches_do_not(model, corpus, report):
         assert figures(other)[key][-1] != values[-1]
 
 
-# --- rivals -------------------------------------------------------------------------------------------------------
+# --- baselines ----------------------------------------------------------------------------------------------------
 
 
 def test_linear_in_time_is_interpolation_bin_by_bin():
@@ -168,11 +168,11 @@ def test_linear_inpainting_continues_a_slope():
     np.testing.assert_allclose(linear_inpainting(slope, hidden), slope, atol=1e-9)
 
 
-def test_rivals_count_the_hidden_values(model):
+def test_baselines_count_the_hidden_values(model):
     generator = torch.Generator().manual_seed(3)
     sound, mask = torch.randn(64, 128, generator=generator), torch.randperm(32, generator=generator) < 20
     where = unpatchify(mask[:, None].expand(-1, 256).float(), model.grid).bool()
-    found = rivals(sound, mask, model.grid)
+    found = baseline_mse(sound, mask, model.grid)
     total = 0.0
     for mel in range(128):
         own = where[:, mel]
@@ -229,11 +229,11 @@ def test_the_command_prints_and_writes_the_same(model, corpus, report, tmp_path,
     assert written["left_out"] == {}
     assert len(written["scores"]) == len(report.scores) == 6
     for score, ours, line in zip(written["scores"], report.scores, lines[2:], strict=False):
-        assert score["rivals"] == pytest.approx(ours.rivals)
+        assert score["baselines"] == pytest.approx(ours.baselines)
         assert score["mse"] == pytest.approx(ours.mse, rel=1e-4)
         assert line.split()[:3] == [ours.kind, str(ours.count), str(ours.clips)]
         assert f"{score['mse']:.4f}" in line
-        assert f"{score['lower']:.1%}" in line
+        assert f"{score['mse_reduction']:.1%}" in line
 
     main([*asked, "--pictures", str(tmp_path / "page.html")])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

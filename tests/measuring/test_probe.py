@@ -117,7 +117,7 @@ def test_cross_validation_keeps_a_source_on_one_side(tmp_path, random):
     embeddings[np.arange(180), 1, classes] += 2.0
     folds = ["train" if source < 24 else "test" for source in sources]
     task = make(tmp_path, embeddings, classes, [f"s{source}" for source in sources], folds)
-    for rows, held in probe._splits(task.where("train"), seed=0):
+    for rows, held in probe._cross_validation(task.where("train"), seed=0):
         assert not {task.sources[row] for row in rows} & {task.sources[row] for row in held}
     assert probe_task(Given(2), task).layer == 1
 
@@ -129,7 +129,7 @@ def test_every_clip_is_chosen_by_once(tmp_path, random, several):
         targets[:5, 0] = 1
     for sources in ([""] * 40, ["one"] * 40, ["one"] * 20 + ["two"] * 20, [f"s{n // 4}" for n in range(40)]):
         task = make(tmp_path, random.standard_normal((40, 1, WIDTH)), targets, sources)
-        splits = probe._splits(task, seed=1)
+        splits = probe._cross_validation(task, seed=1)
         assert sorted(row for _, held in splits for row in held) == list(range(40))
         for rows, held in splits:
             assert sorted([*rows, *held]) == list(range(40))
@@ -196,17 +196,27 @@ def test_rare_classes_and_constant_values_bring_no_warning(tmp_path, random):
         assert linear_probe(Given(2), train, test).scores.accuracy.value > 0.8
 
 
-def test_probabilities_are_those_of_scikit_learn(random):
+def test_probabilities_are_those_of_scikit_learn(tmp_path, random):
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     classes = np.arange(60) % 3
-    x = apart(random, classes, layers=1, good=0, distance=1.0)[:, 0].astype(np.float32)
-    found = probe._Fitter(None, several=False).predict(x[:40], np.eye(5)[classes[:40]], x[40:], 0.1)
-    expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(x[:40].astype(float), classes[:40])
-    np.testing.assert_allclose(found[:, :3], expected.predict_proba(x[40:].astype(float)), atol=1e-3)
-    assert (found[:, 3:] == 0).all()
+    x = apart(random, classes, layers=1, good=0, distance=1.0).astype(np.float32)
+    task = make(tmp_path, x, classes, folds=["train"] * 40 + ["test"] * 20)
+    result = probe_task(Given(1), task)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=result.regularisation, max_iter=10_000))
+    model.fit(x[:40, 0].astype(float), classes[:40])
+    np.testing.assert_allclose(result.scores.scores, model.predict_proba(x[40:, 0].astype(float)), atol=1e-3)
+
+
+def test_a_label_that_no_training_clip_has_gets_no_probability(random):
+    x, targets = random.standard_normal((30, WIDTH)), np.eye(4)[np.arange(30) % 2]
+    for rows in (targets, targets[::2]):  # two labels, and a single one
+        for multi in (False, True):
+            probabilities = probe.probabilities_of(x[: len(rows)], rows, x, 0.1, multi)
+            assert (probabilities[:, 2:] == 0).all()
+            np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
 
 
 def test_the_same_call_gives_the_same_result(tmp_path, random):

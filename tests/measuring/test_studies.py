@@ -99,7 +99,7 @@ def test_variants_change_what_they_are_called():
 
 
 def test_a_study_that_compares_nothing_it_trains_is_refused():
-    with pytest.raises(StudyError, match="none of them"):
+    with pytest.raises(StudyError, match="compares unknown ones"):
         replace(STUDIES["shapes"], pairs=(("frame", "square"),))
 
 
@@ -222,19 +222,19 @@ def test_the_untrained_model_is_where_training_begins(corpus, task, tmp_path):
     end = checkpoint.load(trained[0].pattern.replace("{seed}", "2")).state_dict()
     for key, value in start.items():
         assert torch.allclose(value, end[key], atol=1e-7)
-    assert "untrained" in {entry.upstream for entry in comparison.entries}
+    assert "untrained" in {entry.upstream for entry in comparison.results}
 
 
 def test_the_conclusion_says_no_more_than_the_intervals(corpus, task, tmp_path):
     from test_compare import scored
 
-    from ssast_lab.measuring.compare import PROBED, Entry, averaged
+    from ssast_lab.measuring.compare import PROBED, TaskResult, averaged
 
     random = np.random.default_rng(0)
 
     def entry(name, on, right):
         runs = tuple(scored(random, right) for _ in range(2))
-        return Entry(name, on, PROBED, "", runs, averaged=averaged(runs))
+        return TaskResult(name, on, PROBED, "", runs, averaged=averaged(runs))
 
     entries = [
         entry("patch", "a", 0.3), entry("frame", "a", 0.9), entry("patch", "b", 0.9), entry("frame", "b", 0.3),
@@ -256,14 +256,6 @@ def test_shapes_are_also_compared_before_training():
     assert pages._pairs(STUDIES["corpora"]) == list(STUDIES["corpora"].pairs)  # of one shape each
 
 
-@pytest.mark.parametrize("batch", [1, 7, 24, 37, 96, 384])
-def test_large_batches_go_through_in_equal_parts(batch):
-    part = pretraining._at_once(batch)
-    assert batch % part == 0
-    assert part <= 256
-    assert part > 1 or batch in (1, 37)
-
-
 def test_what_cannot_be_studied_is_said(corpus, task, tmp_path):
     with pytest.raises(StudyError, match="no study 'nothing'"):
         study("nothing", [task], corpus, size="minutes")
@@ -277,7 +269,7 @@ def test_what_cannot_be_studied_is_said(corpus, task, tmp_path):
         study("shapes", [task], tmp_path, size="minutes")
     (tmp_path / "train").mkdir()
     (tmp_path / "heldout").mkdir()
-    with pytest.raises(StudyError, match="of which kind each clip is"):
+    with pytest.raises(StudyError, match="which kind each clip is"):
         study("corpora", [task], tmp_path, size="minutes", runs=tmp_path)
 
 
@@ -302,19 +294,19 @@ def test_nothing_hidden_changes_nothing(classifier, way):
     fbank, mask = fbank_and_mask(classifier, 0)
     with torch.no_grad():
         expected = classifier(fbank)
-    assert torch.allclose(hiding.look(classifier, fbank, mask, way, fbank.mean((1, 2))), expected, atol=1e-5)
+    assert torch.allclose(hiding.masked_logits(classifier, fbank, mask, way, fbank.mean((1, 2))), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("way", [hiding.LEFT_OUT, hiding.FILLED])
 def test_what_is_hidden_does_not_matter(classifier, way):
     fbank, mask = fbank_and_mask(classifier, 0.5)
     means = torch.zeros(3)
-    found = hiding.look(classifier, fbank, mask, way, means)
+    found = hiding.masked_logits(classifier, fbank, mask, way, means)
     cells = mask.unflatten(1, (8, 4)).repeat_interleave(16, 1).repeat_interleave(16, 2).transpose(1, 2)
     other = torch.where(cells, torch.randn_like(fbank), fbank)
-    assert torch.allclose(hiding.look(classifier, other, mask, way, means), found, atol=1e-5)
+    assert torch.allclose(hiding.masked_logits(classifier, other, mask, way, means), found, atol=1e-5)
     shown = torch.where(cells, fbank, torch.randn_like(fbank))
-    assert not torch.allclose(hiding.look(classifier, shown, mask, way, means), found, atol=1e-2)
+    assert not torch.allclose(hiding.masked_logits(classifier, shown, mask, way, means), found, atol=1e-2)
 
 
 def test_left_out_is_attended_by_nobody(classifier):
@@ -334,7 +326,7 @@ def test_left_out_is_attended_by_nobody(classifier):
         patches = encoder.norm(x)[:, 2:]
         pooled = (patches * ~mask[..., None]).sum(1) / (~mask).sum(1, keepdim=True)
         expected = classifier.linear(classifier.norm(pooled))
-    found = hiding.look(classifier, fbank, mask, hiding.LEFT_OUT, torch.zeros(3))
+    found = hiding.masked_logits(classifier, fbank, mask, hiding.LEFT_OUT, torch.zeros(3))
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -352,13 +344,13 @@ def test_more_hides_more_of_the_same(classifier):
 
 def test_logits_of_the_whole_are_the_classifiers(classifier, task):
     clips = labelled.read_labelled(task).where("test").clips
-    found = hiding.faded_logits(classifier, clips, (0.0, 0.5), hiding.LEFT_OUT, 0)
+    found = hiding.occluded_logits(classifier, clips, (0.0, 0.5), hiding.LEFT_OUT, 0)
     assert found.shape == (2, len(clips), 3)
     assert np.allclose(found[0], classify.logits(classifier, clips), atol=1e-5)
     assert not np.allclose(found[1], found[0], atol=1e-5)
 
 
-def faded(*rights):
+def curve(*rights):
     """A model that is right on such shares of the clips as more is hidden."""
     from test_compare import scored
 
@@ -366,18 +358,18 @@ def faded(*rights):
 
     runs = tuple((scored(np.random.default_rng(5), right),) for right in rights)
     shares = tuple(place / len(rights) for place in range(len(rights)))
-    return hiding.Faded("one", "task", hiding.FILLED, shares, runs, tuple(map(averaged, runs)))
+    return hiding.OcclusionCurve("one", "task", hiding.FILLED, shares, runs, tuple(map(averaged, runs)))
 
 
 def test_a_loss_is_said_where_it_lasts():
-    dips = faded(0.9, 0.3, 0.9, 0.3, 0.1)
-    assert dips.lost(1).high < 0
-    assert dips.guessing == 0.25
-    assert "a loss can be told from 60% hidden on" in hiding.said(dips)
-    assert "guessing (0.250)" in hiding.said(dips)
-    assert "no lasting loss can be told" in hiding.said(faded(0.9, 0.2, 0.9))
-    assert "above guessing" in hiding.said(faded(0.9, 0.2, 0.9))
-    assert "is not above guessing" in hiding.said(faded(0.0, 0.0))
+    dips = curve(0.9, 0.3, 0.9, 0.3, 0.1)
+    assert dips.change(1).high < 0
+    assert dips.chance == 0.25
+    assert "a loss can be told from 60% hidden on" in hiding.conclusion(dips)
+    assert "guessing (0.250)" in hiding.conclusion(dips)
+    assert "no lasting loss can be told" in hiding.conclusion(curve(0.9, 0.2, 0.9))
+    assert "above guessing" in hiding.conclusion(curve(0.9, 0.2, 0.9))
+    assert "is not above guessing" in hiding.conclusion(curve(0.0, 0.0))
 
 
 def test_hiding_from_task_to_page(classifier, task, tmp_path, monkeypatch):
@@ -404,9 +396,9 @@ def test_hiding_from_task_to_page(classifier, task, tmp_path, monkeypatch):
         assert (tmp_path / "docs" / f"hiding-{name.name}.html").exists()
     assert len(list((tmp_path / "runs" / "fine-tuned").iterdir())) == 1
 
-    monkeypatch.setattr(hiding, "faded_logits", None)
+    monkeypatch.setattr(hiding, "occluded_logits", None)
     assert study("hiding", tasks, **asked).read_text() == text
-    with pytest.raises(StudyError, match="from 0"):
+    with pytest.raises(StudyError, match="must include 0"):
         studies.run_hiding([str(small)], [task], tmp_path, shares=(0.5,))
     with pytest.raises(ConfigError, match="no recipe"):
         studies.run_hiding([str(small)], [task], tmp_path, recipe="nonsense")

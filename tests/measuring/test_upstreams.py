@@ -223,7 +223,7 @@ def test_a_download_that_fails_is_one_sentence(hub, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(UpstreamError, match=r"hubert-base could not be had \(no route to host\)"):
+    with pytest.raises(UpstreamError, match=r"hubert-base could not be loaded \(no route to host\)"):
         upstream("hubert-base", download=True)
 
 
@@ -261,9 +261,9 @@ def clips(tmp_path):
     return [data.Clip(str(path)) for path in write_clips(tmp_path / "audio", 9)]
 
 
-@pytest.mark.parametrize("room", [1, 80])
-def test_clips_are_embedded_as_if_each_were_alone(saved, clips, monkeypatch, room):
-    monkeypatch.setitem(embedding.AT_ONCE, "cpu", room)
+@pytest.mark.parametrize("seconds", [1, 80])
+def test_clips_are_embedded_as_if_each_were_alone(saved, clips, monkeypatch, seconds):
+    monkeypatch.setitem(embedding.BATCH_SECONDS, "cpu", seconds)
     found = upstream(saved)
     alone = []
     for clip in clips:
@@ -351,7 +351,7 @@ def test_two_writers_leave_a_whole_cache(tmp_path):
     rows = {bytes([number]) * 32: np.full((2, 5), number, np.float32) for number in range(40)}
 
     def write(number):
-        embedding._write_cache(file, {bytes([number]) * 32: rows[bytes([number]) * 32]})
+        embedding._add_to_cache(file, {bytes([number]) * 32: rows[bytes([number]) * 32]})
         return embedding._read_cache(file)
 
     with ThreadPoolExecutor(4) as pool:
@@ -375,7 +375,7 @@ def test_a_broken_clip_is_named_before_anything_is_computed(saved, clips, tmp_pa
 
 
 def test_what_was_computed_before_a_broken_clip_is_kept(saved, clips, tmp_path, monkeypatch):
-    monkeypatch.setitem(embedding.AT_ONCE, "cpu", 0)
+    monkeypatch.setitem(embedding.BATCH_SECONDS, "cpu", 0)
     cut = tmp_path / "cut.flac"
     soundfile.write(cut, noise(32_000).numpy(), 16_000)
     cut.write_bytes(cut.read_bytes()[:-20_000])

@@ -1,9 +1,7 @@
-"""What a split must be, so that its figures are worth something."""
+"""Checks that the figures of a split can be trusted."""
 
-import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -12,17 +10,17 @@ from ssast_lab.data.labelled.sets import LabelError, LabelledSet
 
 
 def check(train: LabelledSet, *others: LabelledSet, contents: bool = True) -> None:
-    """:class:`LabelError` where a training set, or the sets that stand beside it (validation, test), would give figures worth
-    nothing: an empty set, fewer than two classes, a class with one clip to train on, a label that is tested and never
-    trained, a missing file, and the same file, content or source in two of the sets.
+    """:class:`LabelError` where a training set and the sets beside it (validation, test) would give meaningless figures: an
+    empty set, fewer than two classes, a class with one clip to train on, a label that is tested and never trained, a missing
+    file, and the same file, content or source in two of the sets.
 
-    Contents are read only of files of equal size, and whole only where 64 bytes from the middle agree. ``contents=False``
-    leaves that out: for a published split that is what it is, however many copies it holds under other names."""
+    Contents are compared only of files of equal size, and completely only where 64 bytes from the middle agree.
+    ``contents=False`` skips that: published splits are used as they are, even where they hold copies under other names."""
     names = ["training", *(_called(other) for other in others)]
     sets = [train, *others]
     for name, one in zip(names, sets, strict=True):
         if not len(one):
-            raise LabelError(f"The {name} set is empty: nothing stands in it.")
+            raise LabelError(f"The {name} set is empty: it has no clip.")
         if one.labels != train.labels:
             raise LabelError(
                 f"The {name} set has other labels than the training set ({len(one.labels)} and {len(train.labels)}, or in "
@@ -30,9 +28,7 @@ def check(train: LabelledSet, *others: LabelledSet, contents: bool = True) -> No
             )
     counts = train.targets.sum(0)
     if (counts > 0).sum() < 2:
-        raise LabelError(
-            f"The training set shows {(counts > 0).sum()} class: to tell sounds apart there must be two at least."
-        )
+        raise LabelError(f"The training set has clips of {(counts > 0).sum()} class: a classifier needs at least two.")
     for place in np.flatnonzero(counts == 1).tolist():
         clip = train.clips[int(train.targets[:, place].argmax())].name
         raise LabelError(
@@ -64,7 +60,7 @@ def _refuse_shared_sources(names: Sequence[str], sets: Sequence[LabelledSet]) ->
                 if where != number:
                     raise LabelError(
                         f"The split leaks: the source {source!r} is in the {names[where]} set ({other}) and in the "
-                        f"{names[number]} set ({clip.name}): move all that comes from one source to one side."
+                        f"{names[number]} set ({clip.name}): move all clips of one source to one side."
                     )
 
 
@@ -73,19 +69,19 @@ def _refuse_shared_files(names: Sequence[str], sets: Sequence[LabelledSet], cont
     files, sizes = [], []
     for number, clip in places:
         try:
-            found = os.stat(clip.path)
+            file = os.stat(clip.path)
         except OSError:
             raise LabelError(
                 f"The clip {clip.name} of the {names[number]} set does not exist: is its path right?"
             ) from None
-        start, size = clip.span or (0, found.st_size)
-        files.append((found.st_dev, found.st_ino, start))
+        start, size = clip.span or (0, file.st_size)
+        files.append((file.st_dev, file.st_ino, start))
         sizes.append((size,))
     _refuse_shared(names, places, files, "the file")
     if contents:
         keys: list[tuple[int | bytes, ...]] = list(sizes)
-        for more in (_middle, _digest):  # each reads more of fewer files
-            suspects = _on_both_sides(places, keys)
+        for more in (_middle, data.Clip.sha256):  # each reads more of fewer files
+            suspects = _in_several_sets(places, keys)
             keys = [(*key, more(places[i][1])) if i in suspects else (i,) for i, key in enumerate(keys)]
         _refuse_shared(names, places, keys, "the content of")
 
@@ -93,7 +89,7 @@ def _refuse_shared_files(names: Sequence[str], sets: Sequence[LabelledSet], cont
 def _refuse_shared(
     names: Sequence[str], places: Sequence[tuple[int, data.Clip]], keys: Sequence[tuple[int | bytes, ...]], what: str
 ) -> None:
-    suspects = sorted(_on_both_sides(places, keys))
+    suspects = sorted(_in_several_sets(places, keys))
     if suspects:
         key, (number, clip) = keys[suspects[0]], places[suspects[0]]
         other, copy = next(places[i] for i in suspects if keys[i] == key and places[i][0] != number)
@@ -103,7 +99,8 @@ def _refuse_shared(
         )
 
 
-def _on_both_sides(places: Sequence[tuple[int, data.Clip]], keys: Sequence[tuple[int | bytes, ...]]) -> set[int]:
+def _in_several_sets(places: Sequence[tuple[int, data.Clip]], keys: Sequence[tuple[int | bytes, ...]]) -> set[int]:
+    """The numbers of the places whose key occurs in more than one set."""
     sides: dict[tuple[int | bytes, ...], set[int]] = {}
     for (number, _), key in zip(places, keys, strict=True):
         sides.setdefault(key, set()).add(number)
@@ -111,14 +108,8 @@ def _on_both_sides(places: Sequence[tuple[int, data.Clip]], keys: Sequence[tuple
 
 
 def _middle(clip: data.Clip) -> bytes:
-    """A piece from which most different sounds of one size can be told apart."""
+    """64 bytes that differ between most sounds of one size."""
     start, size = clip.span or (0, os.path.getsize(clip.path))
     with open(clip.path, "rb") as file:
         file.seek(start + size // 2)
         return file.read(min(64, size - size // 2))
-
-
-def _digest(clip: data.Clip) -> bytes:
-    opened = clip.open()
-    content = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
-    return hashlib.sha256(content).digest()

@@ -1,4 +1,4 @@
-"""Labelled sets as they lie on disks: tables, the official JSON with its label file, and folders of classes."""
+"""Readers of labelled sets: tables, the official JSON with its label file, and folders of classes."""
 
 import csv
 import json
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssast_lab import data
-from ssast_lab.data.labelled.sets import Entry, LabelError, LabelledSet, build
+from ssast_lab.data.labelled.sets import LabelError, LabelledClip, LabelledSet, build
 
-LABEL_COLUMNS = ("label", "labels", "category", "class")  # of a manifest, the first that is there
+LABEL_COLUMNS = ("label", "labels", "category", "class")  # of a table; the first one that it has is taken
 SOURCE_COLUMNS = ("source", "group", "speaker", "src_file")
 FOLD_COLUMNS = ("fold", "split")
-FOLDS = {  # how folds are called elsewhere
+FOLDS = {  # other names of folds -> ours
     "train": "train", "training": "train",
     "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
@@ -26,13 +26,13 @@ def read_labelled(path: Path_, labels: Path_ | Sequence[str] | None = None) -> L
     """A labelled set from
 
     - a folder that holds ``task.csv``, or a CSV or TSV: columns ``path`` (or ``wav``, ``file``, ``filename``) and ``label``
-      (or ``labels``, ``category``, ``class``; several joined with ";"), and if they are known ``source`` (or ``group``,
-      ``speaker``) and ``fold`` (or ``split``); relative paths are relative to the manifest,
+      (or ``labels``, ``category``, ``class``; several joined by ";"), and if they are known ``source`` (or ``group``,
+      ``speaker``) and ``fold`` (or ``split``); relative paths are relative to the table,
     - the official JSON (YuanGongND/ssast: ``{"data": [{"wav": path, "labels": "/m/a,/m/b"}]}``), with its label file,
     - a folder with one sub-folder for each class, or such folders under ``train/``, ``valid/`` and ``test/``.
 
-    ``labels`` is the official label file (CSV ``index,mid,display_name``), or the names of the labels in order: give those of
-    the training set to whatever is compared with it. :class:`LabelError` for anything that cannot be used.
+    ``labels`` is the official label file (CSV ``index,mid,display_name``), or the names of the labels in order: a test set
+    needs those of its training set. :class:`LabelError` for anything that cannot be used.
     """
     path = Path(path)
     known = _known(labels)
@@ -44,7 +44,7 @@ def read_labelled(path: Path_, labels: Path_ | Sequence[str] | None = None) -> L
     elif path.suffix.lower() == ".json":
         if known is None:
             raise LabelError(
-                f"{path} names its labels by codes, so that it needs the label file beside it: "
+                f"{path} names its labels by codes and therefore needs the label file: "
                 "a CSV with the columns index, mid and display_name."
             )
         entries, origin = list(_official(path, known)), path
@@ -56,19 +56,20 @@ def read_labelled(path: Path_, labels: Path_ | Sequence[str] | None = None) -> L
 
 
 class _Known(NamedTuple):
-    """The labels that there are, and what each may be called."""
+    """The labels that may occur, and the codes and names that stand for them."""
 
     names: tuple[str, ...]  # (L,)
-    called: dict[str, str]  # code or name -> name
+    name_of: dict[str, str]  # code or name -> name
     origin: str
 
     def find(self, text: str, separator: str, clip: data.Clip, origin: Path) -> tuple[str, ...]:
-        """The labels that a text joins. A name may itself hold the separator ("Male speech, man speaking")."""
+        """The labels in a text. A name may itself contain the separator ("Male speech, man speaking"), so that the longest
+        name is looked for first."""
         words = text.split(separator)
-        found: list[str] = []
+        labels: list[str] = []
         while words:
             for end in range(len(words), 0, -1):
-                name = self.called.get(separator.join(words[:end]).strip())
+                name = self.name_of.get(separator.join(words[:end]).strip())
                 if name is not None:
                     break
             else:
@@ -76,9 +77,9 @@ class _Known(NamedTuple):
                     f"The label {words[0].strip()!r} of the clip {clip.name} in {origin} is not in {self.origin}: "
                     "add it there, or correct it."
                 )
-            found.append(name)
+            labels.append(name)
             words = words[end:]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(labels))
 
 
 def _known(labels: Path_ | Sequence[str] | None) -> _Known | None:
@@ -100,10 +101,10 @@ def read_label_file(path: Path_) -> _Known:
     rows = list(table_rows(path, ("index", "mid", "display_name")))
     try:
         rows.sort(key=lambda row: int(row["index"]))
-        whole = [int(row["index"]) for row in rows] == list(range(len(rows)))
+        complete = [int(row["index"]) for row in rows] == list(range(len(rows)))
     except ValueError:
-        whole = False
-    if not whole:
+        complete = False
+    if not complete:
         raise LabelError(
             f"The column index of the label file {path} must number its lines 0, 1, 2 and so on, each once."
         )
@@ -112,13 +113,14 @@ def read_label_file(path: Path_) -> _Known:
     for words in (names, codes):
         if len(set(words)) != len(words):
             twice = next(word for word in words if words.count(word) > 1)
-            raise LabelError(f"{twice!r} stands twice in the label file {path}: give each label its own line.")
-    called = dict(zip(names, names, strict=True)) | dict(zip(codes, names, strict=True))
-    return _Known(names, called, f"the label file {path}")
+            raise LabelError(f"{twice!r} occurs twice in the label file {path}: give each label its own line.")
+    name_of = dict(zip(names, names, strict=True)) | dict(zip(codes, names, strict=True))
+    return _Known(names, name_of, f"the label file {path}")
 
 
 def table_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
-    """The lines of a CSV or TSV, column names in small letters, texts stripped."""
+    """The rows of a CSV or TSV, with column names in lower case and texts stripped. :class:`LabelError` where a needed column
+    is missing or the file is no table."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = data.rows_of(file, path)
@@ -135,7 +137,7 @@ def table_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str
         raise LabelError(f"{path} is no table: {type(error).__name__}: {error}.") from None
 
 
-def _table(path: Path, known: _Known | None) -> Iterator[Entry]:
+def _table(path: Path, known: _Known | None) -> Iterator[LabelledClip]:
     names: list[str | None] | None = None
     for row in table_rows(path):
         if names is None:
@@ -152,10 +154,10 @@ def _table(path: Path, known: _Known | None) -> Iterator[Entry]:
             continue
         clip = data.Clip(os.path.join(path.parent, file))
         if known:
-            found = known.find(label, ";", clip, path) if label else ()
+            labels = known.find(label, ";", clip, path) if label else ()
         else:
-            found = tuple(dict.fromkeys(word.strip() for word in label.split(";") if word.strip()))
-        yield Entry(clip, found, source, _fold(fold, clip, path))
+            labels = tuple(dict.fromkeys(word.strip() for word in label.split(";") if word.strip()))
+        yield LabelledClip(clip, labels, source, _fold(fold, clip, path))
 
 
 def _fold(text: str, clip: data.Clip, origin: Path) -> str:
@@ -167,10 +169,10 @@ def _fold(text: str, clip: data.Clip, origin: Path) -> str:
     return fold
 
 
-def _official(path: Path, known: _Known) -> Iterator[Entry]:
+def _official(path: Path, known: _Known) -> Iterator[LabelledClip]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
-        found = [
+        items = [
             (str(item["wav"]), [words] if isinstance(words := item["labels"], str) else list(map(str, words)))
             for item in listed
         ]
@@ -178,14 +180,14 @@ def _official(path: Path, known: _Known) -> Iterator[Entry]:
         raise LabelError(
             f'{path} is no official manifest ({{"data": [{{"wav": ..., "labels": ...}}]}}): {type(error).__name__}: {error}.'
         ) from None
-    for file, labels in found:
+    for file, labels in items:
         clip = data.Clip(os.path.join(path.parent, file))
         names = [name for text in labels if text.strip() for name in known.find(text, ",", clip, path)]
-        yield Entry(clip, tuple(dict.fromkeys(names)))
+        yield LabelledClip(clip, tuple(dict.fromkeys(names)))
 
 
-def _folder(path: Path) -> list[Entry]:
-    folders = [folder for folder in sub_folders(path) if any(sounds(folder))]  # notes may stand beside train and test
+def _folder(path: Path) -> list[LabelledClip]:
+    folders = [folder for folder in sub_folders(path) if any(sounds(folder))]  # not those that hold only notes
     if folders and all(folder.name.lower() in FOLDS for folder in folders):
         return [
             entry._replace(fold=FOLDS[folder.name.lower()]) for folder in folders for entry in class_folders(folder)
@@ -198,18 +200,18 @@ def sub_folders(path: Path) -> list[Path]:
     return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
-def class_folders(path: Path) -> list[Entry]:
+def class_folders(path: Path) -> list[LabelledClip]:
     """One class for each sub-folder that holds sounds, at any depth."""
     loose = next((file for file in sorted(path.iterdir()) if _is_sound(file)), None)
     if loose:
         raise LabelError(
-            f"The sound {loose} lies in no class: put every sound into the folder of its class, or write task.csv."
+            f"The sound {loose} lies in no class: put every sound into the folder of its class, or write a task.csv."
         )
-    return [Entry(clip, (folder.name,)) for folder in sub_folders(path) for clip in sounds(folder)]
+    return [LabelledClip(clip, (folder.name,)) for folder in sub_folders(path) for clip in sounds(folder)]
 
 
 def sounds(folder: Path) -> Iterator[data.Clip]:
-    """The sound files of a folder at any depth, in a fixed order, without hidden ones."""
+    """The sound files in a folder, at any depth and in a fixed order, without hidden ones."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (data.Clip(os.path.join(parent, name)) for name in sorted(names) if _is_sound(Path(parent, name)))

@@ -22,7 +22,7 @@ class LabelledSet:
     labels: tuple[str, ...]  # (L,) names, in order
     clips: tuple[data.Clip, ...]  # (C,)
     targets: np.ndarray  # (C, L) float32: 1 where the clip has the label
-    sources: tuple[str, ...]  # (C,) what may not stand on both sides of a split: voice, kit, game; "" unknown
+    sources: tuple[str, ...]  # (C,) voice, kit, game ...: clips of one source belong on one side of a split; "" unknown
     folds: tuple[str, ...]  # (C,) "train", "valid", "test", or a number "1", "2", ...; "" unknown
 
     def __post_init__(self) -> None:
@@ -34,18 +34,18 @@ class LabelledSet:
             )
         if len(set(self.labels)) != len(self.labels):
             twice = next(label for label in self.labels if self.labels.count(label) > 1)
-            raise LabelError(f"The label {twice!r} stands twice among the labels: give each its own name.")
+            raise LabelError(f"The label {twice!r} occurs twice among the labels: give each its own name.")
 
     def __len__(self) -> int:
         return len(self.clips)
 
     @cached_property
     def multi(self) -> bool:
-        """Some clip has not exactly one label."""
+        """Whether some clip has several labels, or none."""
         return bool((self.targets.sum(1) != 1).any())
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "LabelledSet":
-        """The clips at these places, in this order, under the same labels."""
+        """The clips with these numbers, in this order, under the same labels."""
         indices = np.asarray(indices, dtype=np.int64)
         return LabelledSet(
             self.labels,
@@ -60,8 +60,19 @@ class LabelledSet:
         return self.take([i for i, fold in enumerate(self.folds) if fold in folds])
 
 
-class Entry(NamedTuple):
-    """One clip as it was read."""
+def joined(sets: Sequence[LabelledSet]) -> LabelledSet:
+    """Sets with the same labels, one after the other."""
+    return LabelledSet(
+        sets[0].labels,
+        tuple(clip for one in sets for clip in one.clips),
+        np.concatenate([one.targets for one in sets]),
+        tuple(source for one in sets for source in one.sources),
+        tuple(fold for one in sets for fold in one.folds),
+    )
+
+
+class LabelledClip(NamedTuple):
+    """One clip as a reader found it."""
 
     clip: data.Clip
     labels: tuple[str, ...]
@@ -70,9 +81,10 @@ class Entry(NamedTuple):
 
 
 def build(
-    entries: Iterable[Entry], labels: Sequence[str] | None = None, *, origin: str | os.PathLike[str]
+    entries: Iterable[LabelledClip], labels: Sequence[str] | None = None, *, origin: str | os.PathLike[str]
 ) -> LabelledSet:
-    """A set out of entries read from ``origin``; without ``labels``, those that occur are the labels, sorted."""
+    """A set of the entries read from ``origin``. Without ``labels``, the labels that occur are taken, sorted.
+    :class:`LabelError` for a clip without labels, with contradictory or with unknown ones, and where there is no clip."""
     entries = list(entries)
     if not entries:
         raise LabelError(f"No labelled sound was found in {origin}.")
@@ -86,8 +98,8 @@ def build(
             raise LabelError(f"The clip {entry.clip.name} in {origin} has no label: give it one, or leave it out.")
         if seen.setdefault((entry.clip, entry.fold), entry.labels) != entry.labels:
             raise LabelError(
-                f"The clip {entry.clip.name} stands in {origin} twice with different labels: "
-                'write one line for it, with its labels joined with ";".'
+                f"The clip {entry.clip.name} occurs twice in {origin} with different labels: "
+                'write one line for it, with its labels joined by ";".'
             )
         for label in entry.labels:
             if label not in places:

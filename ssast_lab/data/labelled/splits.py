@@ -1,4 +1,4 @@
-"""Which clips train a classifier, which choose it and which judge it. Axes: L labels."""
+"""Which clips train a classifier, which choose its best weights, and which test it. Axes: L labels."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,22 +9,23 @@ from ssast_lab.data.labelled.sets import LabelError, LabelledSet
 
 
 class Split(NamedTuple):
-    """What one classifier is trained on, chosen by, and judged by, under the same labels."""
+    """The sets for one classifier, under the same labels."""
 
-    name: str  # of the fold that is tested; "" where there is only one split
+    name: str  # of the tested fold; "" where there is only one split
     train: LabelledSet
     valid: LabelledSet  # empty where the set names none
     test: LabelledSet
 
     @property
     def others(self) -> tuple[LabelledSet, ...]:
-        """What stands beside the training set: the validation set, where there is one, and the test set."""
+        """The sets beside the training set: the validation set, where there is one, and the test set."""
         return (self.valid, self.test) if len(self.valid) else (self.test,)
 
 
 def splits(labelled: LabelledSet, seed: int = 0) -> list[Split]:
-    """The splits that the folds of a set ask for: one of train, valid and test; with numbered folds one for each, which is
-    tested while the others train; and where no clip has a fold, one that :func:`divide` draws."""
+    """The splits of a set, by its folds: one split of train, valid and test; or with numbered folds one split for each fold,
+    which is tested while the others train. Where no clip has a fold, :func:`divide` draws them.
+    :class:`LabelError` for other folds."""
     if not any(labelled.folds):
         labelled = divide(labelled, seed)
     folds = set(labelled.folds)
@@ -45,8 +46,9 @@ def splits(labelled: LabelledSet, seed: int = 0) -> list[Split]:
 
 
 def divide(labelled: LabelledSet, seed: int = 0, valid: float = 0.1, test: float = 0.2) -> LabelledSet:
-    """The same set with folds drawn by the seed: all clips of a source on one side, each label in about these shares (a group
-    goes where its labels are lacking most: Sechidis, Tsoumakas and Vlahavas 2011)."""
+    """The same set with folds drawn by the seed. All clips of a source go to one fold: the one that lacks their labels most,
+    so that each label has about these shares (Sechidis, Tsoumakas and Vlahavas 2011). :class:`LabelError` where no clip is
+    left to test."""
     groups: dict[str | int, list[int]] = {}
     for i, source in enumerate(labelled.sources):
         groups.setdefault(source or i, []).append(i)

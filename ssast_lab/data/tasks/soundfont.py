@@ -1,7 +1,7 @@
-"""The samples of a SoundFont 2 file that the General MIDI programs play.
+"""The samples that the General MIDI programs of a SoundFont 2 file play.
 
-Format: SoundFont Technical Specification 2.04, sections 4 to 7. A program's preset has zones that name instruments, an
-instrument has zones that name samples, and a sample is a stretch of 16-bit values with a loop.
+Format: SoundFont Technical Specification 2.04, sections 4 to 7. The preset of a program has zones that refer to instruments;
+an instrument has zones that refer to samples; a sample is a stretch of 16-bit values with a loop.
 """
 
 from collections.abc import Iterator
@@ -26,32 +26,32 @@ RECORDS = {  # of the chunk "pdta", section 7
 }  # fmt: skip
 INSTRUMENT, SAMPLE, MODES = 41, 53, 54  # generators, section 8.1.2
 MONO, LEFT = 1, 4  # sample types; the right half of a stereo pair is not taken
-FADE = 0.05  # s
+FADE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as one program plays it at its own pitch."""
+    """A sample as one program plays it, at the sample's original pitch."""
 
     name: str  # "000 Grand Piano: C4"
     values: np.ndarray  # 16 bit
-    loop: tuple[int, int]  # first and last + 1; empty when it is played once
+    loop: tuple[int, int]  # first value and the one after the last; equal where the sample is played once
     rate: int  # Hz
 
     def play(self, seconds: float) -> np.ndarray:
-        """float32 at its own rate: at most so long, held by its loop, faded out at the end."""
+        """(at most ``seconds`` times ``rate``,) float32: sustained by the loop, faded out at the end."""
         count, (first, last) = int(seconds * self.rate), self.loop
         wave = self.values[:last] if last > first else self.values
         if last > first and len(wave) < count:
             wave = np.concatenate([wave, np.resize(self.values[first:last], count - len(wave))])
         wave = wave[:count].astype(np.float32) / 32768
-        fade = min(len(wave), int(FADE * self.rate))
+        fade = min(len(wave), int(FADE_SECONDS * self.rate))
         wave[len(wave) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
         return wave
 
 
 def read_soundfont(file: Path) -> list[Sample]:
-    """Every sample that a melodic program (bank 0) plays, once for each program that plays it, in the programs' order."""
+    """The samples of all melodic programs (bank 0), program by program. :class:`TaskError` for a file that is no SoundFont."""
     try:
         chunks = dict(_chunks(np.memmap(file, np.uint8, "r")))
         table = {name: np.frombuffer(chunks[name][: len(chunks[name]) // kind.itemsize * kind.itemsize], kind)
@@ -85,7 +85,7 @@ def _samples(values: np.ndarray, table: dict[bytes, np.ndarray]) -> Iterator[Sam
                 continue
             modes = 0
             for inner in _zones(table[b"inst"], table[b"ibag"], table[b"igen"], zone[INSTRUMENT]):
-                if SAMPLE not in inner:  # a global zone: what the others have if they do not say otherwise
+                if SAMPLE not in inner:  # a global zone: defaults for the others
                     modes = inner.get(MODES, 0)
                     continue
                 s = inner[SAMPLE]
@@ -104,5 +104,5 @@ def _samples(values: np.ndarray, table: dict[bytes, np.ndarray]) -> Iterator[Sam
 def _zones(heads: np.ndarray, bags: np.ndarray, gens: np.ndarray, which: int) -> Iterator[dict[int, int]]:
     """The generators of each zone of a preset or instrument."""
     for b in range(int(heads[which]["bag"]), int(heads[which + 1]["bag"])):
-        own = gens[int(bags[b]["gen"]) : int(bags[b + 1]["gen"])]
-        yield {int(g["oper"]): int(g["amount"]) for g in own}
+        zone = gens[int(bags[b]["gen"]) : int(bags[b + 1]["gen"])]
+        yield {int(g["oper"]): int(g["amount"]) for g in zone}

@@ -1,6 +1,6 @@
-"""The sounds of an unpacked package: whole files, the parts of a file that a label file names, samples of a soundfont.
+"""The sounds of an unpacked package: whole files, parts of a file as a label file names them, samples of a soundfont.
 
-S samples at 16 kHz.
+Axes: S samples at 16 kHz.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,16 +14,16 @@ from ssast_lab.data.corpus.clips import decode
 from ssast_lab.data.tasks.soundfont import Sample, read_soundfont
 from ssast_lab.data.tasks.table import TaskError
 
-MORE = (".sf2", ".catalogue")  # files that are no sounds and are wanted
-LONGEST = 10 * SAMPLE_RATE
-SHORTEST = (
-    0.2  # s: a patch of 16 frames fits into it; parts of a file are widened to so much, the rest filled with silence
+OTHER_SUFFIXES = (".sf2", ".catalogue")  # files to unpack beside sounds: soundfonts and label files
+LONGEST_SECONDS = 10.0
+SHORTEST_SECONDS = (
+    0.2  # a patch of 16 frames fits; shorter parts of a file are widened, other sounds padded with silence
 )
-Load = Callable[[], np.ndarray]
+Load = Callable[[], np.ndarray]  # gives (S,) float32, or raises AudioError
 
 
-def sounds(files: list[tuple[str, Path]]) -> Iterator[tuple[str, Load]]:
-    """(path, what decodes it) of every sound in a package; a part of a file is called "file#part"."""
+def sounds_of(files: list[tuple[str, Path]]) -> Iterator[tuple[str, Load]]:
+    """(path, the function that decodes it) of every sound in a package; the path of a part of a file is "file#part"."""
     segments = _catalogue(next((file for path, file in files if path.endswith(".catalogue")), None))
     for path, file in files:
         if path.endswith(".sf2"):
@@ -39,17 +39,17 @@ def sounds(files: list[tuple[str, Path]]) -> Iterator[tuple[str, Load]]:
 
 
 def _whole(file: Path) -> np.ndarray:
-    return _filled(decode(file, "speech")[:LONGEST])
+    return _padded(decode(file, "speech")[: int(LONGEST_SECONDS * SAMPLE_RATE)])
 
 
-def _filled(wave: np.ndarray) -> np.ndarray:
-    return np.pad(wave, (0, max(0, int(SHORTEST * SAMPLE_RATE) - len(wave))))
+def _padded(wave: np.ndarray) -> np.ndarray:
+    return np.pad(wave, (0, max(0, int(SHORTEST_SECONDS * SAMPLE_RATE) - len(wave))))
 
 
 def _part(file: Path, start: float, end: float) -> np.ndarray:
-    beside = max(0.0, SHORTEST - (end - start)) / 2
-    start = max(0.0, start - beside)
-    return load_waveform(file, start, max(SHORTEST, end + beside - start)).numpy()
+    margin = max(0.0, SHORTEST_SECONDS - (end - start)) / 2
+    start = max(0.0, start - margin)
+    return load_waveform(file, start, max(SHORTEST_SECONDS, end + margin - start)).numpy()
 
 
 def _played(sample: Sample) -> np.ndarray:
@@ -59,19 +59,19 @@ def _played(sample: Sample) -> np.ndarray:
     peak = np.abs(wave).max(initial=0.0)
     if peak < 1e-3:
         raise AudioError(f"The sample {sample.name} is silent.")
-    return _filled(wave * min(1.0, 0.99 / peak))
+    return _padded(wave * min(1.0, 0.99 / peak))
 
 
 def _catalogue(file: Path | None) -> dict[str, list[tuple[str, float, float]]]:
     """utterance -> [(phone, start, end)] in seconds, from Festival's index of units ("a_3837 ru_0001 start mid end")."""
-    found: dict[str, list[tuple[str, float, float]]] = {}
+    segments: dict[str, list[tuple[str, float, float]]] = {}
     if file is None:
-        return found
+        return segments
     for line in file.read_text(encoding="utf-8").split("EST_Header_End")[-1].splitlines():
         if line.strip():
             try:
                 unit, utterance, start, _, end = line.split()
-                found.setdefault(utterance, []).append((unit.rpartition("_")[0], float(start), float(end)))
+                segments.setdefault(utterance, []).append((unit.rpartition("_")[0], float(start), float(end)))
             except ValueError:
                 raise TaskError(f'The catalogue of units has the line "{line}": unit, file and three times are expected.') from None  # fmt: skip
-    return found
+    return segments

@@ -1,7 +1,7 @@
-"""Sounds that a speech synthesis program of a package says: every text in every voice.
+"""Sounds made by a speech synthesis program of a package: every text in every voice.
 
-The program runs where its packages were unpacked, with the libraries of the packages that it depends on; nothing is
-installed. Only the C library is the machine's own.
+The program runs in the folder that its packages were unpacked into, with the libraries of the packages that it depends on.
+Nothing is installed. Only the C library is that of the machine.
 """
 
 import os
@@ -17,31 +17,33 @@ import numpy as np
 from ssast_lab.data.corpus.clips import decode
 from ssast_lab.data.tasks.table import TaskError
 
-OWN = ("libc6",)
+NOT_FETCHED = ("libc6",)
 
 
 def with_dependencies(name: str, package: Callable[[str], Path]) -> dict[str, Path]:
-    """The .deb of a package and of all that it depends on; of alternatives the first. ``package`` gives the .deb of a name."""
-    found: dict[str, Path] = {}
-    left = [name]
-    while left:
-        name = left.pop()
-        if name in found or name in OWN:
+    """Name -> .deb of a package and of all packages that it depends on; of alternatives the first. ``package`` gives the .deb
+    of a name."""
+    debs: dict[str, Path] = {}
+    names = [name]
+    while names:
+        name = names.pop()
+        if name in debs or name in NOT_FETCHED:
             continue
-        found[name] = package(name)
-        asked = subprocess.run(["dpkg-deb", "-f", found[name], "Depends"], capture_output=True, text=True).stdout
-        left += [match[0] for one in asked.split(",") if (match := re.match(r"[a-z0-9][a-z0-9+.-]+", one.strip()))]
-    return found
+        debs[name] = package(name)
+        depends = subprocess.run(["dpkg-deb", "-f", debs[name], "Depends"], capture_output=True, text=True).stdout
+        names += [match[0] for one in depends.split(",") if (match := re.match(r"[a-z0-9][a-z0-9+.-]+", one.strip()))]
+    return debs
 
 
 def install(debs: dict[str, Path], root: Path) -> None:
+    """Unpacks packages into a folder."""
     for deb in debs.values():
         if subprocess.run(["dpkg-deb", "-x", deb, root], capture_output=True).returncode:
             raise TaskError(f"{deb.name} could not be unpacked by dpkg-deb; delete the cache folder and build again.")
 
 
 def speech(speak: dict[str, Any], root: Path, work: Path) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-    """("usr/bin/program#voice text", what says it) for each voice and text."""
+    """("usr/bin/program#voice text", the function that speaks it) for each voice and text."""
     libraries = ":".join(sorted({str(file.parent) for file in root.glob("**/lib/**/*.so*")}))
     for voice in speak["voices"]:
         for text in speak["texts"]:
@@ -58,9 +60,9 @@ def _say(speak: dict[str, Any], voice: str, text: str, root: Path, libraries: st
             command, env={**os.environ, "LD_LIBRARY_PATH": libraries}, capture_output=True, text=True,
             errors="replace", timeout=60,
         )  # fmt: skip
-        said = done.stderr.strip() or "it wrote no sound"
+        output = done.stderr.strip() or "it wrote no sound"
     except (OSError, subprocess.TimeoutExpired) as error:
-        said = str(error)
+        output = str(error)
     if not file.exists():
-        raise TaskError(f"{speak['program']} did not say {text!r} with the voice {voice} ({said.splitlines()[-1]}).")
+        raise TaskError(f"{speak['program']} did not say {text!r} with the voice {voice} ({output.splitlines()[-1]}).")
     return decode(file, "speech")

@@ -3,9 +3,9 @@
 A task has "labels" in their order, "folds" ({"test": [pattern of sources], "valid": [...]}; every other source is
 trained on), "most" clips of one label in a fold, "packages", and for its card a "question" and "weaknesses". A package
 has its "megabytes" to download, its "licence" ("licences" are those of single files, as in ``corpus.json``), and two
-lists of rules, [regular expression, value]: "labels" and "sources". The first that is found in a sound's path decides;
-the value may use its groups (``\\1``), and null takes nothing. Sources without a rule are the package. A sound that is a
-part of a file has a path "file#part". "speak" makes the sounds of a speech synthesis program: the "program", its
+lists of rules, [regular expression, value]: "labels" and "sources". The first expression that matches a sound's path
+decides. The value may use its groups (``\\1``); null leaves the sound out. Without a rule, the package is the source. The
+path of a part of a file is "file#part". "speak" makes sounds by a speech synthesis program: the "program", its
 "arguments", "voices" and "texts".
 """
 
@@ -21,11 +21,11 @@ FOLDS = ("train", "valid", "test")
 
 
 class TaskError(RuntimeError):
-    """A task cannot be built or is damaged: the message says what is missing and what to do."""
+    """A task that cannot be built, or is damaged. The message says what is missing and what to do."""
 
 
 def read_table(path: str | os.PathLike = TABLE) -> dict[str, Any]:
-    """The tasks by name, checked: their rules give labels that they have, and can be read."""
+    """Name -> task. :class:`TaskError` for folds, rules or labels that do not fit."""
     tasks = json.loads(Path(path).read_text(encoding="utf-8"))["tasks"]
     for name, task in tasks.items():
         if "test" not in task["folds"] or not set(task["folds"]) <= {"test", "valid"}:
@@ -43,17 +43,17 @@ def read_table(path: str | os.PathLike = TABLE) -> dict[str, Any]:
 
 
 def names(table: str | os.PathLike = TABLE) -> tuple[str, ...]:
-    """The tasks that there are."""
+    """The names of all tasks."""
     return tuple(read_table(table))
 
 
 def megabytes(task: dict[str, Any]) -> float:
-    """What must be downloaded for a task, in MB (Debian 12)."""
+    """The size of a task's downloads in MB (Debian 12)."""
     return round(sum(package["megabytes"] for package in task["packages"]), 1)
 
 
-def first(rules: list[list], path: str) -> str | None:
-    """What the first rule that fits a path says."""
+def first_match(rules: list[list], path: str) -> str | None:
+    """The value of the first rule that matches a path; None where none does, or its value is null."""
     for pattern, value in rules:
         if match := re.search(pattern, path):
             return value and match.expand(value)
@@ -61,4 +61,5 @@ def first(rules: list[list], path: str) -> str | None:
 
 
 def fold_of(task: dict[str, Any], source: str) -> str:
+    """The fold of a source: the one whose patterns it matches, else "train"."""
     return next((f for f, patterns in task["folds"].items() if any(fnmatchcase(source, p) for p in patterns)), "train")

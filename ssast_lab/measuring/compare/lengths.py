@@ -1,7 +1,7 @@
-"""Where a difference lies: on short sounds, or on long ones.
+"""Differences by the length of the sounds.
 
-A square of 16 frames spans 160 ms and a strip of two 20 ms, so that a sound of a third of a second is a few columns to a
-patch model: what a task's sounds last decides what a model can show on it. Axes: C clips that are tested, L labels.
+A square patch of 16 frames spans 160 ms, a frame patch of two frames 20 ms. A sound of a third of a second is therefore only
+a few columns for a patch model, so that differences may depend on the length. Axes: C clips that are tested, L labels.
 """
 
 import math
@@ -12,14 +12,15 @@ import numpy as np
 
 from ssast_lab import audio, metrics
 from ssast_lab.data import Clip
-from ssast_lab.measuring.compare.records import MARKS, Entry, told_apart
+from ssast_lab.measuring.compare.records import MARKS, TaskResult, paired_difference
+from ssast_lab.tables import markdown_table
 
 BANDS = ((0.0, 0.5), (0.5, 2.0), (2.0, math.inf))  # seconds, the second bound excluded
-FEWEST = 30  # clips that a band must have to be told of
+FEWEST = 30  # clips; a band with fewer is left empty
 
 
 def seconds_of(clips: Iterable[Clip]) -> np.ndarray:
-    """(C,) what the headers say; nan of a clip that cannot be read."""
+    """(C,) seconds by the files' headers; nan for a clip that cannot be read."""
     return np.array([_seconds(clip) for clip in clips])
 
 
@@ -31,27 +32,27 @@ def _seconds(clip: Clip) -> float:
 
 
 def by_length(
-    pairs: Iterable[tuple[str, str]], entries: Iterable[Entry], lengths: Mapping[str, np.ndarray]
+    pairs: Iterable[tuple[str, str]], results: Iterable[TaskResult], lengths: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """A table of each pair's paired differences on the test clips of each length, of tasks whose clips fall into two bands
-    at least; [] where there is none. ``entries``: of one method; ``lengths``: task -> (C,) seconds."""
-    measured, pairs, rows = {(entry.upstream, entry.task): entry for entry in entries if entry.runs}, list(pairs), []
+    """Lines of a Markdown table: the paired differences of each pair on the test clips of each length. Only tasks whose clips
+    fill at least two bands are in it; [] where none does. ``results``: of one method; ``lengths``: task -> (C,) seconds."""
+    measured, pairs, rows = (
+        {(result.upstream, result.task): result for result in results if result.runs},
+        list(pairs),
+        [],
+    )
     for task, seconds in lengths.items():
         bands = [np.flatnonzero((seconds >= low) & (seconds < high)) for low, high in BANDS]
         if sum(len(clips) >= FEWEST for clips in bands) < 2:
             continue
         for one, other in pairs:
             if (one, task) in measured and (other, task) in measured:
-                both = measured[one, task], measured[other, task]
-                cells = [_difference(*both, clips) for clips in bands]
-                rows.append(f"| {task} | *{one}* minus *{other}* | {' | '.join(cells)} |")
+                pair = measured[one, task], measured[other, task]
+                rows.append([task, f"*{one}* minus *{other}*", *(_difference(*pair, clips) for clips in bands)])
     if not rows:
         return []
-    heads = [_named(low, high) for low, high in BANDS]
     return [
-        f"| task | | {' | '.join(heads)} |",
-        f"| --- | --- |{' --- |' * len(heads)}",
-        *rows,
+        *markdown_table(["task", "difference", *(_heading(low, high) for low, high in BANDS)], rows),
         "",
         f"Paired differences with their 95 % intervals and the number of test clips, where there are {FEWEST} at least. ▲ and ▼: "
         "the interval excludes 0, and of several seeds none of the one reaches one of the other. Of so many intervals one in twenty "
@@ -59,24 +60,24 @@ def by_length(
     ]
 
 
-def _difference(one: Entry, other: Entry, clips: np.ndarray) -> str:
+def _difference(one: TaskResult, other: TaskResult, clips: np.ndarray) -> str:
     if len(clips) < FEWEST or not one.runs[0].targets[clips].any():
         return ""
-    found = told_apart(_part(one, clips), _part(other, clips))
-    value, low, high, _ = found.interval
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{MARKS.get(found.verdict, '')} ({len(clips)})"
+    difference = paired_difference(_part(one, clips), _part(other, clips))
+    value, low, high, _ = difference.interval
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{MARKS.get(difference.verdict, '')} ({len(clips)})"
 
 
-def _part(entry: Entry, clips: np.ndarray) -> Entry:
-    """The entry, had only these test clips (indices) been tested."""
+def _part(result: TaskResult, clips: np.ndarray) -> TaskResult:
+    """The result on these test clips (their numbers) alone."""
     runs = [
         metrics.score(run.targets[clips], run.scores[clips], run.labels, [f"group {g}" for g in run.groups[clips]])
-        for run in entry.runs
+        for run in result.runs
     ]
-    return replace(entry, runs=tuple(runs), averaged=None, difference=None)
+    return replace(result, runs=tuple(runs), averaged=None, difference=None)
 
 
-def _named(low: float, high: float) -> str:
+def _heading(low: float, high: float) -> str:
     if not low:
         return f"below {high:g} s"
     return f"{low:g} s and longer" if math.isinf(high) else f"{low:g} to {high:g} s"

@@ -1,10 +1,9 @@
-"""What an upstream says of a task's test clips: made once and kept as JSON.
+"""Rows: the scores that an upstream gives to a task's test clips, computed once and kept as JSON.
 
-A row is keyed by the upstream's weights, the task's content and the settings, so that a comparison that was interrupted
-goes on, and one that is made again with an upstream more computes only what is new.
+A row is keyed by the upstream's weights, the task's content and the settings. An interrupted comparison can therefore be
+resumed, and one that is repeated with another upstream computes only what is new.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -16,24 +15,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ssast_lab import checkpoint, config, metrics
+from ssast_lab import checkpoint, config, files, metrics
 from ssast_lab.audio import AudioError
 from ssast_lab.checkpoint import CheckpointError
 from ssast_lab.config import ConfigError, FineTuneConfig, LabelledConfig, ModelConfig, RunConfig
 from ssast_lab.data import DataError, labelled
-from ssast_lab.data.labelled import LabelError, LabelledSet
+from ssast_lab.data.labelled import LabelError, LabelledSet, joined
 from ssast_lab.learning.classify import fine_tune, logits
 from ssast_lab.learning.run import RunError
 from ssast_lab.measuring.compare.pages import write_text
-from ssast_lab.measuring.compare.records import PROBED, TUNED, Entry, averaged
+from ssast_lab.measuring.compare.records import PROBED, TUNED, TaskResult, averaged
 from ssast_lab.measuring.probe import ProbeError, probe_task
 from ssast_lab.measuring.upstreams import Upstream, UpstreamError, upstream
 from ssast_lab.metrics import MetricError
 from ssast_lab.model import Classifier, Encoder
 
 FORMAT = "ssast-lab comparison 1"
-SEED = "{seed}"  # in an upstream's name: each seed in turn
-SENTENCES = (  # what one upstream or task may fail by, without ending the comparison
+SEED = "{seed}"  # in an upstream's name: replaced by each seed
+EXPECTED_ERRORS = (  # one upstream or task may fail with these, and the comparison goes on
     AudioError, CheckpointError, ConfigError, DataError, LabelError, MetricError, ProbeError, RunError, UpstreamError,
 )  # fmt: skip
 
@@ -45,25 +44,20 @@ class Task(NamedTuple):
 
     name: str
     path: str
-    set: LabelledSet | None
-    key: str  # sha256 of labels, folds, sources and the clips' contents
-    failure: str = ""
+    set: LabelledSet | None  # None where it cannot be used
+    key: str  # SHA-256 of labels, folds, sources and the contents of the clips
+    failure: str = ""  # why it cannot be used
 
     @property
     def tests(self) -> LabelledSet:
-        """The clips that are tested, in the order in which they are."""
+        """The test clips of all splits, in the order in which rows have them."""
         assert self.set is not None
-        tests = [one.test for one in labelled.splits(self.set)]
-        return LabelledSet(
-            tests[0].labels,
-            tuple(clip for test in tests for clip in test.clips),
-            np.concatenate([test.targets for test in tests]),
-            tuple(source for test in tests for source in test.sources),
-            tuple(fold for test in tests for fold in test.folds),
-        )
+        return joined([split.test for split in labelled.splits(self.set)])
 
 
 def read_tasks(paths: Sequence[Path_]) -> list[Task]:
+    """Labelled sets (:func:`ssast_lab.data.labelled.read_labelled`), each named after its folder or file; by its path where
+    two have the same name."""
     names = [_task_name(Path(path)) for path in paths]
     return [
         _read_task(name if names.count(name) == 1 else os.fspath(path), path)
@@ -78,30 +72,23 @@ def _task_name(path: Path) -> str:
 
 def _read_task(name: str, path: Path_) -> Task:
     try:
-        found = labelled.read_labelled(path)
-        if not any(found.folds):
-            found = labelled.divide(found)
-        for split in labelled.splits(found):  # before anything is trained for them
+        task = labelled.read_labelled(path)
+        if not any(task.folds):
+            task = labelled.divide(task)
+        for split in labelled.splits(task):  # before anything is trained
             labelled.check(split.train, *split.others)
-        return Task(name, os.fspath(path), found, _task_key(found))
-    except SENTENCES as error:
+        contents = (clip.sha256() for clip in task.clips)
+        labels = [task.labels, task.sources, task.folds]
+        key = files.sha256(labels, np.ascontiguousarray(task.targets).data, *contents)
+        return Task(name, os.fspath(path), task, key)
+    except EXPECTED_ERRORS as error:
         return Task(name, os.fspath(path), None, "", str(error))
     except OSError as error:
         return Task(name, os.fspath(path), None, "", f"A clip cannot be read: {error}.")
 
 
-def _task_key(task: LabelledSet) -> str:
-    digest = hashlib.sha256(json.dumps([task.labels, task.sources, task.folds]).encode())
-    digest.update(np.ascontiguousarray(task.targets).data)
-    for clip in task.clips:
-        opened = clip.open()
-        content = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
-
-
-def member(name: str, seed: int) -> str:
-    """The upstream of a seed: ``scratch:NAME`` drawn by it, or the one whose name holds it."""
+def with_seed(name: str, seed: int) -> str:
+    """The name of an upstream for a seed: ``scratch@SEED:NAME`` for ``scratch:NAME``; in others {seed} is filled in."""
     scratch = re.fullmatch(r"scratch:(.+)", name)
     return f"scratch@{seed}:{scratch[1]}" if scratch else name.replace(SEED, str(seed))
 
@@ -109,30 +96,32 @@ def member(name: str, seed: int) -> str:
 def recipe_of(
     recipe: str, model: ModelConfig, name: str, task: Task, seed: int, epochs: int | None, clips: int
 ) -> FineTuneConfig:
-    """How a model is fine-tuned on a task by a seed, when its smallest training fold has so many clips."""
+    """How a model is fine-tuned on a task with a seed; ``clips``: the size of its smallest training fold, which bounds the
+    batch."""
     kind = next((k for k, shape in config.SHAPES.items() if shape == model.patch), "patch")
-    whole = config.finetune_config(f"{recipe}-{kind}", member(name, seed))
-    training = replace(whole.training, seed=seed, batch=min(whole.training.batch, clips))
+    tuning = config.finetune_config(f"{recipe}-{kind}", with_seed(name, seed))
+    training = replace(tuning.training, seed=seed, batch=min(tuning.training.batch, clips))
     if epochs is not None:
         training = replace(training, epochs=epochs, steps=None)
-    return replace(whole, data=LabelledConfig(train=task.path), training=training)
+    return replace(tuning, data=LabelledConfig(train=task.path), training=training)
 
 
-def tuned(asked: FineTuneConfig, folder: Path, progress: bool) -> tuple[Classifier, float]:
-    """The classifier of a folder, fine-tuned first unless it is finished, and the seconds that took."""
+def fine_tuned(tuning: FineTuneConfig, folder: Path, progress: bool) -> tuple[Classifier, float]:
+    """The classifier in a folder and the seconds that its training took; trained first, or further, where it is not finished.
+    KeyboardInterrupt where training was stopped."""
     run = RunConfig(str(folder), resume=(folder / "config.json").exists(), keep=1)
     last = None
-    for last in fine_tune(asked, run, progress):
+    for last in fine_tune(tuning, run, progress):
         pass
     if last is not None and not last.judgements:
-        raise KeyboardInterrupt  # the run ended early because it was asked to
+        raise KeyboardInterrupt  # Ctrl-C ends a run early and without an error
     classifier = checkpoint.load(folder)
     assert isinstance(classifier, Classifier)
     return classifier, last.seconds if last else 0.0
 
 
-class Worker:
-    """Makes the rows, or reads those that were made."""
+class Rows:
+    """The rows of a comparison: read where they were kept, else computed."""
 
     def __init__(
         self,
@@ -148,52 +137,53 @@ class Worker:
         self.out, self.pooling, self.layer, self.cache = out, pooling, layer, cache
         self.recipe, self.epochs, self.download, self.progress = recipe, epochs, download, progress
 
-    def entries(self, called: str, name: str, tasks: Sequence[Task], seeds: Sequence[int]) -> Iterator[Entry]:
+    def results(self, title: str, name: str, tasks: Sequence[Task], seeds: Sequence[int]) -> Iterator[TaskResult]:
+        """The results of an upstream on each task, by each method; ``title`` names it in the table."""
         methods = [PROBED, *([TUNED] if self.recipe else [])]
         rows: dict[tuple[str, str], list[dict[str, Any] | str]] = {}
         for seed in seeds:
-            drawn = member(name, seed) != name or seed == seeds[0]
+            differs = with_seed(name, seed) != name or seed == seeds[0]  # else the seed does not change the upstream
             try:
-                found: Upstream | str = upstream(member(name, seed), self.download)
-            except SENTENCES as error:
-                found = str(error)
+                model: Upstream | str = upstream(with_seed(name, seed), self.download)
+            except EXPECTED_ERRORS as error:
+                model = str(error)
             for task in tasks:
                 for method in methods:
-                    if drawn or method == TUNED:
-                        rows.setdefault((task.name, method), []).append(self._row(found, name, task, method, seed))
+                    if differs or method == TUNED:
+                        rows.setdefault((task.name, method), []).append(self._row(model, name, task, method, seed))
         for task in tasks:
             for method in methods:
-                yield _entry(called, task, method, rows[task.name, method])
+                yield _result(title, task, method, rows[task.name, method])
 
-    def _row(self, found: Upstream | str, name: str, task: Task, method: str, seed: int) -> dict[str, Any] | str:
-        """What the upstream says of the task's test clips, or why it cannot."""
-        if isinstance(found, str) or task.set is None:
-            return found if isinstance(found, str) else task.failure
+    def _row(self, model: Upstream | str, name: str, task: Task, method: str, seed: int) -> dict[str, Any] | str:
+        """The row, or a sentence that says why there is none; ``model`` may be such a sentence already."""
+        if isinstance(model, str) or task.set is None:
+            return model if isinstance(model, str) else task.failure
         try:
             if method == PROBED:
                 settings = {"pooling": self.pooling, "layer": self.layer}
-                return self._kept(found, task, method, settings, lambda folder: self._probe(found, task))
-            if not isinstance(getattr(found, "module", None), Encoder):
+                return self._kept(model, task, method, settings, lambda folder: self._probe(model, task))
+            if not isinstance(getattr(model, "module", None), Encoder):
                 return f"{name} is no masked spectrogram model, so that it was not fine-tuned."
-            recipe = self._recipe(found, name, task, seed)
-            settings = config.to_dict(replace(recipe, model="", data=LabelledConfig()))
-            return self._kept(found, task, method, settings, lambda folder: self._tune(recipe, task, folder))
-        except SENTENCES as error:
+            tuning = self._tuning(model, name, task, seed)
+            settings = config.to_dict(replace(tuning, model="", data=LabelledConfig()))
+            return self._kept(model, task, method, settings, lambda folder: self._tune(tuning, task, folder))
+        except EXPECTED_ERRORS as error:
             return str(error)
 
-    def _kept(self, found: Upstream, task: Task, method: str, settings: dict[str, Any], make: Any) -> dict[str, Any]:
-        """The row of this content and these settings, made if it is not there yet."""
-        key = json.dumps([FORMAT, found.key, task.key, method, settings], sort_keys=True)
-        file = self.out / "rows" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    def _kept(self, model: Upstream, task: Task, method: str, settings: dict[str, Any], make: Any) -> dict[str, Any]:
+        """The row with this content and these settings, made first where it is missing."""
+        key = files.sha256([FORMAT, model.key, task.key, method, settings])
+        file = self.out / "rows" / f"{key[:32]}.json"
         if not file.exists():
-            row = {"upstream": found.name, "task": task.name, "method": method, "settings": settings}
+            row = {"upstream": model.name, "task": task.name, "method": method, "settings": settings}
             row |= make(self.out / "fine-tuned" / file.stem)
             write_text(file, json.dumps(row) + "\n")
         return json.loads(file.read_text(encoding="utf-8"))
 
-    def _probe(self, found: Upstream, task: Task) -> dict[str, Any]:
+    def _probe(self, model: Upstream, task: Task) -> dict[str, Any]:
         assert task.set is not None
-        result = probe_task(found, task.set, self.layer, self.pooling, self.cache, progress=self.progress)
+        result = probe_task(model, task.set, self.layer, self.pooling, self.cache, progress=self.progress)
         return {
             "layer": result.layer,
             "regularisation": result.regularisation,
@@ -201,35 +191,37 @@ class Worker:
             "scores": result.scores.scores.tolist(),
         }
 
-    def _recipe(self, found: Any, name: str, task: Task, seed: int) -> FineTuneConfig:
+    def _tuning(self, model: Any, name: str, task: Task, seed: int) -> FineTuneConfig:
         assert task.set is not None
-        smallest = min(len(one.train) for one in labelled.splits(task.set))
-        return recipe_of(self.recipe, found.module.config, name, task, seed, self.epochs, smallest)
+        smallest = min(len(split.train) for split in labelled.splits(task.set))
+        return recipe_of(self.recipe, model.module.config, name, task, seed, self.epochs, smallest)
 
-    def _tune(self, recipe: FineTuneConfig, task: Task, folder: Path) -> dict[str, Any]:
-        """Every fold by the classifier that did not train on it."""
+    def _tune(self, tuning: FineTuneConfig, task: Task, folder: Path) -> dict[str, Any]:
+        """Fine-tunes a classifier for each split; every fold is judged by the classifier that did not train on it."""
         assert task.set is not None
-        found, seconds = [], 0.0
+        scores, seconds = [], 0.0
         for split in labelled.splits(task.set):
-            part = folder / (f"fold-{split.name}" if split.name else "run")
-            classifier, took = tuned(replace(recipe, data=replace(recipe.data, fold=split.name)), part, self.progress)
+            run = folder / (f"fold-{split.name}" if split.name else "run")
+            fold = replace(tuning, data=replace(tuning.data, fold=split.name))
+            classifier, took = fine_tuned(fold, run, self.progress)
             seconds += took
             classifier.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-            found.append(logits(classifier, split.test.clips))
-        return {"layer": None, "seconds": seconds, "scores": np.concatenate(found).tolist()}
+            scores.append(logits(classifier, split.test.clips))
+        return {"layer": None, "seconds": seconds, "scores": np.concatenate(scores).tolist()}
 
 
-def _entry(called: str, task: Task, method: str, rows: Sequence[dict[str, Any] | str]) -> Entry:
+def _result(title: str, task: Task, method: str, rows: Sequence[dict[str, Any] | str]) -> TaskResult:
+    """The result out of one row for each seed."""
     failures = [row for row in rows if isinstance(row, str)]
     if failures:
-        return Entry(called, task.name, method, failures[0])
+        return TaskResult(title, task.name, method, failures[0])
     done = [row for row in rows if isinstance(row, dict)]
     tests = task.tests
     assert task.set is not None
     try:
         runs = [metrics.score(tests.targets, np.array(r["scores"]), tests.labels, tests.sources) for r in done]
     except MetricError as error:
-        return Entry(called, task.name, method, str(error))
+        return TaskResult(title, task.name, method, str(error))
     layers = tuple(row["layer"] for row in done if row["layer"] is not None)
     seconds = sum(row["seconds"] for row in done)
-    return Entry(called, task.name, method, "", tuple(runs), layers, len(task.set), seconds, averaged(runs))
+    return TaskResult(title, task.name, method, "", tuple(runs), layers, len(task.set), seconds, averaged(runs))

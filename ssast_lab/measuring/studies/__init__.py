@@ -1,13 +1,13 @@
-"""Studies: what is asked of the models, each answered by one command, with seeds and intervals.
+"""Studies: questions that the paper leaves open, each answered by one command, with seeds and intervals.
 
-    questions.py    what is asked
-    pretraining.py  the runs of a study
+    questions.py    the questions, and the variants that each one compares
+    pretraining.py  the training runs of a study
     pages.py        page, table and figure
-    hiding.py       what a classifier still tells apart when parts are hidden
-    study.py        a study from pretraining to its page
+    hiding.py       a classifier's accuracy as more and more patches are hidden
+    study.py        the command: a study from training to its page
 
 question (data) --pretraining--> runs --compare--> linear probes --pages--> NAME.md, NAME.csv and a figure
-a classifier --hiding--> what it still tells apart --> the same
+classifier --hiding--> accuracy by the share of hidden patches --> the same
 """
 
 from ssast_lab.measuring.studies.hiding import run_hiding, write_hiding

@@ -1,4 +1,4 @@
-"""What the studies ask: which ways to pretrain stand beside each other, and at which size. All of this is data."""
+"""The questions: which ways to pretrain each study compares, and at which size. All of this is data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ SPEECH, SOUNDS = ("speech",), ("music", "effect")  # kinds of clips in the manif
 
 
 class StudyError(ValueError):
-    """A study that cannot be made: the message says why and what to do."""
+    """A study that cannot be made. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,10 @@ class Variant:
 
     name: str
     changes: Mapping[str, Mapping[str, Any]]  # section of the recipe ("model", "mask", "training") -> fields -> values
-    parts: tuple[tuple[str, ...], ...] = ()  # of the corpus, by kinds, in equal shares; (): all of it
-    batch: int | None = None  # another than the size's, at the same number of clips
+    parts: tuple[
+        tuple[str, ...], ...
+    ] = ()  # parts of the corpus, each given by its kinds, in equal shares; (): all of it
+    batch: int | None = None  # instead of the size's, for the same number of clips
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,26 @@ class Study:
         unknown = {name for pair in self.pairs for name in pair} - set(names)
         if unknown or len(set(names)) < len(names):
             raise StudyError(
-                f"The study {self.name} names variants twice, or compares what is none of them: {names}, {unknown}."
+                f"The study {self.name} names a variant twice, or compares unknown ones: {names}, {unknown}."
             )
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a study may cost."""
+    """The cost of a study."""
 
-    family: str  # "modern" or "quick": how all but studies of the batch are pretrained
-    model: str  # a preset's size
+    family: str  # of pretraining recipes, "modern" or "quick"; variants with another batch take "modern"
+    model: str  # size of a model preset
     batch: int
-    steps: int  # of all its runs together, so that a study takes as long whatever it asks
+    steps: int  # of all runs together, so that every study takes equally long
     seeds: tuple[int, ...]
-    changes: Mapping[str, Mapping[str, Any]]  # as a variant's
+    changes: Mapping[str, Mapping[str, Any]]  # to the recipe, as those of a variant
 
     def recipe(self, variant: Variant, runs: int, steps: int | None, seed: int) -> PretrainConfig:
-        """How a variant is pretrained when ``runs`` share the size's steps; ``steps``: of this run, instead.
+        """The recipe of a variant in a study of so many ``runs``, which share the size's steps; or with ``steps`` for this run.
 
-        A variant of another batch takes as many clips, warms up over as many, and learns at a rate that goes with the
-        square root of its batch. That is the modern recipe at every size: the quick ones are made for small batches.
+        A variant with another batch sees as many clips, also in warm-up, and its learning rate grows with the square root of
+        the batch. It takes the modern recipe at every size, since the quick ones are made for small batches.
         """
         clips = (steps or max(self.steps // runs, 1)) * self.batch
         batch = variant.batch or self.batch

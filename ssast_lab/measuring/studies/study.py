@@ -1,4 +1,4 @@
-"""One command for each study."""
+"""The command that makes a study."""
 
 import os
 import shlex
@@ -11,11 +11,7 @@ from ssast_lab.measuring.studies.pretraining import run_study
 from ssast_lab.measuring.studies.questions import SIZES, STUDIES, StudyError
 
 HIDING = "hiding"
-EPOCHS = {
-    "minutes": 2,
-    "overnight": None,
-    "gpu": None,
-}  # of a classifier that patches are hidden from; None: the recipe's
+EPOCHS = {"minutes": 2, "overnight": None, "gpu": None}  # size -> epochs of hiding's classifiers; None: the recipe's
 
 Path_ = str | os.PathLike[str]
 
@@ -33,22 +29,22 @@ def study(
     cache: Path_ | None = "runs/embeddings",
     progress: bool = False,
 ) -> Path:
-    """Makes a study and writes ``NAME.md``, ``NAME.csv`` and its figure; what was trained before is used again.
+    """Makes a study and writes ``NAME.md``, ``NAME.csv`` and its figure. Finished runs are used again.
 
-    Returns the page. :class:`ssast_lab.measuring.studies.StudyError` where it cannot be made.
+    Returns the path of the page. :class:`ssast_lab.measuring.studies.StudyError` where the study cannot be made.
 
     Args:
         name: shapes, masks, objectives, corpora, batches, or hiding.
-        tasks: the labelled sets to probe on, or to fine-tune on.
-        corpus: the folder of a corpus (ssast-lab data corpus), which all but hiding train on.
+        tasks: the labelled sets to probe or to fine-tune on.
+        corpus: the folder of a corpus (ssast-lab data corpus) to train on; hiding needs none.
         out: the folder that the page is written into.
         size: minutes, overnight (on a CPU) or gpu.
-        seeds: of training; the size's, if none is named.
+        seeds: of training; by default those of the size.
         steps: of every training run, instead of the size's.
-        models: from which hiding hides: classifiers of the task's labels, or models to fine-tune on it.
+        models: for hiding: classifiers of the task's labels, or models to fine-tune on the task.
         runs: the folder of the training runs.
         cache: the folder of the embeddings.
-        progress: shows how far it is.
+        progress: shows progress bars.
     """
     if size not in SIZES:
         raise StudyError(f"There is no size {size!r}; there are {', '.join(SIZES)}.")
@@ -57,8 +53,8 @@ def study(
     command = _command(name, tasks, corpus, out, size, seeds, steps, models)
     seeds = list(dict.fromkeys(seeds)) or SIZES[size].seeds
     if name == HIDING:
-        faded, failures = run_hiding(models, tasks, runs, seeds, epochs=EPOCHS[size], progress=progress)
-        return write_hiding(faded, failures, out, command)
+        curves, failures = run_hiding(models, tasks, runs, seeds, epochs=EPOCHS[size], progress=progress)
+        return write_hiding(curves, failures, out, command)
     if name not in STUDIES:
         raise StudyError(f"There is no study {name!r}; there are {', '.join(STUDIES)} and {HIDING}.")
     if corpus is None:
