@@ -131,7 +131,7 @@ class MaskConfig:
 
 
 # Fields that older runs and caches do not have, with the defaults that mean what was done then.
-_LATER: dict[str, Any] = dict(norm_eps=None, fewest=None, sampled=None, settle=0.1, cooldown=0.2)
+_LATER: dict[str, Any] = dict(norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2)
 
 
 _RENAMED = {"over": "softmax_over"}  # fields that had another name in what was written earlier
@@ -218,6 +218,7 @@ class TrainingConfig(LearningConfig):
     """Pretraining: how long, by which objective, and how it is measured."""
 
     steps: int = 10_000
+    start_from: str = ""  # a model whose weights training begins with, as ssast_lab.load reads it; empty: random ones
     start: Start = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only

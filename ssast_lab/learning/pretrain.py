@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ssast_lab import analysis, audio, data, masking, objectives
+from ssast_lab import analysis, audio, checkpoint, data, masking, objectives
 from ssast_lab.analysis import Reconstruction
-from ssast_lab.config import MaskConfig, PretrainConfig, RunConfig, TrainingConfig
+from ssast_lab.config import ConfigError, MaskConfig, PretrainConfig, RunConfig, TrainingConfig, to_dict
 from ssast_lab.learning.task import EvaluationResult, Forward, StepResult
 from ssast_lab.learning.training import train
 from ssast_lab.learning.unlabelled import UnlabelledTask
@@ -75,10 +75,29 @@ class Pretraining(UnlabelledTask[Evaluation]):
         self.better = "min" if config.training.nce_weight == 0 else "max"
 
     def build(self) -> SSAST:
+        if self.settings.start_from:
+            return self._trained()
         model = SSAST(self.config.model)
         if self.settings.start == "mae":
             model.encoder.start_as_mae()
         return model
+
+    def _trained(self) -> SSAST:
+        """The model to start from, at the length of this run."""
+        wanted, name = self.config.model, self.settings.start_from
+        model = checkpoint.load(name)
+        if not isinstance(model, SSAST):
+            raise ConfigError(f"{name} has no pretext heads, so that pretraining cannot go on from it.")
+        given = to_dict(model.config)
+        different = [
+            field for field, value in to_dict(wanted).items() if field != "frames" and given.get(field) != value
+        ]
+        if different:
+            (field, *_), asked = different, to_dict(wanted)
+            raise ConfigError(
+                f"Pretraining cannot go on from {name} with another {field}: it has {given.get(field)}, and {asked[field]} was asked for."
+            )
+        return model.train() if wanted.frames == model.config.frames else model.resized(wanted.frames).train()
 
     def draw(self, step: int) -> tuple[Tensor, ...]:
         """(B, N) masks, and (B, K) which of the hidden patches are predicted, in steps that do not predict all."""
