@@ -40,7 +40,9 @@ class Safeguards:
         self.write_error: RunError | None = None
 
     def __enter__(self) -> "Safeguards":
-        atexit.register(self._save_last_steps)  # a run that is still held then is ended when nothing can be written any more
+        atexit.register(
+            self._save_last_steps
+        )  # a run that is still held then is ended when nothing can be written any more
         return self
 
     def __exit__(
