@@ -17,7 +17,7 @@ from ssast_lab import files
 from ssast_lab.audio import SAMPLE_RATE
 from ssast_lab.corpus.clips import CUT, WINDOW
 from ssast_lab.corpus.packages import Fetch, apt_download, build_piece, check_tools
-from ssast_lab.corpus.table import KINDS, TABLE, CorpusError, read_table, reserved
+from ssast_lab.corpus.table import KINDS, ROLES, SIZES, TABLE, CorpusError, read_table, reserved
 from ssast_lab.corpus.tars import add_member, json_line, read_member, sha256_of
 
 CLIPS_PER_SHARD = 512  # about 23 MB
@@ -27,11 +27,11 @@ def select(pieces: list[tuple[list[dict[str, Any]], dict[str, Any]]]) -> tuple[l
     """Which clips come in, as (piece, clip), and how many were left out and why; the pieces in the table's order.
 
     The same file can be in several packages. A clip is left out when one of its files is kept back for a task anywhere,
-    or is also in the held-out set and the clip is not; or when all that it holds came before.
+    or is also in a set to measure on and the clip is trained on; or when all that it holds came before.
     """
     kept_back = {sha for _, record in pieces for sha in record["kept_back"]}
     held_out = {
-        file["sha256"] for clips, _ in pieces for clip in clips if clip["role"] == "heldout" for file in clip["files"]
+        file["sha256"] for clips, _ in pieces for clip in clips if clip["role"] != "train" for file in clip["files"]
     }
     taken, why = [], dict(kept_back=0, held_out=0, repeated=0)
     seen: set[tuple[str, float]] = set()
@@ -41,7 +41,7 @@ def select(pieces: list[tuple[list[dict[str, Any]], dict[str, Any]]]) -> tuple[l
             shas = {sha for sha, _ in parts}
             if shas & kept_back:
                 why["kept_back"] += 1
-            elif clip["role"] != "heldout" and shas & held_out:
+            elif clip["role"] == "train" and shas & held_out:
                 why["held_out"] += 1
             elif parts <= seen:
                 why["repeated"] += 1
@@ -62,15 +62,15 @@ def build(
 ) -> dict[str, Any]:
     """Build the corpus in a folder and return its manifest; what is there already is checked and used again.
 
-    ``size`` is "small" or "large", which contains the small one. The pieces of finished packages are kept in ``cache``
+    ``size`` is "large", "small", which is a part of it, or "evaluation": only the two sets to measure on. The pieces of finished packages are kept in ``cache``
     (by default in ``out``, until the corpus is complete), so that an interrupted build goes on where it was; give one
     cache to both sizes and the second build makes only what the first has not. ``workers`` processes share the packages.
     ``fetch(package, folder)`` puts a package's .deb into the folder and returns its path.
     """
     from tqdm import tqdm
 
-    if size not in ("small", "large"):
-        raise CorpusError(f'The size is "small" or "large", not {size!r}.')
+    if size not in ("evaluation", *SIZES):
+        raise CorpusError(f'The size is "evaluation", "small" or "large", not {size!r}.')
     out, content = Path(out), read_table(table)
     recipe = hashlib.sha256(Path(table).read_bytes() + size.encode()).hexdigest()
     if (out / "manifest.json").exists():
@@ -81,7 +81,7 @@ def build(
     check_tools()
     store = Path(cache) if cache else out / "pieces"
     store.mkdir(parents=True, exist_ok=True)
-    entries = [entry for entry in content["packages"] if size == "large" or entry["size"] == "small"]
+    entries = [entry for entry in content["packages"] if entry["role"] != "train" or size in ("large", entry["size"])]
     for entry in entries:
         for leftover in store.glob(f".{entry['name']}-????????"):  # of a build that was killed
             shutil.rmtree(leftover)
@@ -133,7 +133,7 @@ def _assemble(out: Path, table: dict, size: str, recipe: str, paths: list[Path],
             (out / "licences" / f"{record['package']}.txt").write_text(record["copyright"], encoding="utf-8")
             pieces.append((clips[::-1], record))
         taken, left_out = select(pieces)
-        for role in ("train", "heldout"):
+        for role in ROLES:
             mixed = sorted(
                 (hashlib.sha256(f"{pieces[p][1]['package']} {c}".encode()).digest(), p, c)
                 for p, c in taken
@@ -166,20 +166,27 @@ def _assemble(out: Path, table: dict, size: str, recipe: str, paths: list[Path],
                 shards[name] = dict(sha256=sha256_of(out / name), bytes=(out / name).stat().st_size)
 
     head = ["shard", "clip", "role", "kind", "package", "licence", "seconds", "files"]
-    (out / "manifest.tsv").write_text("".join("\t".join(row) + "\n" for row in [head, *rows]), encoding="utf-8")
-    shards["manifest.tsv"] = dict(sha256=sha256_of(out / "manifest.tsv"), bytes=(out / "manifest.tsv").stat().st_size)
+    lists = {"manifest.tsv": [head, *rows]}
+    for kind in KINDS:  # a training run that is to hear one kind more often names its list beside the folder
+        own = [[f"{row[0]}:{row[1]}.opus"] for row in rows if row[2:4] == ["train", kind]]
+        if own:
+            lists[f"train-{kind}.tsv"] = [["path"], *own]
+    for name, table_rows in lists.items():
+        (out / name).write_text("".join("\t".join(row) + "\n" for row in table_rows), encoding="utf-8")
+        shards[name] = dict(sha256=sha256_of(out / name), bytes=(out / name).stat().st_size)
     manifest = dict(
         size=size,
         recipe=recipe,
         sample_rate=SAMPLE_RATE,
         window=WINDOW,
         encoding="Ogg Opus, 32 kbit/s",
-        clips={role: sum(row[2] == role for row in rows) for role in ("train", "heldout")},
-        hours={role: {kind: _hours(rows, role, kind) for kind in KINDS} for role in ("train", "heldout")},
+        clips={role: sum(row[2] == role for row in rows) for role in ROLES},
+        hours={role: {kind: _hours(rows, role, kind) for kind in KINDS} for role in ROLES},
         left_out=left_out,
         missing=missing,
         files=shards,
         sha256=hashlib.sha256("".join(f"{n} {s['sha256']}\n" for n, s in sorted(shards.items())).encode()).hexdigest(),
+        sources=_sources([pieces[p][0][c] for p, c in taken]),
         packages={
             r["package"]: dict(
                 version=r["version"], deb_sha256=r["deb_sha256"], kept_back=len(r["kept_back"]), dropped=r["dropped"]
@@ -191,6 +198,15 @@ def _assemble(out: Path, table: dict, size: str, recipe: str, paths: list[Path],
     (out / "README.md").write_text(card(manifest, rows), encoding="utf-8")
     files.write(out / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
+
+
+def _sources(clips: list[dict[str, Any]]) -> str:
+    """A checksum of what the clips were made of: role, kind, and the checksums of the packages' files, in order.
+
+    Unlike the encoded bytes it does not depend on the processor, so two machines agree where they have the same packages.
+    """
+    lines = (" ".join([clip["role"], clip["kind"], *(file["sha256"] for file in clip["files"])]) for clip in clips)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _hours(rows: list[list[str]], role: str, kind: str) -> float:

@@ -16,11 +16,11 @@ from typing import IO, Any
 import numpy as np
 
 from ssast_lab.audio import SAMPLE_RATE, AudioError
-from ssast_lab.corpus.clips import CUT, GAP, LEAST, OPUS, QUIET, WINDOW, cut_and_join, decode, encode
+from ssast_lab.corpus.clips import CUT, EXCERPT, GAP, LEAST, OPUS, QUIET, WINDOW, cut_and_join, decode, encode, excerpts
 from ssast_lab.corpus.table import KINDS, CorpusError, kind_of, licence_of, reserved
 from ssast_lab.corpus.tars import add_member, json_line, sha256_of
 
-SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff", ".wv", ".g722", ".gsm")
+SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff", ".wv", ".g722", ".gsm", ".als")
 ARCHIVES = (".pk3", ".wz", ".zip")
 
 Fetch = Callable[[str, Path], Path | None]
@@ -101,6 +101,8 @@ def build_piece(table: dict[str, Any], entry: dict[str, Any], cache: Path, fetch
     name = entry["name"]
     rules = [rule for rule in table["reserved"] if rule["package"] == name]
     recipe = [table["recipe"], entry, rules, WINDOW, CUT, GAP, LEAST, QUIET, OPUS]
+    if entry["role"] == "elsewhere":
+        recipe.append(EXCERPT)
     piece = cache / f"{name}-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]}.tar"
     if piece.exists():
         return name, piece
@@ -140,16 +142,18 @@ def _clips(table: dict, entry: dict, files: list[tuple[str, Path]], record: dict
             match = group.search(path)
             chosen[kind].append((match[1] if match else "", path, file))
 
+    make = excerpts if entry["role"] == "elsewhere" else cut_and_join
     for kind in KINDS:
+        limit = {**CUT, **entry.get("cut", {})}.get(kind)
 
-        def waves(kind: str = kind) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        def waves(kind: str = kind, limit: int | None = limit) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
             for _, path, file in sorted(chosen[kind]):
                 try:
-                    yield dict(path=path, sha256=shas[path]), decode(file, kind)
+                    yield dict(path=path, sha256=shas[path]), decode(file, limit)
                 except AudioError as error:
                     record["dropped"].append([path, str(error).replace(str(file), "it")])
 
-        clips = cut_and_join(waves())
+        clips = make(waves())
         if most := entry.get("clips", {}).get(kind):  # evenly spread over the package
             every = list(clips)
             clips = iter(
