@@ -1,6 +1,7 @@
 """From the name of a package to its piece of the corpus: a tar of its clips."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -9,7 +10,9 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,11 +56,31 @@ def check_tools() -> None:
         )
 
 
-def unpack(deb: Path, folder: Path, more: tuple[str, ...] = ()) -> tuple[list[tuple[str, Path]], str]:
+def carve(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """(.wav or .ogg, its bytes) for every sound that lies as it is in some game's own kind of archive."""
+    if data[:2] == b"\x1e\x8c":  # OpenClonk's groups are gzip under another name
+        data = zlib.decompress(b"\x1f\x8b" + data[2:], wbits=31)
+    end = 0
+    while start := re.compile(rb"RIFF....WAVE|OggS\x00\x02", re.DOTALL).search(data, end):
+        end = at = start.start()
+        if data[at : at + 4] == b"RIFF":
+            end += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        while data[end : end + 4] == b"OggS":  # page by page, up to the one that says that it is the last
+            sizes, last = data[end + 27 : end + 27 + data[end + 26]], data[end + 5] & 4
+            end += 27 + len(sizes) + sum(sizes)
+            if last:
+                break
+        yield (".wav" if data[at : at + 4] == b"RIFF" else ".ogg"), data[at:end]
+
+
+def unpack(
+    deb: Path, folder: Path, more: tuple[str, ...] = (), carved: Sequence[str] = ()
+) -> tuple[list[tuple[str, Path]], str]:
     """The sound files of a package as sorted (path in the package, file), and the text of its copyright file.
 
     Sounds in game archives are named "archive!path". Links are not followed: what they name comes by itself.
-    ``more`` are endings of other files that are wanted as well, such as labels.
+    ``more`` are endings of other files that are wanted as well, such as labels; ``carved`` patterns of files that sounds
+    are cut out of, which are named "file!0001.ogg" in their order.
     """
     found: list[tuple[str, Path]] = []
     copyright = ""
@@ -76,7 +99,10 @@ def unpack(deb: Path, folder: Path, more: tuple[str, ...] = ()) -> tuple[list[tu
             name, data = member.name.removeprefix("./"), members.extractfile(member) if member.isfile() else None
             if data is None:
                 continue
-            if name.lower().endswith((*SOUNDS, *more)):
+            if any(fnmatchcase(name, pattern) for pattern in carved):
+                for number, (ending, sound) in enumerate(carve(data.read())):
+                    keep(f"{name}!{number:04d}{ending}", io.BytesIO(sound))
+            elif name.lower().endswith((*SOUNDS, *more)):
                 keep(name, data)
             elif name.lower().endswith(ARCHIVES):
                 with tempfile.TemporaryFile(dir=folder) as copy:
@@ -113,7 +139,7 @@ def build_piece(table: dict[str, Any], entry: dict[str, Any], cache: Path, fetch
             return name, None
         version = subprocess.run(["dpkg-deb", "-f", deb, "Version"], capture_output=True, text=True).stdout.strip()
         sha = sha256_of(deb)
-        files, copyright = unpack(deb, work)
+        files, copyright = unpack(deb, work, carved=entry.get("carve", ()))
         deb.unlink()
         record: dict[str, Any] = dict(
             package=name, version=version, deb_sha256=sha, kept_back={}, dropped=[], copyright=copyright

@@ -4,7 +4,7 @@
 and their files' kinds: [pattern, kind], the first that fits decides, null takes nothing. "clips" limits the clips per kind,
 "cut" says how many seconds are taken from the middle of a file of a kind, where that is not what ``clips.CUT`` says,
 "group" is a regular expression whose first group (a voice, by default the folder) stays together when clips are joined,
-"licences" are those of single files. "reserved" names files that are kept for something else, "left_out" whole packages.
+"carve" names files of some game's own format that sounds are cut out of, "licences" are those of single files. "reserved" names files that are kept for something else, "left_out" whole packages.
 """
 
 import json
