@@ -1,4 +1,4 @@
-# make app | lab | test | check | clean, in an environment of its own under .venv
+# make app | lab | test | check | docs | clean, in an environment of its own under .venv
 #   PYTHON=python3.12  the interpreter of a new environment
 #   ARGS="..."         more arguments for the app or for pytest, such as ARGS="tests/test_model.py -x"
 
@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: app lab test check clean
+.PHONY: app lab test check docs clean
 
 app: $(READY)
 	$(BIN)/python app.py $(ARGS)
@@ -22,6 +22,10 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -c "import ssast_lab, pdoc, pathlib; [getattr(ssast_lab, name) for name in ssast_lab.__all__]; \
+		pdoc.pdoc('ssast_lab', output_directory=pathlib.Path('build/docs'))"
 
 # The stamp is older than pyproject.toml only when the requirements may have changed: else nothing is installed again.
 $(READY): pyproject.toml

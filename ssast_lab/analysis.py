@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ssast_lab import audio, masking, objectives
-from ssast_lab.config import MaskConfig, ModelConfig
-from ssast_lab.model import SSAST
+from ssast_lab.config import ConfigError, MaskConfig, ModelConfig
+from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
 from ssast_lab.patches import PatchGrid, unpatchify
 
 
@@ -19,8 +19,8 @@ from ssast_lab.patches import PatchGrid, unpatchify
 class Excerpt:
     """The stretch of a sound that a model looks at: a whole window of a longer one, all whole patches of a shorter one.
 
-    Nothing is padded. A model takes a shorter sound at its own length, for which its positions are cut as for fine-tuning;
-    padding would be a sight that it never met in training, and no riddle.
+    Nothing is padded. A model takes a shorter sound at its own length, for which its positions are cut as for fine-tuning.
+    Padding is trivial to predict and would flatter the figures.
     """
 
     start: float  # seconds into the sound
@@ -45,12 +45,16 @@ def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerp
     return Excerpt(start, audio.log_mel(cut, config.audio, frames=frames), replace(config.grid, frames=frames))
 
 
-def draw_mask(piece: Excerpt, mask: MaskConfig, seed: int = 0) -> Tensor:
-    """(N,) bool: hides ``mask.count`` patches of the excerpt."""
-    generator = torch.Generator().manual_seed(seed)
-    if mask.cluster is None:
-        return masking.random_mask(piece.grid, mask.count, generator=generator)
-    return masking.cluster_mask(piece.grid, mask.count, generator=generator, cluster=mask.cluster)
+def draw_mask(piece: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int = 0) -> Tensor:
+    """(N,) bool: hides ``mask.count`` patches of the excerpt, or a share of them (0 to 1, at least one patch) in the way
+    that the paper hides patches of this shape."""
+    if not isinstance(mask, MaskConfig):
+        if not 0 <= mask <= 1:
+            raise ConfigError(
+                f"The share of patches to hide is between 0 and 1, not {mask}: a number of them is a MaskConfig."
+            )
+        mask = MaskConfig(max(round(mask * piece.grid.count), 1), masking.usual_cluster(piece.grid))
+    return masking.draw_mask(piece.grid, mask, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,7 @@ def reconstruct(model: SSAST, fbank: Tensor, mask: Tensor, start: float = 0.0) -
     patch_mse = torch.full((grid.count,), float("nan"))
     patch_mse[mask] = (guess.reconstruction - targets)[0].square().mean(-1).float().cpu()
     rank = torch.full((grid.count,), -1)
-    likely = scores[0].log_softmax(-1)
-    own = likely.diagonal()[:, None]
-    # Among equals, such as patches of digital silence, the first counts as recognised, as in the accuracy.
-    rank[mask] = ((likely > own) | (likely == own).tril(-1)).sum(1).cpu()
+    rank[mask] = _ranks(scores[0].log_softmax(-1)).cpu()
     return Reconstruction(
         grid=grid,
         start=start,
@@ -130,3 +131,98 @@ def visible_mean_mse(sound: Tensor, hidden: Tensor) -> float:
     anywhere = sound[visible].mean() if bool(visible.any()) else sound.new_zeros(())
     means = torch.where(count > 0, (sound * visible).sum(0) / count.clamp(min=1), anywhere)
     return float((sound - means).square()[hidden].mean())
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Who attends to whom in every layer and head of an encoder."""
+
+    grid: PatchGrid
+    start: float  # seconds into the sound
+    mask: np.ndarray | None  # (N,) bool, True = hidden; None where nothing was
+    weights: np.ndarray  # (L, H, K, K) float32, K = 2 + N tokens: [CLS], distillation, then the patches; rows sum to 1
+
+    def among_patches(self, layer: int, head: int | None = None) -> np.ndarray:
+        """(N, N): how much each patch (row) attends to each patch, in one head or the mean of all; rows sum to 1 or less,
+        as the rest goes to [CLS] and distillation."""
+        weights = self.weights[layer]
+        return (weights.mean(0) if head is None else weights[head])[SPECIAL:, SPECIAL:]
+
+    def rollout(self) -> np.ndarray:
+        """(K, K): what the tokens after the last layer are made of, of the tokens before the first; rows sum to 1.
+
+        Attention of all heads, halved for the residual connection, multiplied through the layers (Abnar and Zuidema,
+        "Quantifying attention flow in Transformers", ACL 2020).
+        """
+        identity = np.eye(self.weights.shape[-1], dtype=np.float32)
+        mixed = identity
+        for weights in self.weights:
+            mixed = (0.5 * weights.mean(0) + 0.5 * identity) @ mixed
+        return mixed
+
+    def distances(self) -> tuple[np.ndarray, np.ndarray]:
+        """(L, H) seconds and (L, H) mel bins: how far the patches that are attended to lie away in the mean, from middle to
+        middle of the patches."""
+        rows, columns = np.divmod(np.arange(self.grid.count), self.grid.columns)
+        time = np.abs(columns[:, None] - columns) * self.grid.stride[1] * audio.HOP / audio.SAMPLE_RATE
+        frequency = np.abs(rows[:, None] - rows) * self.grid.stride[0]
+        among = self.weights[..., SPECIAL:, SPECIAL:]
+        share = among / among.sum(-1, keepdims=True).clip(min=1e-12)
+        return tuple((share * apart).sum(-1).mean(-1) for apart in (time, frequency))  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def attend(
+    model: SSAST | Classifier | EncoderModel, fbank: Tensor, mask: Tensor | None = None, start: float = 0.0
+) -> Attention:
+    """The attention of every layer on (T, F) log-mel, of which the patches are hidden where (N,) ``mask`` is True; only a
+    pretraining model knows how to hide."""
+    encoder, layers = model.encoder, range(len(model.encoder.blocks))
+    batch = fbank[None].to(encoder.positions.device)
+    if mask is None:
+        encoding = encoder(batch, attention=layers)
+    elif isinstance(model, SSAST):
+        encoding = model.encode(batch, mask[None], attention=layers)
+    else:
+        raise ConfigError("Only a pretraining model can hide patches: this one has no token to put in their place.")
+    weights = torch.cat([encoding.attention[layer] for layer in layers]).float().cpu().numpy()
+    return Attention(encoder.grid_of(fbank), start, None if mask is None else mask.cpu().numpy(), weights)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which true patch each prediction is most like, among the hidden patches of one sound."""
+
+    grid: PatchGrid
+    patches: np.ndarray  # (M,) numbers of the hidden patches
+    scores: np.ndarray  # (M, M) float32 dot products: row i is the prediction at patch i, column j the true patch j
+    rank: np.ndarray  # (M,) place of the true patch among all for each prediction, 0 = recognised (the paper's softmax)
+    rank_among_predictions: (
+        np.ndarray
+    )  # (M,) place of the prediction among all for each true patch (the official code's)
+    taken_for: np.ndarray  # (M, at most 5) numbers of the true patches that each prediction is most like, best first
+
+
+@torch.no_grad()
+def match(model: SSAST, fbank: Tensor, mask: Tensor) -> Match:
+    """Compares what the model says of each hidden patch of (T, F) log-mel with all that were hidden by (N,) ``mask``."""
+    batch = fbank[None].to(model.mask_token.device)
+    guess, targets = model(batch, mask[None]), model.targets(batch, mask[None])
+    scores = objectives.similarity(guess.contrastive, targets)[0].cpu()
+    patches = mask.cpu().nonzero()[:, 0]
+    best = scores.topk(min(5, len(patches)), dim=1).indices
+    return Match(
+        grid=model.encoder.grid_of(fbank),
+        patches=patches.numpy(),
+        scores=scores.numpy(),
+        rank=_ranks(scores).numpy(),
+        rank_among_predictions=_ranks(scores.T).numpy(),
+        taken_for=patches[best].numpy(),
+    )
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    """(M, M) -> (M,): the place of the diagonal in each row, from 0. Among equals, such as patches of digital silence, the
+    first counts as recognised, as in the accuracy."""
+    own = scores.diagonal()[:, None]
+    return ((scores > own) | (scores == own).tril(-1)).sum(1)

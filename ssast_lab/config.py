@@ -2,13 +2,29 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from ssast_lab.patches import PatchGrid
+
+Pooling = Literal["mean", "cls"]
+Optimizer = Literal["adamw", "muon", "adam"]
+Schedule = Literal["cosine", "wsd", "plateau", "decay"]
+Start = Literal["mae", "official"]
+SoftmaxOver = Literal["targets", "predictions"]
+Loss = Literal["auto", "ce", "bce"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be: the message says what is wrong and what would be right."""
+
+
+def check_choices(config: Any) -> None:
+    """Raises :class:`ConfigError` where a field of a dataclass, annotated as a ``Literal``, has none of its values."""
+    for item in fields(config):
+        choices, value = get_args(item.type), getattr(config, item.name)
+        if get_origin(item.type) is Literal and value not in choices:
+            raise ConfigError(f"{item.name} is {' or '.join(choices)}, not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -39,12 +55,10 @@ class ModelConfig:
     frames: int = 1024
     patch: tuple[int, int] = (16, 16)  # (mel bins, frames)
     stride: tuple[int, int] = (16, 16)
-    pooling: str = "mean"  # of a classifier: "mean" over the patches, or "cls" for [CLS] and distillation together
+    pooling: Pooling = "mean"  # of a classifier: "mean" over the patches, or "cls" for [CLS] and distillation together
     labels: tuple[str, ...] = ()  # of a classifier
     audio: AudioConfig = field(default_factory=AudioConfig)
-    norm_eps: float | None = (
-        None  # of every LayerNorm; None as the official code: 1e-6, and 1e-5 in a classifier's head
-    )
+    norm_eps: float | None = None  # of every LayerNorm; None as the official code: 1e-6, in a classifier's head 1e-5
 
     def __post_init__(self) -> None:
         for name in ("patch", "stride", "labels"):
@@ -59,8 +73,7 @@ class ModelConfig:
             raise ConfigError(f"width, depth and heads must be positive, not {self.width}, {self.depth}, {self.heads}.")
         if self.width % self.heads:
             raise ConfigError(f"The width {self.width} cannot be shared evenly among {self.heads} attention heads.")
-        if self.pooling not in ("mean", "cls"):
-            raise ConfigError(f'pooling is "mean" or "cls", not {self.pooling!r}.')
+        check_choices(self)
         if not all(isinstance(label, str) for label in self.labels):
             raise ConfigError("The labels must be texts.")
         if len(set(self.labels)) < len(self.labels):
@@ -103,10 +116,13 @@ class MaskConfig:
 
     count: int = 400
     cluster: tuple[int, int] | None = (3, 5)
+    fewest: int | None = None  # each training step hides a number drawn from here to count; None: always count
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ConfigError(f"At least one patch must be hidden, not {self.count}.")
+        if self.fewest is not None and not 1 <= self.fewest <= self.count:
+            raise ConfigError(f"The fewest hidden patches are from 1 to {self.count}, the most, not {self.fewest}.")
         if self.cluster is not None:
             object.__setattr__(self, "cluster", tuple(self.cluster))
             least, most = self.cluster
@@ -114,10 +130,24 @@ class MaskConfig:
                 raise ConfigError(f"The cluster factor runs from at least 1 upwards, not from {least} to {most}.")
 
 
+# Fields that older runs and caches do not have, with the defaults that mean what was done then.
+_LATER: dict[str, Any] = dict(norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2)
+
+
+_RENAMED = {"over": "softmax_over"}  # fields that had another name in what was written earlier
+
+
+def renamed(values: Any) -> Any:
+    """What was written of a configuration earlier, under the names of today."""
+    if not isinstance(values, dict):
+        return values
+    return {_RENAMED.get(name, name): renamed(value) for name, value in values.items()}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON types; without a ``norm_eps`` that is not set, so that whatever is kept under a key made
-    of a configuration is found again."""
-    return asdict(config, dict_factory=lambda items: {n: v for n, v in items if (n, v) != ("norm_eps", None)})
+    """A configuration as plain JSON types. Fields that came later are left out while they have their default, so that an
+    older run can be resumed, and what is kept under a key made of a configuration is found again."""
+    return asdict(config, dict_factory=lambda items: {n: v for n, v in items if n not in _LATER or v != _LATER[n]})
 
 
 @dataclass(frozen=True)
@@ -142,11 +172,15 @@ class LearningConfig:
 
     batch: int = 64
     learning_rate: float = 1e-3
-    optimizer: str = "adamw"  # "muon", or "adam" as the official code
+    optimizer: Optimizer = "adamw"  # "adam" as the official code
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
-    schedule: str = "cosine"  # to zero; "plateau": halved when held-out accuracy does not rise; or "decay": by epochs
+    schedule: Schedule = (
+        "cosine"  # to zero; or "wsd": constant, then to zero; "plateau": halved when held-out accuracy does
+    )
+    # not rise; "decay": by epochs. Only "wsd" can be prolonged
     warmup: int = 500  # steps in which the learning rate rises from 0
+    cooldown: float = 0.2  # share of the steps, the last ones, in which "wsd" falls in a straight line to zero
     warmup_every: int = 1  # the official code moves it every 50 steps only
     patience: int = 2  # evaluations without progress before a plateau halves the learning rate
     decay: float = 0.85  # what "decay" multiplies the learning rate with
@@ -158,8 +192,8 @@ class LearningConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
         self._at_least_one("batch", "warmup_every", "decay_from", "decay_every")
-        self._choice("optimizer", "adamw", "muon", "adam")
-        self._choice("schedule", "cosine", "plateau", "decay")
+        check_choices(self)
+        self._share("cooldown")
         if not self.learning_rate > 0:
             raise ConfigError(f"The learning rate must be positive, not {self.learning_rate}.")
         if self.seed < 0:
@@ -170,9 +204,13 @@ class LearningConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
 
-    def _choice(self, name: str, *choices: str) -> None:
-        if getattr(self, name) not in choices:
-            raise ConfigError(f"{name} is {' or '.join(choices)}, not {getattr(self, name)!r}.")
+    def _share(self, name: str) -> None:
+        if not 0 <= getattr(self, name) <= 1:
+            raise ConfigError(f"{name} is a share between 0 and 1, not {getattr(self, name)}.")
+
+    def stable_steps(self, steps: int) -> int:
+        """How many of so many steps are the same in a longer run; 0 where every step depends on their number."""
+        return round((1 - self.cooldown) * steps) if self.schedule == "wsd" else 0
 
 
 @dataclass(frozen=True)
@@ -180,20 +218,39 @@ class TrainingConfig(LearningConfig):
     """Pretraining: how long, by which objective, and how it is measured."""
 
     steps: int = 10_000
-    start: str = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
+    start_from: str = ""  # a model whose weights training begins with, as ssast_lab.load reads it; empty: random ones
+    start: Start = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only
-    over: str = "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
+    softmax_over: SoftmaxOver = (
+        "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
+    )
+    sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
+    settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
     evaluate_every: int = 500
     evaluate_masks: int = 400  # patches hidden in evaluation, whatever training hides
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("steps", "evaluate_every", "evaluate_masks")
-        self._choice("start", "mae", "official")
-        self._choice("over", "targets", "predictions")
+        self._share("settle")
+        if self.sampled is not None and self.sampled < 2:
+            raise ConfigError(
+                f"At least 2 hidden patches must be asked for, or there is nothing to tell apart, not {self.sampled}."
+            )
+        if self.sampled is not None and self.softmax_over == "predictions":
+            raise ConfigError(
+                'The official softmax over the predictions needs all of them: leave sampled out, or take softmax_over="targets".'
+            )
         if min(self.nce_weight, self.mse_weight) < 0 or self.nce_weight + self.mse_weight == 0:
             raise ConfigError("The weights of the two objectives cannot be negative, nor both be 0.")
+
+    def stable_steps(self, steps: int) -> int:
+        return min(super().stable_steps(steps), self.sampled_steps(steps))
+
+    def sampled_steps(self, steps: int) -> int:
+        """The steps that ask for a sample only, of so many in all."""
+        return steps if self.sampled is None else round((1 - self.settle) * steps)
 
 
 @dataclass(frozen=True)
@@ -208,11 +265,17 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.mask.count > self.model.grid.count:
             raise ConfigError(f"{self.mask.count} of {self.model.grid.count} patches cannot be hidden.")
+        fewest = self.mask.fewest or self.mask.count
+        if self.training.sampled is not None and self.training.sampled > fewest:
+            raise ConfigError(
+                f"{self.training.sampled} hidden patches cannot be asked for where only {fewest} are hidden: "
+                "sample fewer, or hide more."
+            )
 
 
 @dataclass(frozen=True)
 class LabelledConfig:
-    """Which labelled sounds a classifier learns from, which choose it, and which judge it (:mod:`ssast_lab.labelled`)."""
+    """Which labelled sounds a classifier learns from, which choose it, and which judge it (:mod:`ssast_lab.data.labelled`)."""
 
     train: str = ""  # a task's folder, folders by class, a table, an official JSON, or the folder of a public data set
     valid: str = ""  # another such set, which chooses the best weights; empty: the fold "valid" of train
@@ -232,7 +295,7 @@ class TuningConfig(LearningConfig):
     epochs: int = 30
     steps: int | None = None  # instead of epochs
     evaluate_every: int | None = None  # steps; None: every epoch
-    loss: str = "auto"  # "ce": one label for each clip; "bce": any number; auto: what the labels ask for
+    loss: Loss = "auto"  # "ce": one label for each clip; "bce": any number; auto: what the labels ask for
     mixup: float = 0.0  # share of the clips that another is mixed into, labelled in proportion
     frequency_mask: int = 0  # SpecAugment hides fewer than so many mel bins
     time_mask: int = 0  # and fewer than so many frames
@@ -244,7 +307,6 @@ class TuningConfig(LearningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("epochs", *(name for name in ("steps", "evaluate_every") if getattr(self, name) is not None))
-        self._choice("loss", "auto", "ce", "bce")
         if not 0 <= self.mixup <= 1:
             raise ConfigError(f"mixup is a share between 0 and 1, not {self.mixup}.")
         if min(self.frequency_mask, self.time_mask, self.average_from) < 0 or not self.head_rate > 0:
@@ -262,11 +324,14 @@ class FineTuneConfig:
     model: str = "tiny-patch"  # what checkpoint.load reads; "scratch:tiny-patch" has random weights
     frames: int | None = None  # None: what nine in ten of the training clips fit into, at most the model's own
     stride: tuple[int, int] | None = None  # (mel bins, frames); None: the model's own
-    pooling: str = "mean"
+    pooling: Pooling = "mean"
     mean: float | None = None  # of the features, which normalises them; None: the model's own
     std: float | None = None
     data: LabelledConfig = field(default_factory=LabelledConfig)
     training: TuningConfig = field(default_factory=TuningConfig)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True)
@@ -276,7 +341,7 @@ class RunConfig:
     folder: str = "runs/pretrain"
     resume: bool = False
     micro_batch: int | None = None  # clips that go through the model at once; None: the whole share of this process
-    precision: str = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
+    precision: Precision = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
     in_memory: bool | None = None  # hold the corpus as 16-bit samples; None: where it fits
     workers: int = 2  # processes (or threads, for a corpus in memory) that decode sound
     compile: bool = False
@@ -286,8 +351,7 @@ class RunConfig:
     track: str | None = None  # "tensorboard" or "trackio", beside metrics.jsonl
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ConfigError(f"precision is auto, fp32 or bf16, not {self.precision!r}.")
+        check_choices(self)
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"micro_batch must be at least 1, not {self.micro_batch}.")
         if not 0 <= self.unreadable <= 1:
@@ -322,7 +386,7 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         training = TrainingConfig(
             steps=800_000, batch=120 if tiny else 24, learning_rate=5e-4 if tiny else 1e-4, optimizer="adam",
             betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
-            clip_norm=None, start="official", over="predictions", evaluate_every=4000,
+            clip_norm=None, start="official", softmax_over="predictions", evaluate_every=4000,
         )  # fmt: skip
         if numbers[1:]:
             training = replace(training, batch=int(numbers[1]))
@@ -384,6 +448,7 @@ def finetune_config(name: str, model: str = "", **labelled: str) -> FineTuneConf
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
     """A configuration from what :func:`to_dict` made of it; refuses fields that it does not know."""
+    values = renamed(values)
     known = {item.name: item for item in fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:

@@ -1,8 +1,11 @@
-"""Files that are whole or not there."""
+"""Atomic file writes, and checksums."""
 
+import hashlib
+import json
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -18,3 +21,12 @@ def write(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):  # where nothing can be written, there is nothing to remove
             aside.unlink(missing_ok=True)
+
+
+def sha256(*parts: Any) -> str:
+    """Hexadecimal SHA-256 of the parts, one after the other: bytes and buffers as they are, anything else as JSON with
+    sorted keys."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes | memoryview) else json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()

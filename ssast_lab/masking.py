@@ -10,7 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssast_lab.config import MaskConfig
 from ssast_lab.patches import PatchGrid
+
+CLUSTER = (3, 5)  # the range of C in the paper (section 2.2)
+
+
+def usual_cluster(grid: PatchGrid) -> tuple[int, int] | None:
+    """How the paper hides patches of this grid: in clusters, or frames one by one (None)."""
+    return CLUSTER if grid.rows > 1 else None
+
+
+def draw_mask(grid: PatchGrid, mask: MaskConfig, *, generator: torch.Generator, batch: int | None = None) -> Tensor:
+    """Hides ``mask.count`` patches, in clusters or one by one: (N,) bool, or (B, N) for a ``batch`` of B."""
+    if mask.cluster is None:
+        return random_mask(grid, mask.count, generator=generator, batch=batch)
+    return cluster_mask(grid, mask.count, generator=generator, batch=batch, cluster=mask.cluster)
 
 
 def cluster_mask(

@@ -1,13 +1,14 @@
-"""How well a classifier does on clips it never met, with how far each figure is to be trusted.
+"""How well a classifier does on unseen clips, with a confidence interval for each figure.
 
 Axes: C clips, L labels, G groups that are drawn together (sources, or single clips), R resamples. Every interval is a
-bootstrap interval of 95 %: the test set is drawn anew, with replacement, R times, and the figure is taken of each draw.
-Accuracy and recall take the percentiles of the draws (Efron and Tibshirani 1993, chapter 13). Average precision is too high
-on small sets, and again too high on draws of them, in which one clip stands several times: its interval reflects the
-percentiles in the figure, which takes that back (the basic interval: Davison and Hinkley 1997, section 5.2), and is widened
-to hold the figure where it would not. In a trial with 8 labels it held the truth in 88, 92 and 93 % of sets of 60, 200 and
-1,000 clips, and plain percentiles in 58, 74 and 88 %. Of the difference of two classifiers percentiles are
-taken, since what is too high in both cancels.
+bootstrap interval of 95 %: the test set is drawn again R times, with replacement, and the figure is computed for each draw.
+
+Accuracy and recall take the percentiles of the draws (Efron and Tibshirani 1993, chapter 13). Average precision is biased
+upwards on small sets, and more so on draws of them, which hold some clips several times. Its interval therefore reflects the
+percentiles about the figure, which cancels that bias (the basic interval: Davison and Hinkley 1997, section 5.2), and is
+widened where it would not contain the figure. In a trial with 8 labels it contained the true value for 88, 92 and 93 % of
+sets of 60, 200 and 1,000 clips; plain percentiles did for 58, 74 and 88 %. The difference of two classifiers takes
+percentiles, since the bias of both cancels.
 """
 
 import math
@@ -17,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-ENOUGH_SOURCES = 5  # with fewer, drawing whole sources says nothing
-WORK = 4e9  # weights that the resamples of average precision may read: beyond, fewer resamples are drawn
+from ssast_lab.tables import text_table
+
+ENOUGH_SOURCES = 5  # with fewer, intervals over whole sources mean nothing
+WORK = 4e9  # weights that the resamples of average precision may read; larger sets are resampled less often
 FEWEST = 200  # resamples of average precision, however large the set
 
 
@@ -27,7 +30,7 @@ class MetricError(ValueError):
 
 
 class Interval(NamedTuple):
-    """A figure between the bounds of its 95 % interval."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -39,34 +42,36 @@ class Interval(NamedTuple):
 
 
 class ClassScore(NamedTuple):
-    """One label."""
+    """The figures of one label."""
 
     label: str
-    clips: int  # that have it
-    recall: float  # of these, the share given this label; nan where clips have several labels, or none has this one
-    precision: float  # share of right ones among the clips given this label; nan where it was never given
+    clips: int  # that have the label
+    recall: float  # share of these that were given it; nan where clips have several labels, or none has this one
+    precision: float  # share of the clips given the label that have it; nan where it was never given
     average_precision: float  # nan where no clip has the label
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a classifier's scores on C clips are worth. Where clips have not exactly one label each, there is nothing that it
-    decides for, and only average precision is known."""
+    """What a classifier reached on C clips. Where a clip has several labels or none, there is no single decision to judge, and
+    only average precision is known."""
 
     labels: tuple[str, ...]  # (L,)
     accuracy: Interval | None  # share of clips whose highest score is that of their label
-    macro_recall: Interval | None  # mean over the labels that occur of the share of their clips that are right
+    macro_recall: Interval | None  # recall, averaged over the labels that occur
     mean_average_precision: Interval  # mean over the labels that occur
-    confusion: np.ndarray | None  # (L, L) clips: row is the true label, column the one of the highest score
+    confusion: (
+        np.ndarray | None
+    )  # (L, L) numbers of clips: row is the true label, column the one with the highest score
     classes: tuple[ClassScore, ...]  # (L,)
-    unit: str  # what was drawn for the intervals: "source" or "clip"
+    unit: str  # what the resamples draw: "source" or "clip"
     targets: np.ndarray = field(repr=False)  # (C, L) bool
     scores: np.ndarray = field(repr=False)  # (C, L) float
-    groups: np.ndarray = field(repr=False)  # (C,) which of the G groups a clip is drawn with
+    groups: np.ndarray = field(repr=False)  # (C,) the number of the group that a clip is drawn with
 
     @property
     def headlines(self) -> dict[str, Interval]:
-        """The figures for the whole set, those that are known."""
+        """Name -> figure of the whole set, those that are known."""
         named = ("accuracy", "macro_recall", "mean_average_precision")
         return {name: value for name in named if (value := getattr(self, name)) is not None}
 
@@ -74,15 +79,13 @@ class Scores:
         groups = int(self.groups.max()) + 1
         lines = [f"{len(self.targets)} clips, {len(self.labels)} labels; intervals of 95 % over {groups} {self.unit}s"]
         lines += [f"{name.replace('_', ' '):24}{value}" for name, value in self.headlines.items()]
-        width = max(5, *(len(label) for label in self.labels))
-        lines += ["", f"{'label':{width}}  {'clips':>6}  {'recall':>6}  {'precision':>9}  {'average precision':>17}"]
-        for row in self.classes:
-            figures = [
-                f"{'–' if math.isnan(figure) else f'{figure:.3f}':>{size}}"
-                for figure, size in zip(row[2:], (6, 9, 17), strict=True)
-            ]
-            lines.append("  ".join([f"{row.label:{width}}", f"{row.clips:6}", *figures]))
-        return "\n".join(lines)
+        rows = [
+            [label, str(clips), *("–" if math.isnan(figure) else f"{figure:.3f}" for figure in figures)]
+            for label, clips, *figures in self.classes
+        ]
+        return "\n".join(
+            [*lines, "", *text_table(["label", "clips", "recall", "precision", "average precision"], rows)]
+        )
 
 
 def score(
@@ -93,22 +96,49 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Scores:
-    """Scores of a classifier.
+    """Judges a classifier by its scores.
 
-    ``targets`` (C, L): 1 where the clip has the label; ``scores`` (C, L): any numbers, higher where the label is thought
-    likelier (logits or probabilities); ``sources`` (C,): which recording, voice or instrument a clip comes from, "" unknown.
+    ``targets`` (C, L): 1 where the clip has the label; ``scores`` (C, L): any numbers, higher where the label is likelier
+    (logits or probabilities); ``sources`` (C,): which recording, voice or instrument a clip comes from, "" unknown.
 
-    Clips of one source are alike: they are right or wrong together, so that drawing single clips would make the interval
-    narrower than the set deserves. With at least 5 sources, whole sources are drawn (cluster bootstrap: Davison and Hinkley
-    1997, section 3.8; Field and Welsh 2007), a clip of unknown source by itself; with fewer, clips are. Average precision of
-    very large sets is drawn fewer times, 200 at least: ``Interval.resamples`` says how often.
+    Clips of one source tend to be right or wrong together, so that an interval from single clips would be too narrow. With at
+    least 5 sources, whole sources are drawn (cluster bootstrap: Davison and Hinkley 1997, section 3.8; Field and Welsh 2007),
+    and a clip of unknown source by itself; with fewer sources, clips are drawn. Average precision of very large sets takes
+    fewer resamples, at least 200; ``Interval.resamples`` says how many.
+
+    :class:`MetricError` where shapes do not fit, a score is not finite, or no clip has a label.
     """
     targets, scores = np.asarray(targets) > 0.5, np.asarray(scores, dtype=np.float64)
     labels = tuple(labels)
+    _check(targets, scores, labels, sources)
+    unit, groups = _groups(sources, len(targets))
+    drawn = _drawn(groups, resamples, seed)
+    clips, precisions, occurs = targets.sum(0).tolist(), average_precisions(targets, scores), targets.any(0)
+    few = drawn[:, : _affordable(targets.size, resamples)]
+    mean_ap = _reflected(float(precisions[occurs].mean()), _resampled_map(targets, scores, few[groups]))
+
+    accuracy = macro_recall = confusion = None
+    recall = precision = np.full(len(labels), math.nan)
+    if (targets.sum(1) == 1).all():
+        true, given = targets.argmax(1), scores.argmax(1)
+        confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+        np.add.at(confusion, (true, given), 1)
+        with np.errstate(invalid="ignore"):
+            recall, precision = np.diag(confusion) / confusion.sum(1), np.diag(confusion) / confusion.sum(0)
+        accuracies, recalls = _resampled_decisions(true, given, len(labels), groups, drawn)
+        accuracy = _percentiles(float((true == given).mean()), accuracies)
+        macro_recall = _percentiles(float(recall[occurs].mean()), recalls)
+    columns = (clips, recall.tolist(), precision.tolist(), precisions.tolist())
+    classes = tuple(ClassScore(*row) for row in zip(labels, *columns, strict=True))
+    return Scores(labels, accuracy, macro_recall, mean_ap, confusion, classes, unit, targets, scores, groups)
+
+
+def _check(targets: np.ndarray, scores: np.ndarray, labels: tuple[str, ...], sources: Sequence[str] | None) -> None:
+    """:class:`MetricError` for what cannot be scored."""
     if targets.shape != scores.shape or targets.shape[1:] != (len(labels),) or not len(targets):
         raise MetricError(
             f"Targets {targets.shape} and scores {scores.shape} do not fit each other and {len(labels)} labels: "
-            "both must be (clips, labels), with a clip at least."
+            "both must be (clips, labels), with at least one clip."
         )
     if not np.isfinite(scores).all():
         clip, place = np.argwhere(~np.isfinite(scores))[0]
@@ -119,39 +149,6 @@ def score(
         raise MetricError("No clip has a label: there is nothing to score.")
     if sources is not None and len(sources) != len(targets):
         raise MetricError(f"{len(sources)} sources do not fit {len(targets)} clips.")
-    unit, groups = _groups(sources, len(targets))
-    drawn = _drawn(groups, resamples, seed)
-
-    precisions = average_precisions(targets, scores)
-    occurs = targets.any(0)
-    few = drawn[:, : _affordable(targets.size, resamples)]
-    mean_ap = _reflected(float(precisions[occurs].mean()), _resampled_map(targets, scores, few[groups]))
-    if (targets.sum(1) != 1).any():
-        nan = math.nan
-        table = zip(labels, targets.sum(0).tolist(), [nan] * len(labels), [nan] * len(labels), precisions.tolist())
-        classes = tuple(ClassScore(*row) for row in table)
-        return Scores(labels, None, None, mean_ap, None, classes, unit, targets, scores, groups)
-
-    true, given = targets.argmax(1), scores.argmax(1)
-    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(confusion, (true, given), 1)
-    right = np.diag(confusion)
-    with np.errstate(invalid="ignore"):
-        recall, precision = right / confusion.sum(1), right / confusion.sum(0)
-    accuracies, recalls = _resampled_decisions(true, given, len(labels), groups, drawn)
-    table = zip(labels, targets.sum(0).tolist(), recall.tolist(), precision.tolist(), precisions.tolist())
-    return Scores(
-        labels,
-        _percentiles(float((true == given).mean()), accuracies),
-        _percentiles(float(recall[occurs].mean()), recalls),
-        mean_ap,
-        confusion,
-        tuple(ClassScore(*row) for row in table),
-        unit,
-        targets,
-        scores,
-        groups,
-    )
 
 
 class Difference(NamedTuple):
@@ -170,8 +167,9 @@ class Difference(NamedTuple):
 
 
 def difference(one: Scores, other: Scores, resamples: int = 1000, seed: int = 0) -> Difference:
-    """``one`` minus ``other``, two classifiers scored on the same clips in the same order (paired bootstrap: both are taken of
-    the same draws, so that what is hard for both cancels). Where an interval holds 0, the set cannot tell them apart."""
+    """``one`` minus ``other``, two classifiers scored on the same clips in the same order. The bootstrap is paired: both take
+    the same draws, so that what is hard for both cancels. Where an interval contains 0, the set does not show a difference.
+    :class:`MetricError` where clips, labels or sources differ."""
     if one.labels != other.labels or not np.array_equal(one.targets, other.targets):
         raise MetricError(
             "Two classifiers can be compared only on the same clips, in the same order, with the same labels."
@@ -208,8 +206,8 @@ class Spread(NamedTuple):
 
 
 def over_seeds(runs: Sequence[Scores]) -> dict[str, Spread]:
-    """Name of a headline figure -> its spread over seeds: how far training itself varies, which the bootstrap of one run
-    does not see."""
+    """Name of a headline figure -> its spread over seeds: how much training itself varies, which the bootstrap of one run
+    does not show. :class:`MetricError` where there is no run."""
     if not runs:
         raise MetricError("There is no run to take the mean of.")
     spreads = {}
@@ -221,34 +219,35 @@ def over_seeds(runs: Sequence[Scores]) -> dict[str, Spread]:
 
 
 def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(L,) average precision of each label, as scikit-learn's ``average_precision_score`` takes it (equal scores make one
+    """(L,) average precision of each label, as scikit-learn's ``average_precision_score`` defines it (equal scores make one
     step); nan where no clip has the label."""
     return _average_precisions(targets, scores, np.ones((len(targets), 1)))[:, 0]
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------
+# --- resamples ----------------------------------------------------------------------------------------------------
 
 
 def _groups(sources: Sequence[str] | None, count: int) -> tuple[str, np.ndarray]:
-    """What is drawn, and (C,) the number of the group that each clip is drawn with."""
+    """What the resamples draw, and (C,) the number of the group that each clip is drawn with."""
     if sources is None or len({source for source in sources if source}) < ENOUGH_SOURCES:
         return "clip", np.arange(count)
-    names = [source or i for i, source in enumerate(sources)]  # a number is the name of no source
+    names = [source or i for i, source in enumerate(sources)]  # a number cannot be the name of a source
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return "source", np.array([numbers[name] for name in names])
 
 
 def _drawn(groups: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(G, R) float32: how often each group stands in each resample."""
+    """(G, R) float32: how often each group is drawn in each resample."""
     count = int(groups.max()) + 1
     random = np.random.default_rng(seed)
-    often = np.empty((resamples, count), dtype=np.float32)
-    for row in often:
+    times = np.empty((resamples, count), dtype=np.float32)
+    for row in times:
         row[:] = np.bincount(random.integers(count, size=count), minlength=count)
-    return np.ascontiguousarray(often.T)
+    return np.ascontiguousarray(times.T)
 
 
 def _affordable(size: int, resamples: int) -> int:
+    """How many resamples average precision takes for so many scores."""
     return min(resamples, max(FEWEST, int(WORK / size)))
 
 
@@ -289,8 +288,8 @@ def _resampled_map(targets: np.ndarray, scores: np.ndarray, weights: np.ndarray)
 
 
 def _average_precisions(targets: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(L, R): with each clip counted as often as ``weights`` (C, R) says."""
-    found = np.full((targets.shape[1], weights.shape[1]), math.nan)
+    """(L, R): in resample r, clip c counts ``weights[c, r]`` times."""
+    precisions = np.full((targets.shape[1], weights.shape[1]), math.nan)
     for place in np.flatnonzero(targets.any(0)):
         order = np.argsort(-scores[:, place], kind="stable")
         hit, ranked = targets[order, place], scores[order, place]
@@ -302,13 +301,13 @@ def _average_precisions(targets: np.ndarray, scores: np.ndarray, weights: np.nda
         gained = _sums(weights, order[hits], np.searchsorted(hits, bounds))  # (K, R) hits in each part
         with np.errstate(invalid="ignore"):
             precision = np.where(clips > 0, gained.cumsum(0) / np.maximum(clips, 1e-9), 0)
-            found[place] = (precision * gained).sum(0) / gained.sum(0)
-    return found
+            precisions[place] = (precision * gained).sum(0) / gained.sum(0)
+    return precisions
 
 
 def _sums(weights: np.ndarray, rows: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """(K, R) sums of the ``rows`` of (C, R) weights, from each of the (K + 1) bounds to the next. A sparse product, which is
-    ten times faster than gathering the rows."""
+    """(K, R) sums of these ``rows`` of (C, R) weights, from each of the (K + 1) bounds to the next. A sparse product is ten
+    times faster than gathering the rows."""
     from scipy.sparse import csr_array
 
     shape = (len(bounds) - 1, len(weights))

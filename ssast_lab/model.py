@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssast_lab.config import ConfigError, ModelConfig
 from ssast_lab.objectives import Prediction
-from ssast_lab.patches import PatchGrid, beside, patchify, select
+from ssast_lab.patches import PatchGrid, numbers, patchify, select, to_device_of
 
 SPECIAL = 2  # [CLS] and distillation stand before the patches
 
@@ -141,16 +141,24 @@ class Encoder(nn.Module):
         return self.transform(self.patch_embedding(patchify(fbank, grid)), grid, attention, layers)
 
     def transform(
-        self, x: Tensor, grid: PatchGrid, attention: Sequence[int] = (), layers: Sequence[int] = ()
+        self,
+        x: Tensor,
+        grid: PatchGrid,
+        attention: Sequence[int] = (),
+        layers: Sequence[int] = (),
+        patches: Tensor | None = None,
     ) -> Encoding:
-        """(B, N, D) embedded patches of a grid, hidden ones already replaced -> :class:`Encoding`."""
+        """(B, N, D) embedded patches of a grid, hidden ones already replaced -> :class:`Encoding`. ``patches`` (B, n) are
+        the numbers of those that are here, where not all are."""
         wrong = [layer for layer in (*attention, *layers) if not 0 <= layer < len(self.blocks)]
         if wrong:
             raise ValueError(f"There is no layer {wrong[0]}: the model has {len(self.blocks)}, numbered from 0.")
         special = torch.cat((self.cls_token, self.distillation_token), dim=1).expand(len(x), -1, -1)
-        same = grid == self.grid
-        x = torch.cat((special, x), dim=1)
-        x = x + (self.positions if same else resample_positions(self.positions, self.grid, grid))
+        positions = self.positions if grid == self.grid else resample_positions(self.positions, self.grid, grid)
+        if patches is not None:
+            own = positions[0, SPECIAL:].index_select(0, patches.flatten()).unflatten(0, patches.shape)
+            positions = torch.cat((positions[:, :SPECIAL].expand(len(x), -1, -1), own), dim=1)
+        x = torch.cat((special, x), dim=1) + positions
         seen: dict[int, Tensor] = {}
         kept: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
@@ -224,13 +232,30 @@ class SSAST(nn.Module):
         grid = self.encoder.grid_of(fbank)
         x = self.encoder.patch_embedding(patchify(fbank, grid))
         if mask is not None:
-            x = torch.where(beside(mask, x)[..., None], self.mask_token.to(x.dtype), x)
+            x = torch.where(to_device_of(mask, x)[..., None], self.mask_token.to(x.dtype), x)
         return self.encoder.transform(x, grid, attention, layers)
 
-    def forward(self, fbank: Tensor, mask: Tensor) -> Prediction:
-        """(B, T, F) normalised log-mel and (B, N) mask, True = hidden -> what it says of the M hidden patches."""
-        hidden = select(self.encode(fbank, mask).patches, mask)
+    def forward(self, fbank: Tensor, mask: Tensor, asked: Tensor | None = None) -> Prediction:
+        """(B, T, F) normalised log-mel and (B, N) mask, True = hidden -> what it says of the M hidden patches.
+
+        With ``asked`` (B, K), places among the M, the encoder takes the visible patches and those K only, and says nothing of
+        the others: Fu et al., "Rethinking Patch Dependence for Masked Autoencoders" (TMLR 2025), found that hidden patches
+        tell each other nothing, and that a part of them teaches as much.
+        """
+        if asked is None:
+            hidden = select(self.encode(fbank, mask).patches, mask)
+        else:
+            hidden = self._encode_asked(fbank, mask, asked)
         return Prediction(self.contrastive_head(hidden), self.reconstruction_head(hidden))
+
+    def _encode_asked(self, fbank: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
+        """-> (B, K, D): the hidden patches that are asked for, in the sight of each other and of the visible ones."""
+        grid = self.encoder.grid_of(fbank)
+        visible = self.encoder.patch_embedding(select(patchify(fbank, grid), ~mask))
+        hidden = self.mask_token.to(visible.dtype).expand(*asked.shape, -1)
+        patches = torch.cat((numbers(~mask), numbers(mask).gather(1, asked)), dim=1)
+        tokens = torch.cat((visible, hidden), dim=1)
+        return self.encoder.transform(tokens, grid, patches=to_device_of(patches, fbank)).patches[:, -asked.shape[1] :]
 
     def targets(self, fbank: Tensor, mask: Tensor) -> Tensor:
         """(B, T, F), (B, N) -> (B, M, P): the true values of the hidden patches."""
@@ -246,7 +271,7 @@ class SSAST(nn.Module):
         return model.to(self.mask_token.device).train(self.training)
 
 
-class Headless(nn.Module):
+class EncoderModel(nn.Module):
     """An encoder of which nothing else is known, as other libraries hand it out: to embed with, or to fine-tune."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -273,7 +298,7 @@ class Classifier(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, model: "SSAST | Classifier | Headless", labels: Sequence[str], **changes: object
+        cls, model: "SSAST | Classifier | EncoderModel", labels: Sequence[str], **changes: object
     ) -> "Classifier":
         """A classifier on a copy of a trained encoder; ``changes`` to ``frames``, ``stride`` or ``pooling`` resize it."""
         config = replace(model.config, labels=tuple(labels), **changes)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ Patches run row by row from the lowest mel band, time fastest, and the values in
 (frequency slow, time fast): the order of ``torch.nn.Unfold`` on a (F, T) picture, which the official SSAST uses.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -82,12 +83,21 @@ class PatchGrid:
         edges = mel_edges(self.mel_bins, low, high)
         return float(edges[bottom]), float(edges[top + 1])
 
+    def mel_bin(self, hertz: float, low: float = 20.0, high: float = 8000.0) -> float:
+        """Where a frequency lies among the mel bins: the filter of bin m peaks at m. The inverse of :func:`mel_edges`."""
+        place = (_mel(hertz) - _mel(low)) / (_mel(high) - _mel(low))
+        return place * (self.mel_bins + 1) - 1
+
+
+def _mel(hertz: float) -> float:
+    """The HTK mel scale."""
+    return 1127.0 * math.log1p(hertz / 700.0)
+
 
 def mel_edges(mel_bins: int = 128, low: float = 20.0, high: float = 8000.0) -> Tensor:
     """(mel_bins + 2,) float64 Hz: feet and peaks of the triangular filters on the HTK mel scale, mel = 1127 ln(1 + f/700);
     filter m rises from edge m to its peak at edge m + 1 and falls to edge m + 2 (Kaldi, feat/mel-computations.h)."""
-    ends = 1127.0 * torch.log1p(torch.tensor([low, high], dtype=torch.float64) / 700.0)
-    mels = torch.linspace(0, 1, mel_bins + 2, dtype=torch.float64) * (ends[1] - ends[0]) + ends[0]
+    mels = torch.linspace(0, 1, mel_bins + 2, dtype=torch.float64) * (_mel(high) - _mel(low)) + _mel(low)
     return 700.0 * torch.expm1(mels / 1127.0)
 
 
@@ -130,7 +140,7 @@ def unpatchify(patches: Tensor, grid: PatchGrid) -> Tensor:
 
 def select(items: Tensor, mask: Tensor) -> Tensor:
     """The hidden ones of (B, N, ...) items in order: (B, M, ...). ``mask`` is (B, N) bool, True = hidden, and hides
-    the same number of patches in every clip. It had better lie on the CPU: how many it hides would be waited for."""
+    the same number of patches in every clip. Keep it on the CPU: counting it on a GPU would force a synchronisation."""
     batch = len(mask)
     if mask.shape != items.shape[:2]:
         raise ValueError(
@@ -141,11 +151,16 @@ def select(items: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(
             f"Every clip of a batch must hide the same number of patches, but these hide {hidden.tolist()}."
         )
-    rows = beside(mask.flatten().nonzero().squeeze(1), items)
+    rows = to_device_of(mask.flatten().nonzero().squeeze(1), items)
     return items.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, -1)) if len(rows) else items[:, :0]
 
 
-def beside(tensor: Tensor, other: Tensor) -> Tensor:
+def numbers(mask: Tensor) -> Tensor:
+    """(B, N) bool -> (B, M): the numbers of the patches that are True, in order; as many in every clip."""
+    return mask.nonzero()[:, 1].view(len(mask), -1)
+
+
+def to_device_of(tensor: Tensor, other: Tensor) -> Tensor:
     """``tensor`` on the device of ``other``. From the CPU it goes there without waiting for what that device still has
     to do; to the CPU it is waited for, or it would be read before it has arrived."""
     return tensor.to(other.device, non_blocking=tensor.device.type == "cpu")

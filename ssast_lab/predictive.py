@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssast_lab.audio import within
 from ssast_lab.config import AudioConfig, ConfigError
 
 KERNELS, STRIDES = (10, 8, 4, 4, 4), (5, 4, 2, 2, 2)  # of wav2vec's encoder
-HOP = math.prod(STRIDES)  # 160 samples from one latent frame to the next
+LATENT_HOP = math.prod(STRIDES)  # 160 samples from one latent frame to the next
 REACH = 1 + sum((kernel - 1) * math.prod(STRIDES[:layer]) for layer, kernel in enumerate(KERNELS))  # 465 samples, 29 ms
 
 
@@ -41,7 +42,7 @@ class APCConfig:
 
 
 @dataclass(frozen=True)
-class ContrastiveConfig:
+class Wav2VecConfig:
     """wav2vec's encoder and context network; the paper has 512 channels, these defaults make 5.5 million parameters."""
 
     channels: int = 304
@@ -59,7 +60,7 @@ class ContrastiveConfig:
     @property
     def samples(self) -> int:
         """S of a training piece."""
-        return (self.frames - 1) * HOP + REACH
+        return (self.frames - 1) * LATENT_HOP + REACH
 
 
 def _positive(config: Any, *names: str) -> None:
@@ -79,9 +80,9 @@ def apc_config(size: str, **changes: Any) -> APCConfig:
     return replace(APCConfig(_sized(WIDTHS, size)), **changes)
 
 
-def contrastive_config(size: str, **changes: Any) -> ContrastiveConfig:
+def wav2vec_config(size: str, **changes: Any) -> Wav2VecConfig:
     """``"nano"`` or ``"tiny"``, with any field changed."""
-    return replace(ContrastiveConfig(_sized(CHANNELS, size)), **changes)
+    return replace(Wav2VecConfig(_sized(CHANNELS, size)), **changes)
 
 
 def _sized(sizes: dict[str, int], size: str) -> int:
@@ -132,7 +133,7 @@ def autoregression(guess: Tensor, fbank: Tensor, frames: Tensor, ahead: int) -> 
     nor predicted from. A clip of at most ``ahead`` frames counts as 0.
     """
     future = fbank[:, ahead:]
-    counted = torch.arange(future.shape[1], device=fbank.device) < (frames - ahead)[:, None]  # (B, T - ahead)
+    counted = within(frames - ahead, future.shape[1])  # (B, T - ahead)
     wrong = (guess[:, :-ahead].float() - future).abs().mean(-1)
     return Autoregressive(_mean(wrong, counted), _mean((fbank[:, :-ahead] - future).abs().mean(-1), counted))
 
@@ -178,12 +179,12 @@ class Heard(NamedTuple):
     ahead: Tensor  # (B, T, K, C) h_k(c): what is predicted for the latent frames 1, 2 ... K steps later
 
 
-class Contrastive(nn.Module):
+class Wav2Vec(nn.Module):
     """wav2vec: a convolutional encoder of the waveform, a causal convolutional context network, and an affine map for
     each step ahead. Its context layers add to what lies below, as those of the paper's larger model. The latent frames are
     normalised (:class:`Convolution`), and so not compressed by a logarithm as in the paper's code."""
 
-    def __init__(self, config: ContrastiveConfig) -> None:
+    def __init__(self, config: Wav2VecConfig) -> None:
         super().__init__()
         self.config = config
         c = config.channels
@@ -213,7 +214,7 @@ class Contrastive(nn.Module):
         return Heard(latents, context, self.steps(context).unflatten(-1, (self.config.ahead, -1)))
 
 
-class Contrasted(NamedTuple):
+class Wav2VecLosses(NamedTuple):
     """Means over pairs of present frame and step ahead; () tensors, or (B,) where a function says per clip."""
 
     total: Tensor  # nats, of one true frame and its N negatives together
@@ -222,10 +223,10 @@ class Contrasted(NamedTuple):
 
 def latent_frames(samples: Tensor) -> Tensor:
     """(B,) samples -> (B,) whole latent frames in them."""
-    return ((samples - REACH).div(HOP, rounding_mode="floor") + 1).clamp(min=0)
+    return ((samples - REACH).div(LATENT_HOP, rounding_mode="floor") + 1).clamp(min=0)
 
 
-def contrast(heard: Heard, frames: Tensor, drawn: Tensor) -> Contrasted:
+def wav2vec_loss(heard: Heard, frames: Tensor, drawn: Tensor) -> Wav2VecLosses:
     """The binary logistic loss of wav2vec (its equation (1), summed over k; lambda = N), as a mean for each clip.
 
     Of clip b only the first ``frames[b]`` count. ``drawn`` (B, T, N), uniform from 0 to 1, says which of them are the
@@ -252,4 +253,4 @@ def contrast(heard: Heard, frames: Tensor, drawn: Tensor) -> Contrasted:
     frame, k = torch.arange(length, device=frames.device)[:, None], torch.arange(1, ahead + 1, device=frames.device)
     counted = (frame >= k) & (frame < frames[:, None, None])  # (B, T, K)
     loss = F.softplus(-true) + F.softplus(false).sum(0)
-    return Contrasted(_mean(loss, counted), _mean((true > false.amax(0)).float(), counted))
+    return Wav2VecLosses(_mean(loss, counted), _mean((true > false.amax(0)).float(), counted))

@@ -1,12 +1,14 @@
 """What a model sees of a sound, and what is recorded of what it makes of that."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ssast_lab import analysis, audio
-from ssast_lab.config import MaskConfig, model_config
-from ssast_lab.model import SSAST
+from ssast_lab.config import ConfigError, MaskConfig, model_config
+from ssast_lab.model import SSAST, Classifier
 from ssast_lab.patches import patchify
 
 KINDS = ["nano-patch", "nano-frame"]
@@ -77,3 +79,88 @@ def test_the_same_seed_hides_the_same_patches():
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert int(one.sum()) == 100
+
+
+# --- attention ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sound(nano):
+    return audio.log_mel(torch.randn(audio.samples_of(64), generator=torch.Generator().manual_seed(4)) * 0.1)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_attention_is_that_of_every_layer(nano, sound, hidden):
+    mask = analysis.draw_mask(analysis.Excerpt(0, sound, nano.grid), 0.5) if hidden else None
+    record = analysis.attend(nano, sound, mask)
+    tokens = 2 + nano.grid.count
+    assert record.weights.shape == (2, 2, tokens, tokens)
+    np.testing.assert_allclose(record.weights.sum(-1), 1, rtol=1e-5)
+    # by hand, in the second layer
+    with torch.no_grad():
+        before = nano.encode(sound[None], None if mask is None else mask[None], layers=[0]).layers[0]
+        weights = nano.encoder.blocks[1].attention.weights(nano.encoder.blocks[1].norm1(before))
+    np.testing.assert_allclose(record.weights[1], weights[0], rtol=1e-5, atol=1e-7)
+    mean = record.among_patches(1)
+    np.testing.assert_allclose(mean, record.weights[1].mean(0)[2:, 2:])
+    np.testing.assert_allclose(record.among_patches(1, 0), record.weights[1, 0, 2:, 2:])
+
+
+def test_rollout_mixes_what_it_should(nano, sound):
+    record = analysis.attend(nano, sound)
+    np.testing.assert_allclose(record.rollout().sum(-1), 1, rtol=1e-5)
+    tokens = record.weights.shape[-1]
+    itself = replace(record, weights=np.broadcast_to(np.eye(tokens, dtype=np.float32), record.weights.shape))
+    np.testing.assert_allclose(itself.rollout(), np.eye(tokens))
+    even = replace(record, weights=np.full_like(record.weights, 1 / tokens))
+    # in each of two layers half stays and half is spread evenly: a quarter has stayed
+    np.testing.assert_allclose(even.rollout(), np.eye(tokens) / 4 + 0.75 / tokens, rtol=1e-4)
+
+
+def test_distances_are_those_of_the_patches(nano, sound):
+    record = analysis.attend(nano, sound)
+    tokens, grid = record.weights.shape[-1], nano.grid
+    near = replace(record, weights=np.broadcast_to(np.eye(tokens, dtype=np.float32), record.weights.shape))
+    seconds, bins = near.distances()
+    assert seconds.shape == bins.shape == (2, 2)
+    assert not seconds.any()
+    assert not bins.any()
+    # everybody attends to the first patch
+    weights = np.zeros_like(record.weights)
+    weights[..., 2] = 1
+    seconds, bins = replace(record, weights=weights).distances()
+    middle = np.arange(grid.columns).mean() * grid.stride[1] * 0.01
+    np.testing.assert_allclose(seconds, middle, rtol=1e-5)
+    np.testing.assert_allclose(bins, np.arange(grid.rows).mean() * grid.stride[0], rtol=1e-5)
+
+
+def test_a_classifier_attends_but_cannot_hide(nano, sound):
+    classifier = Classifier.from_pretrained(nano, ("a", "b")).eval()
+    np.testing.assert_allclose(analysis.attend(classifier, sound).weights, analysis.attend(nano, sound).weights)
+    with pytest.raises(ConfigError, match="Only a pretraining model can hide patches"):
+        analysis.attend(classifier, sound, torch.ones(nano.grid.count, dtype=torch.bool))
+
+
+# --- matches ------------------------------------------------------------------------------------------------------
+
+
+def test_a_match_agrees_with_the_reconstruction(nano, sound):
+    mask = analysis.draw_mask(analysis.Excerpt(0, sound, nano.grid), 0.5, seed=2)
+    record, drawn = analysis.match(nano, sound, mask), analysis.reconstruct(nano, sound, mask)
+    assert record.patches.tolist() == mask.nonzero()[:, 0].tolist()
+    assert record.rank.tolist() == drawn.rank[drawn.mask].tolist()
+    assert float((record.rank == 0).mean()) == pytest.approx(drawn.accuracy)
+    hidden = len(record.patches)
+    assert record.scores.shape == (hidden, hidden)
+    for row in range(hidden):
+        order = np.argsort(-record.scores[row], kind="stable")
+        assert record.patches[order[:5]].tolist() == record.taken_for[row].tolist()
+        assert order.tolist().index(row) == record.rank[row]
+        column = np.argsort(-record.scores[:, row], kind="stable")
+        assert column.tolist().index(row) == record.rank_among_predictions[row]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, 400])
+def test_a_share_is_between_0_and_1(nano, sound, share):
+    with pytest.raises(ConfigError, match="The share of patches to hide is between 0 and 1"):
+        analysis.draw_mask(analysis.Excerpt(0, sound, nano.grid), share)

@@ -19,7 +19,7 @@ from ssast_lab import checkpoint
 from ssast_lab.checkpoint import CONFIG, WEIGHTS, CheckpointError
 from ssast_lab.config import model_config
 from ssast_lab.model import SSAST, Classifier
-from ssast_lab.predictive import Contrastive, ContrastiveConfig
+from ssast_lab.predictive import Wav2Vec, Wav2VecConfig
 
 
 def small(**changes):
@@ -417,7 +417,7 @@ def test_malicious_bare_pickle(protocol, tmp_path):
 @pytest.mark.parametrize("kind", ["pretext", "wav2vec"])
 def test_reading_a_model_does_not_import_the_compiler(kind, tmp_path):
     """Which takes longer than everything else together."""
-    model = Contrastive(ContrastiveConfig(channels=8, depth=1)) if kind == "wav2vec" else None
+    model = Wav2Vec(Wav2VecConfig(channels=8, depth=1)) if kind == "wav2vec" else None
     name = str(checkpoint.save(model, tmp_path / "model")) if model else "tiny-patch"
     code = f"import sys; from ssast_lab import checkpoint; checkpoint.load({name!r}); print('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

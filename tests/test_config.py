@@ -5,7 +5,20 @@ import re
 
 import pytest
 
-from ssast_lab.config import SHAPES, SIZES, AudioConfig, ConfigError, MaskConfig, ModelConfig, model_config, to_dict
+from ssast_lab.config import (
+    SHAPES,
+    SIZES,
+    AudioConfig,
+    ConfigError,
+    FineTuneConfig,
+    MaskConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    TuningConfig,
+    model_config,
+    to_dict,
+)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -75,6 +88,21 @@ def test_impossible_audio(changes):
 @pytest.mark.parametrize("changes", [dict(count=0), dict(cluster=(0, 3)), dict(cluster=(5, 3))], ids=str)
 def test_impossible_masks(changes):
     wrong(lambda: MaskConfig(**changes))
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: TrainingConfig(optimizer="sgd"), "optimizer is adamw or muon or adam, not 'sgd'."),
+        (lambda: TrainingConfig(schedule=None), "schedule is cosine or wsd or plateau or decay, not None."),
+        (lambda: TrainingConfig(softmax_over="rows"), "softmax_over is targets or predictions, not 'rows'."),
+        (lambda: TuningConfig(loss="mse"), "loss is auto or ce or bce, not 'mse'."),
+        (lambda: FineTuneConfig(pooling="max"), "pooling is mean or cls, not 'max'."),
+        (lambda: RunConfig(precision="fp16"), "precision is auto or fp32 or bf16, not 'fp16'."),
+    ],
+)
+def test_a_choice_is_one_of_those_there_are(build, said):
+    assert wrong(build) == said
 
 
 def test_configurations_do_not_change():

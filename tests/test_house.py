@@ -15,64 +15,86 @@ import ssast_lab
 
 PACKAGE = Path(ssast_lab.__file__).parent
 ROOT = Path(__file__).parent.parent
-FLOORS = [  # a room imports only rooms on lower floors; README.md describes them
-    {"files", "patches", "objectives", "metrics", "precision"},
-    {"config", "masking", "muon"},
-    {"audio", "model", "predictive"},
-    {"huggingface"},
-    {"data", "checkpoint"},
-    {"analysis", "run", "corpus", "labelled"},
-    {"training", "evaluation", "tasks", "datasets", "upstreams"},
-    {"pretrain", "embedding"},
-    {"probe", "forecast"},
-    {"classify"},
-    {"figures", "bench"},
-    {"widgets", "app", "compare"},
-    {"studies"},
-    {"commands"},
-    {"__main__"},
+WINGS = [  # floor by floor; the root holds the paper
+    {"", "audio", "checkpoint"},
+    {"data"},
+    {"learning"},
+    {"figures"},
+    {"measuring"},
+    {"app", "widgets", "commands", "__main__"},
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-FACES = {"figures", "widgets", "app", "compare", "studies", "commands", "__main__"}  # all else is the core
+FLOOR = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
+FACES = WINGS[FLOOR["figures"]] | WINGS[-1]  # all else is the core, which trains without them
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
+)  # the front door imports nothing at once
+MODULES = {"ssast_lab": PACKAGE / "__init__.py"} | {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+}
+FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 
 
-def room_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def wing_of(path):
+    top = path.relative_to(PACKAGE).parts[0]
+    return "" if top.endswith(".py") and top != "__main__.py" else top.removesuffix(".py")
 
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if room_of(path) != "__init__")
-ROOMS = sorted({room_of(path) for path in FILES})
-CORE = [room for room in ROOMS if room not in FACES]
+def module_of(name):
+    """The module that a dotted name is, or is in."""
+    while name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+CORE = sorted(name for name, path in MODULES.items() if wing_of(path) not in FACES)
 
 
 def imported(path):
-    """The dotted names that a file imports, at its top or anywhere else."""
+    """The modules of the package that a file imports, and the dotted names of others, at its top or anywhere else."""
     package = path.relative_to(PACKAGE.parent).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            names = [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{module}.{name.name}" for name in node.names)
+            names = [f"{module}.{name.name}" for name in node.names]
+        yield from (module_of(name) if name.split(".")[0] == "ssast_lab" else name for name in names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_rooms_stand_on_lower_floors(path):
-    room = room_of(path)
-    assert room in FLOOR, f"{room} has no floor yet: say in FLOORS (and in README.md) on which one it stands."
+def test_wings_import_only_wings_below(path):
     for name in imported(path):
-        top, _, rest = name.partition(".")
-        other = rest.split(".")[0]
-        if top != "ssast_lab" or other in (room, "__version__"):
-            continue
-        assert other in FLOOR, f"{path.name} imports {name}, which is no room of the house."
-        assert FLOOR[other] < FLOOR[room], f"{room} imports {other}, which does not stand on a lower floor."
+        if name in MODULES and wing_of(MODULES[name]) != wing_of(path):
+            assert FLOOR[wing_of(MODULES[name])] <= FLOOR[wing_of(path)], f"{path} imports {name}, which lies above it."
+    assert wing_of(path) in FLOOR, f"{path} is in no wing: say in WINGS on which floor it stands."
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_a_folder_lists_its_files_and_each_imports_only_those_above(folder):
+    """In reading order, in the docstring of its ``__init__.py``; the root's list holds the paper's files."""
+    described = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")), clean=False) or ""
+    listed = re.findall(r"^ *(\w+)(?:\.py|/)  +\w", described, re.M)
+    here = {
+        path.name.removesuffix(".py") for path in [*folder.glob("*.py"), *(f for f in FOLDERS if f.parent == folder)]
+    }
+    assert sorted(listed) == sorted(here - {"__init__", "__main__"})
+    base = ".".join(folder.relative_to(PACKAGE.parent).parts)
+    for number, name in enumerate(listed):
+        path = folder / name
+        for file in [path.with_suffix(".py")] if path.with_suffix(".py").exists() else path.rglob("*.py"):
+            for other in imported(file):
+                part = other.removeprefix(f"{base}.").split(".")[0]
+                if other.startswith(f"{base}.") and part != name and wing_of(MODULES[other]) == wing_of(file):
+                    assert part in listed[:number], (
+                        f"{file} imports {other}, which is not above it in the list of {folder}."
+                    )
 
 
 def test_figures_draw_without_torch():
     for path in FILES:
-        if room_of(path) == "figures":
+        if wing_of(path) == "figures":
             assert not any(name.split(".")[0] in ("torch", "torchaudio") for name in imported(path))
 
 
@@ -91,8 +113,8 @@ class Blocked:
         if name.split(".")[0] in ("gradio", "ipywidgets", "IPython", "plotly", "librosa", "anywidget"):
             raise ImportError(f"the core imports {name}")
 sys.meta_path.insert(0, Blocked())
-for room in sys.argv[1:]:
-    importlib.import_module(f"ssast_lab.{room}")
+for module in sys.argv[1:]:
+    importlib.import_module(module)
 
 import torch
 from ssast_lab import audio, masking, objectives
@@ -129,7 +151,7 @@ def test_the_package_itself_imports_nothing(tmp_path):
 OPENED = """
 import importlib, sys
 from pathlib import Path
-package, *rooms = sys.argv[1:]
+package, *modules = sys.argv[1:]
 sys.argv[1:] = ["--no-such-option"]  # nobody reads the arguments
 here = (package + "/", str(Path.cwd()) + "/")
 def watch(event, arguments):
@@ -139,8 +161,8 @@ def watch(event, arguments):
         if path.startswith(here) and not code and Path(path).is_file():
             print("opened", path)
 sys.addaudithook(watch)
-for room in rooms:
-    importlib.import_module(f"ssast_lab.{room}")
+for module in modules:
+    importlib.import_module(module)
 import torch
 assert torch.initial_seed() == torch.default_generator.initial_seed()
 assert not torch.cuda.is_initialized()
@@ -148,8 +170,10 @@ assert not torch.cuda.is_initialized()
 
 
 def test_nothing_happens_at_import(tmp_path):
-    rooms = [room for room in ROOMS if room != "widgets"]  # a notebook's room: it may need what only notebooks have
-    assert python(OPENED, str(PACKAGE), *rooms, folder=tmp_path) == ""
+    modules = [
+        name for name, path in MODULES.items() if wing_of(path) != "widgets"
+    ]  # which need what only notebooks have
+    assert python(OPENED, str(PACKAGE), *modules, folder=tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import here, write_clips
 
-from ssast_lab import audio, checkpoint, classify
+from ssast_lab import audio, checkpoint
 from ssast_lab.__main__ import main
 from ssast_lab.checkpoint import CheckpointError
 from ssast_lab.config import (
@@ -21,8 +21,9 @@ from ssast_lab.config import (
     from_dict,
     to_dict,
 )
-from ssast_lab.model import Classifier, Headless
-from ssast_lab.upstreams import upstream
+from ssast_lab.learning import classify
+from ssast_lab.measuring.upstreams import upstream
+from ssast_lab.model import Classifier, EncoderModel
 
 WIDTH, DEPTH, FRAMES = 32, 2, 64
 DESCRIPTION = {
@@ -126,7 +127,7 @@ def refused(path):
 
 @pytest.mark.parametrize("way", ["safetensors", "bin", "shards"])
 @pytest.mark.parametrize("version", [4, 5])
-@pytest.mark.parametrize("kind", [Headless, Classifier])
+@pytest.mark.parametrize("kind", [EncoderModel, Classifier])
 def test_what_is_in_the_folder_comes_out(kind, version, way, tmp_path):
     model = own(kind)
     loaded = checkpoint.load(write(tmp_path / "hf", theirs(model, version), way=way))
@@ -140,7 +141,7 @@ def test_what_is_in_the_folder_comes_out(kind, version, way, tmp_path):
     assert same(again, loaded)
 
 
-@pytest.mark.parametrize("kind", [Headless, Classifier])
+@pytest.mark.parametrize("kind", [EncoderModel, Classifier])
 def test_the_eps_is_kept(kind, tmp_path):
     state = theirs(own(kind), 5)
     loaded = checkpoint.load(write(tmp_path / "hf", state, {"layer_norm_eps": 1e-12}))
@@ -166,7 +167,7 @@ def test_an_eps_that_is_not_set_is_not_in_the_description():
 
 
 def test_without_biases_of_queries_keys_and_values(tmp_path):
-    model = own(Headless)
+    model = own(EncoderModel)
     with torch.no_grad():
         for block in model.encoder.blocks:
             block.attention.qkv.bias.zero_()
@@ -175,7 +176,7 @@ def test_without_biases_of_queries_keys_and_values(tmp_path):
 
 
 def test_the_features_are_those_of_the_preprocessor(tmp_path):
-    state = theirs(own(Headless), 4)
+    state = theirs(own(EncoderModel), 4)
     features = {"mean": -6.5, "std": 3.0, "num_mel_bins": 128, "max_length": FRAMES, "sampling_rate": 16000}
     folder = write(tmp_path / "hf", state, features=features | {"do_normalize": True})
     assert (checkpoint.load(folder).config.audio.mean, checkpoint.load(folder).config.audio.std) == (-6.5, 3.0)
@@ -196,7 +197,7 @@ def test_the_features_are_those_of_the_preprocessor(tmp_path):
 
 
 def test_upstream_and_fine_tuning(tmp_path):
-    model = own(Headless)
+    model = own(EncoderModel)
     folder = write(tmp_path / "hf", theirs(model, 5))
     wave = torch.randn(2, audio.samples_of(FRAMES)) * 0.1
     tokens = model(audio.log_mel(wave)).tokens.detach()
@@ -212,7 +213,7 @@ def test_upstream_and_fine_tuning(tmp_path):
     assert not same(scratch, model)
 
 
-@pytest.mark.parametrize("kind", [Headless, Classifier])
+@pytest.mark.parametrize("kind", [EncoderModel, Classifier])
 def test_it_is_fine_tuned(kind, tmp_path):
     model = own(kind)
     folder = write(tmp_path / "hf", theirs(model, 4), {"layer_norm_eps": 1e-12})
@@ -222,7 +223,7 @@ def test_it_is_fine_tuned(kind, tmp_path):
     (tmp_path / "task.csv").write_text("\n".join(rows) + "\n")
     settings = TuningConfig(batch=4, epochs=1, warmup=1)
     config = FineTuneConfig(str(folder), data=LabelledConfig(str(tmp_path / "task.csv")), training=settings)
-    started = classify.FineTuning(config).started
+    started = classify.FineTuning(config).classifier
     assert torch.equal(started.encoder.blocks[1].attention.qkv.weight, model.encoder.blocks[1].attention.qkv.weight)
     steps = list(classify.fine_tune(config, here(tmp_path / "run")))
     assert len(steps) == 2
@@ -231,7 +232,7 @@ def test_it_is_fine_tuned(kind, tmp_path):
     assert tuned.config.norm_eps == tuned.norm.eps == 1e-12
 
 
-@pytest.mark.parametrize("kind", [Headless, Classifier])
+@pytest.mark.parametrize("kind", [EncoderModel, Classifier])
 def test_info(kind, tmp_path, capsys):
     folder = write(tmp_path / "hf", theirs(own(kind), 5))
     main(["info", str(folder)])
@@ -274,7 +275,7 @@ def test_descriptions_of_something_else(changes, word, tmp_path):
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_weights_of_something_else(version, tmp_path):
-    state = theirs(own(Headless), version)
+    state = theirs(own(EncoderModel), version)
     for name in state:
         assert f"lack {name}" in refused(write(tmp_path / "hf", {n: v for n, v in state.items() if n != name}))
         assert re.search("shape|lack", refused(write(tmp_path / "hf", state | {name: torch.zeros(3, 5)})))
@@ -285,7 +286,7 @@ def test_weights_of_something_else(version, tmp_path):
 
 
 def test_incomplete_folders(tmp_path):
-    state = theirs(own(Headless), 5)
+    state = theirs(own(EncoderModel), 5)
     assert "no weights" in refused(write(tmp_path / "none", state, way="none"))
     folder = write(tmp_path / "hf", state, way="shards")
     (folder / "model-00002-of-00002.safetensors").unlink()

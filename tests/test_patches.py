@@ -72,7 +72,17 @@ def test_seconds():
     assert SSAST_FRAME.seconds(511) == pytest.approx((10.22, 10.255))
 
 
-@pytest.mark.parametrize(("mel_bins", "low", "high"), [(128, 20.0, 8000.0), (40, 60.0, 7000.0)])
+MEL_SCALES = pytest.mark.parametrize(("mel_bins", "low", "high"), [(128, 20.0, 8000.0), (40, 60.0, 7000.0)])
+
+
+@MEL_SCALES
+def test_a_frequency_lies_at_the_mel_bin_that_peaks_there(mel_bins, low, high):
+    grid = PatchGrid(mel_bins=mel_bins)
+    bins = [grid.mel_bin(float(hertz), low, high) for hertz in mel_edges(mel_bins, low, high)]
+    assert bins == pytest.approx(range(-1, mel_bins + 1), abs=1e-9)
+
+
+@MEL_SCALES
 def test_mel_edges_are_those_of_librosa(mel_bins, low, high):
     expected = librosa.mel_frequencies(mel_bins + 2, fmin=low, fmax=high, htk=True)
     assert mel_edges(mel_bins, low, high).tolist() == pytest.approx(expected.tolist(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""A corpus and a configuration so small that a pretraining step takes milliseconds."""
+"""A corpus and a configuration so small that a pretraining step takes milliseconds, and what tests ask of its runs."""
 
 import os
 import sys
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
+from ssast_lab import checkpoint
 from ssast_lab.config import (
     DataConfig,
     FineTuneConfig,
@@ -17,8 +19,12 @@ from ssast_lab.config import (
     RunConfig,
     TrainingConfig,
 )
+from ssast_lab.learning.pretrain import Evaluation, pretrain
+from ssast_lab.learning.run import Run
+from ssast_lab.learning.task import StepResult
 
 RATE = 16000
+PATIENCE = 600  # seconds after which a test no longer waits for another process: it measures no speed
 ALONE = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "TERM": "dumb"}  # of a process that is started
 
 
@@ -48,6 +54,39 @@ def tiny(*train: Path, model: dict | None = None, data: dict | None = None, **tr
 def here(folder: Path, **changes) -> RunConfig:
     run = RunConfig(str(folder), precision="fp32", workers=0, in_memory=False, checkpoint_every=4, unreadable=0.2)
     return replace(run, **changes)
+
+
+def plateau(*train: Path, **changes) -> PretrainConfig:
+    """A recipe whose learning rate depends on the evaluations so far."""
+    return tiny(*train, **dict(schedule="plateau", patience=0, evaluate_every=3) | changes)
+
+
+def train(*arguments, **options) -> list[StepResult[Evaluation]]:
+    return [*pretrain(*arguments, **options)]
+
+
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "checkpoints" / f"step-{step:08d}").state_dict()
+
+
+def lines(folder: Path) -> list[dict]:
+    """What a run has logged, without what depends on the machine's speed."""
+    timing = ("clips_per_second", "seconds")
+    return [{name: value for name, value in line.items() if name not in timing} for line in Run(folder).metrics()]
+
+
+def assert_same_run(one: Path, other: Path, step: int) -> None:
+    """Bit for bit: all logged figures, the final weights and the state of the optimiser."""
+    assert lines(one) == lines(other)
+    assert [line["step"] for line in lines(one)] == [*range(1, step + 1)]
+    a, b = weights(one, step), weights(other, step)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    a, b = Run(one).read_training(step), Run(other).read_training(step)
+    assert a["rate"] == b["rate"]
+    for key, state in a["optimizer"]["state"].items():
+        assert all(torch.equal(value, b["optimizer"]["state"][key][name]) for name, value in state.items())
+    assert Run(one).best() == Run(other).best()
+    assert Run(one).unreadable() == Run(other).unreadable()
 
 
 def command(config: PretrainConfig | FineTuneConfig, run: RunConfig) -> list[str]:

@@ -1,7 +1,13 @@
-"""From a sound file to the model's input and back: decode and resample, Kaldi log-mel and normalise, log-mel to sound."""
+"""From a sound file to the model's input and back: decode and resample, Kaldi log-mel and normalise, log-mel to sound.
+
+decode.py    any sound file to mono at 16 kHz
+features.py  Kaldi log-mel and its normalisation
+inversion.py  from log-mel back to sound
+"""
 
 from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError, AudioInfo, builtin_sounds, info, load_waveform
-from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, mel_to_waveform, samples_of
+from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, samples_of, within
+from ssast_lab.audio.inversion import invert
 
 __all__ = [
     "HOP",
@@ -13,9 +19,10 @@ __all__ = [
     "denormalise",
     "frames_of",
     "info",
+    "invert",
     "kaldi_fbank",
     "load_waveform",
     "log_mel",
-    "mel_to_waveform",
     "samples_of",
+    "within",
 ]

@@ -1,4 +1,4 @@
-"""From a waveform to the model's input and back: Kaldi log-mel, normalised; log-mel to sound.
+"""From a waveform to the model's input: Kaldi log-mel, normalised.
 
 Axes: B batch, S samples at 16 kHz, T frames of 25 ms every 10 ms, F mel bins.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError
 from ssast_lab.config import AudioConfig
-from ssast_lab.patches import beside
+from ssast_lab.patches import to_device_of
 
 HOP = 160  # samples, 10 ms
 FFT = 512  # the window is zero-padded to this many samples
@@ -32,19 +32,24 @@ def frames_of(samples: int) -> int:
     return max(0, 1 + (samples - WINDOW) // HOP)
 
 
+def within(lengths: Tensor, size: int) -> Tensor:
+    """(B,) -> (B, size) bool, on the device of ``lengths``: True at the places before each length."""
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+
+
 @lru_cache(maxsize=8)
-def _window(device: torch.device) -> Tensor:
+def window(device: torch.device) -> Tensor:
     """(400,) symmetric Hann."""
     with torch.inference_mode(False):  # a tensor kept from inference mode could not be used outside it
         return torch.hann_window(WINDOW, periodic=False, device=device)
 
 
 @lru_cache(maxsize=8)
-def _mel_filters(mel_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def mel_filters(mel_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(257, F): triangles on the HTK mel scale from 20 to 8000 Hz; the FFT bin at 8000 Hz counts for none.
 
-    Computed in float32 step by step as torchaudio does: at the foot of a filter that rounding is all that is left, and
-    beside a pure tone it would show.
+    Computed in float32 step by step as torchaudio does, and not from :func:`ssast_lab.patches.mel_edges`, which is
+    exact: at the foot of a filter that rounding is all that is left, and beside a pure tone it would show.
     """
     with torch.inference_mode(False):
         low, high = (1127.0 * math.log(1.0 + hertz / 700.0) for hertz in (20.0, SAMPLE_RATE / 2))
@@ -82,8 +87,8 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
             f"not the shape {tuple(waveforms.shape)}."
         )
     device = waveforms.device
-    window, exact = _window(device), _product_type(device)
-    filters = _mel_filters(mel_bins, device, exact)
+    shape, exact = window(device), _product_type(device)
+    filters = mel_filters(mel_bins, device, exact)
     windows = torch.atleast_2d(waveforms).unfold(-1, WINDOW, HOP)  # (B, T, 400), a view
     clips, frames, _ = windows.shape
     energies = torch.empty(clips, frames, mel_bins, device=device)
@@ -100,7 +105,7 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128) -> Tensor:
                 # Product and sum apart, because fused into one step the product would not be rounded.
                 torch.mul(x[..., :-1], -PREEMPHASIS, out=y[..., 1:WINDOW]).add_(x[..., 1:])
                 torch.mul(x[..., 0], -PREEMPHASIS, out=y[..., 0]).add_(x[..., 0])
-                y[..., :WINDOW] *= window
+                y[..., :WINDOW] *= shape
                 squares = torch.view_as_real(torch.fft.rfft(y)).square_()  # abs() would take four times as long
                 power = squares[..., 0] + squares[..., 1]
                 energies[here] = (power.to(exact) @ filters).clamp_(min=EPSILON).log_()
@@ -134,15 +139,14 @@ def log_mel(
             raise AudioError(
                 f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
             )
-        lengths = beside(lengths, waveform).unsqueeze(1)
-        own = torch.arange(samples, device=waveform.device) < lengths
-        waveform = waveform - waveform.where(own, 0).sum(-1, keepdim=True) / lengths
+        lengths = to_device_of(lengths, waveform)
+        sums = waveform.where(within(lengths, samples), 0).sum(-1)
+        waveform = waveform - (sums / lengths).unsqueeze(1)
     if frames is not None:  # compute no frame that would be cut
         waveform = waveform[..., : WINDOW + max(0, frames - 1) * HOP]
     fbank = kaldi_fbank(waveform, config.mel_bins)
     if lengths is not None:
-        frame = torch.arange(fbank.shape[1], device=fbank.device)
-        fbank = fbank.where((frame < 1 + (lengths - WINDOW) // HOP).unsqueeze(-1), 0)
+        fbank = fbank.where(within(1 + (lengths - WINDOW) // HOP, fbank.shape[1]).unsqueeze(-1), 0)
     if frames is not None:
         fbank = torch.nn.functional.pad(fbank, (0, 0, 0, frames - fbank.shape[-2]))
     return (fbank - config.mean) / (2 * config.std)
@@ -151,36 +155,3 @@ def log_mel(
 def denormalise(log_mel: Tensor, config: AudioConfig = OFFICIAL) -> Tensor:
     """The inverse of the normalisation: the model's input (..., T, F) -> Kaldi log-mel energies (..., T, F)."""
     return log_mel * (2 * config.std) + config.mean
-
-
-@lru_cache(maxsize=4)
-def _inverse_filters(mel_bins: int) -> Tensor:
-    """(F, 257): the pseudo-inverse of the mel filters, which are too many at low frequencies to be independent."""
-    with torch.inference_mode(False):
-        return torch.linalg.pinv(_mel_filters(mel_bins, torch.device("cpu"), torch.float64)).float()
-
-
-@torch.no_grad()
-def mel_to_waveform(fbank: Tensor, iterations: int = 32) -> Tensor:
-    """(T, F) Kaldi log-mel energies -> (S,) sound with those energies, on the CPU. The phases, which the energies do
-    not keep, are found by Griffin and Lim's iteration; what is louder than full scale is scaled down to it."""
-    from torchaudio.functional import deemphasis, griffinlim
-
-    power = (fbank.detach().float().cpu().exp() @ _inverse_filters(fbank.shape[-1])).clamp(min=0)
-    # Griffin-Lim's frame t is centred on sample 160 t, Kaldi's on 160 t + 200: two more frames a side make room.
-    magnitude = torch.nn.functional.pad(power.sqrt().T[None], (2, 2), mode="replicate")[0]
-    sound = griffinlim(
-        magnitude,
-        window=_window(torch.device("cpu")),
-        n_fft=FFT,
-        hop_length=HOP,
-        win_length=WINDOW,
-        power=1.0,
-        n_iter=iterations,
-        momentum=0.9,
-        length=None,
-        rand_init=False,
-    )
-    start = 2 * HOP - WINDOW // 2
-    sound = deemphasis(sound, PREEMPHASIS)[start : start + WINDOW + (len(fbank) - 1) * HOP]
-    return sound / sound.abs().max().clamp(min=1.0)

@@ -1,5 +1,10 @@
 """What the command line does, a function for each command, which takes its arguments.
 
+    sounds.py     data corpus, tasks, statistics
+    learning.py   pretrain, finetune
+    models.py     info, export
+    measuring.py  probe, compare, study, bench
+
 Each imports what it needs when it runs, so that ``ssast-lab --help`` answers at once.
 """
 

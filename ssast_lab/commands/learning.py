@@ -3,6 +3,12 @@
 import math
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssast_lab.config import FineTuneConfig, RunConfig
+    from ssast_lab.data.labelled import Split
+    from ssast_lab.learning.task import Judgement
 
 
 def pretrain(arguments: list[str]) -> None:
@@ -12,7 +18,7 @@ def pretrain(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import config
-    from ssast_lab.pretrain import pretrain as train
+    from ssast_lab.learning.pretrain import pretrain as train
 
     @dataclass(frozen=True)
     class Pretrain(config.PretrainConfig):
@@ -20,44 +26,44 @@ def pretrain(arguments: list[str]) -> None:
 
         run: config.RunConfig = field(default_factory=config.RunConfig)
 
-    name, rest = (
-        (arguments[0], arguments[1:]) if arguments and arguments[0][:1] != "-" else ("quick-nano-patch-400", arguments)
-    )
+    name, rest = _recipe(arguments, "quick-nano-patch-400")
     if name.partition("-")[0] in ("apc", "wav2vec"):
         _forecast(name, rest)
         return
     recipe = config.pretrain_config(name)
     default = Pretrain(recipe.model, recipe.mask, recipe.data, recipe.training, config.RunConfig(folder=f"runs/{name}"))
-    asked = tyro.cli(
+    given = tyro.cli(
         Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__
     )
-    main, last = int(os.environ.get("RANK", 0)) == 0, None
-    for last in train(
-        config.PretrainConfig(asked.model, asked.mask, asked.data, asked.training),
-        asked.run,
+    step = None
+    for step in train(
+        config.PretrainConfig(given.model, given.mask, given.data, given.training),
+        given.run,
         progress=sys.stderr.isatty(),
     ):
-        if last.evaluation and main:
-            e = last.evaluation
+        if step.evaluation and _main_process():
+            e = step.evaluation
             print(
-                f"step {last.step}: loss {last.loss:.3f}, {last.clips_per_second:.1f} clips/s; on {e.clips} held-out clips "
+                f"step {step.step}: loss {step.loss:.3f}, {step.clips_per_second:.1f} clips/s; on {e.clips} held-out clips "
                 f"InfoNCE {e.nce:.3f}, accuracy {e.accuracy:.2%} (chance {1 / e.masked:.2%}), MSE {e.mse:.4f}",
                 flush=True,
             )
-    if main and last is None:
-        print(f"The run in {asked.run.folder} has done its {asked.training.steps} steps already.")
-    elif main and last is not None and last.step < asked.training.steps:
-        print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {asked.run.folder}).")
+    if not _main_process():
+        return
+    if step is None:
+        print(f"The run in {given.run.folder} has done its {given.training.steps} steps already.")
+    elif step.step < given.training.steps:
+        _say_stopped(step.step, given.run)
 
 
 def _forecast(name: str, arguments: list[str]) -> None:
-    """The rivals that predict what comes next, by the same loop."""
+    """``ssast-lab pretrain`` of APC and wav2vec."""
     from dataclasses import asdict, dataclass, field
 
     import tyro
 
     from ssast_lab.config import RunConfig
-    from ssast_lab.forecast import ForecastConfig, forecast, recipe
+    from ssast_lab.learning.forecast import ForecastConfig, forecast, recipe
 
     @dataclass(frozen=True)
     class Forecast(ForecastConfig):
@@ -67,17 +73,16 @@ def _forecast(name: str, arguments: list[str]) -> None:
 
     preset = recipe(name)
     model = type(preset.model)
-    Forecast.__annotations__["model"] = model  # else the flags of both kinds of model
+    Forecast.__annotations__["model"] = model  # else there would be the flags of both kinds of model
     default = Forecast(preset.model, preset.data, preset.training, RunConfig(folder=f"runs/{name}"))
-    asked = tyro.cli(
+    given = tyro.cli(
         Forecast, args=arguments, default=default, prog=f"ssast-lab pretrain {name}", description=Forecast.__doc__
     )
-    main = int(os.environ.get("RANK", 0)) == 0
-    config = ForecastConfig(asked.model, asked.data, asked.training)
-    for tick in forecast(config, asked.run, progress=sys.stderr.isatty()):
-        if tick.examination and main:
-            figures = ", ".join(f"{name} {value:.4g}" for name, value in asdict(tick.examination.figures).items())
-            print(f"step {tick.step}: loss {tick.losses[0]:.3f}, {tick.clips_per_second:.1f} clips/s; held out: {figures}",
+    config = ForecastConfig(given.model, given.data, given.training)
+    for step in forecast(config, given.run, progress=sys.stderr.isatty()):
+        if step.evaluation and _main_process():
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in asdict(step.evaluation).items())
+            print(f"step {step.step}: loss {step.loss:.3f}, {step.clips_per_second:.1f} clips/s; held out: {figures}",
                   flush=True)  # fmt: skip
 
 
@@ -88,7 +93,7 @@ def finetune(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import config
-    from ssast_lab.classify import fine_tune, judged, read_splits, together
+    from ssast_lab.learning.classify import pool_folds, read_splits
 
     @dataclass(frozen=True)
     class FineTune(config.FineTuneConfig):
@@ -96,44 +101,71 @@ def finetune(arguments: list[str]) -> None:
 
         run: config.RunConfig = field(default_factory=config.RunConfig)
 
-    name, rest = (arguments[0], arguments[1:]) if arguments and arguments[0][:1] != "-" else ("small-patch", arguments)
+    name, rest = _recipe(arguments, "small-patch")
     recipe = config.finetune_config(name)
     default = FineTune(**vars(recipe), run=config.RunConfig(folder=f"runs/{name}"))
-    asked = tyro.cli(
+    given = tyro.cli(
         FineTune, args=rest, default=default, prog=f"ssast-lab finetune {name}", description=FineTune.__doc__
     )
-    main = int(os.environ.get("RANK", 0)) == 0
-    splits, tested = read_splits(asked.data), []
+    settings = config.FineTuneConfig(**{item.name: getattr(given, item.name) for item in fields(config.FineTuneConfig)})
+    splits, tested = read_splits(given.data), []
     for split in splits:
-        run, labelled = asked.run, asked.data
+        fold, run = settings, given.run
         if len(splits) > 1:
+            fold = replace(settings, data=replace(settings.data, fold=split.name))
             run = replace(run, folder=f"{run.folder}/fold-{split.name}")
-            labelled = replace(labelled, fold=split.name)
-        settings = {item.name: getattr(asked, item.name) for item in fields(config.FineTuneConfig)}
-        whole, last = config.FineTuneConfig(**settings | {"data": labelled}), None
-        for last in fine_tune(whole, run, progress=sys.stderr.isatty()):
-            if last.evaluation and main:
-                e = last.evaluation
-                watching = "validation" if len(split.valid) else "test"
-                accuracy = "" if math.isnan(e.accuracy) else f"accuracy {e.accuracy:.2%}, "
-                print(
-                    f"step {last.step}: loss {last.loss:.3f}; on {e.clips} {watching} clips loss {e.loss:.3f}, "
-                    f"{accuracy}mAP {e.mean_average_precision:.3f}",
-                    flush=True,
-                )
-        if not main:
-            continue
-        if last is None:
-            print(f"The run in {run.folder} has done its steps already.")
-            judgements = judged(whole, run)
-        elif last.judgements:
-            judgements = last.judgements
-        else:
-            print(f"Stopped after step {last.step}; go on with --run.resume (the run is in {run.folder}).")
+        judgements = _finetune(fold, run, split)
+        if judgements is None:
             return
-        for judgement in judgements:
-            fold = f" of fold {split.name}" if split.name else ""
-            print(f"\nTest set{fold}, {judgement.weights} weights (step {judgement.step}): {judgement.scores}")
-        tested.append((split.test, judgements[0].scores))
+        if judgements:
+            tested.append((split.test, judgements[0].scores))
     if len(tested) > 1:
-        print(f"\nAll {len(tested)} folds together: {together(tested)}")
+        print(f"\nAll {len(tested)} folds together: {pool_folds(tested)}")
+
+
+def _finetune(config: "FineTuneConfig", run: "RunConfig", split: "Split") -> "tuple[Judgement, ...] | None":
+    """Trains and judges one classifier: its judgements, none in processes other than the main one; None where the run was
+    stopped."""
+    from ssast_lab.learning.classify import fine_tune, judge
+
+    step = None
+    judgements: tuple[Judgement, ...] = ()
+    for step in fine_tune(config, run, progress=sys.stderr.isatty()):
+        if step.evaluation and _main_process():
+            e = step.evaluation
+            watching = "validation" if len(split.valid) else "test"
+            accuracy = "" if math.isnan(e.accuracy) else f"accuracy {e.accuracy:.2%}, "
+            print(
+                f"step {step.step}: loss {step.loss:.3f}; on {e.clips} {watching} clips loss {e.loss:.3f}, "
+                f"{accuracy}mAP {e.mean_average_precision:.3f}",
+                flush=True,
+            )
+        judgements = step.judgements
+    if not _main_process():
+        return ()
+    if step is None:
+        print(f"The run in {run.folder} has done its steps already.")
+        judgements = judge(config, run)
+    elif not judgements:
+        _say_stopped(step.step, run)
+        return None
+    for judgement in judgements:
+        fold = f" of fold {split.name}" if split.name else ""
+        print(f"\nTest set{fold}, {judgement.weights} weights (step {judgement.step}): {judgement.scores}")
+    return judgements
+
+
+def _recipe(arguments: list[str], default: str) -> tuple[str, list[str]]:
+    """(name of the recipe, the other arguments)"""
+    if arguments and arguments[0][:1] != "-":
+        return arguments[0], arguments[1:]
+    return default, arguments
+
+
+def _main_process() -> bool:
+    """Whether this process is the one that prints, of those that torchrun started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _say_stopped(step: int, run: "RunConfig") -> None:
+    print(f"Stopped after step {step}; go on with --run.resume (the run is in {run.folder}).")

@@ -9,9 +9,9 @@ def probe(arguments: list[str]) -> None:
     """``ssast-lab probe UPSTREAM TASK...``"""
     import tyro
 
-    from ssast_lab.labelled import read_labelled
-    from ssast_lab.probe import probe_task
-    from ssast_lab.upstreams import upstream as find
+    from ssast_lab.data.labelled import read_labelled
+    from ssast_lab.measuring.probe import probe_task
+    from ssast_lab.measuring.upstreams import upstream as find_upstream
 
     def run(
         upstream: tyro.conf.Positional[str],
@@ -22,24 +22,21 @@ def probe(arguments: list[str]) -> None:
         seed: int = 0,
         download: bool = False,
     ) -> None:
-        """A linear probe: a logistic regression on the frozen embeddings of a model, judged on sounds it has not met.
+        """A linear probe: a logistic regression on the frozen embeddings of a model, tested on unseen sounds.
 
         Args:
             upstream: a built-in model, checkpoint, run or official .pth; scratch:NAME for the same with random weights;
-                logmel for plain statistics; wav2vec2-base or hubert-base.
+                logmel for statistics of the features; wav2vec2-base or hubert-base.
             tasks: folders of tasks (ssast-lab data tasks), folders with one sub-folder per class, or tables.
             layer: the number of a layer from 0, or best: chosen without the test clips.
             pooling: mean, max, cls or statistics.
             cache: a folder for the embeddings, so that each sound goes through each model only once.
             seed: of the cross-validation.
-            download: fetch the weights of wav2vec2-base or hubert-base when they are not on this machine.
+            download: download the weights of wav2vec2-base or hubert-base when they are not on this machine.
         """
-        chosen = find(upstream, download)
+        model, progress = find_upstream(upstream, download), sys.stderr.isatty()
         for task in tasks:
-            labelled = read_labelled(task)
-            print(
-                f"{task}\n{probe_task(chosen, labelled, layer, pooling, cache, seed, progress=sys.stderr.isatty())}\n"
-            )
+            print(f"{task}\n{probe_task(model, read_labelled(task), layer, pooling, cache, seed, progress=progress)}\n")
 
     tyro.cli(run, args=arguments, prog="ssast-lab probe")
 
@@ -48,7 +45,7 @@ def compare(arguments: list[str]) -> None:
     """``ssast-lab compare UPSTREAM... --tasks TASK... --out FOLDER``"""
     import tyro
 
-    from ssast_lab.compare import compare as run
+    from ssast_lab.measuring.compare import compare as run
 
     def table(
         upstreams: tyro.conf.Positional[tuple[str, ...]],
@@ -63,23 +60,23 @@ def compare(arguments: list[str]) -> None:
         baseline: str | None = None,
         download: bool = False,
     ) -> None:
-        """Run models over tasks by a linear probe, and by fine-tuning where it is asked for; write one table and figure.
+        """Compare models on tasks by linear probes, and by fine-tuning if you like; write one table and figure.
 
-        What was done before is not done again.
+        What was measured before is used again.
 
         Args:
-            upstreams: models as for ssast-lab probe; ours=runs/pretrain calls one otherwise in the table.
+            upstreams: models as for ssast-lab probe; ours=runs/pretrain calls one "ours" in the table.
             tasks: folders of tasks (ssast-lab data tasks), folders with one sub-folder per class, or tables.
-            out: the folder of the table, its figure, and what was measured.
+            out: the folder of the table, its figure, and the measured scores.
             pooling: mean, max, cls or statistics.
             layer: the number of a layer from 0, or best: chosen without the test clips.
             cache: a folder for the embeddings, so that each sound goes through each model only once.
             seeds: of models with random weights, and of fine-tuning.
             fine_tune: also fine-tune every masked spectrogram model by this recipe, such as small.
             epochs: of fine-tuning, instead of the recipe's.
-            baseline: what the others are compared with; by default each with itself from scratch, if that is among them,
-                else with the first one from scratch.
-            download: fetch the weights of wav2vec2-base or hubert-base when they are not on this machine.
+            baseline: the model that the others are compared with; by default each is compared with itself from scratch,
+                if that is among them, else with the first one from scratch.
+            download: download the weights of wav2vec2-base or hubert-base when they are not on this machine.
         """
         run(upstreams, tasks, out, pooling, layer, cache, seeds, fine_tune, epochs, baseline, download,
             progress=sys.stderr.isatty())  # fmt: skip
@@ -92,7 +89,7 @@ def study(arguments: list[str]) -> None:
     """``ssast-lab study NAME --tasks TASK... --corpus FOLDER``"""
     import tyro
 
-    from ssast_lab.studies import study as run
+    from ssast_lab.measuring.studies import study as run
 
     def make(
         name: tyro.conf.Positional[str],
@@ -108,17 +105,17 @@ def study(arguments: list[str]) -> None:
     ) -> None:
         """Answer a question by training and measuring; write its page, table and figure.
 
-        What was trained before is used again.
+        Finished runs are used again.
 
         Args:
             name: shapes, masks, objectives, corpora, batches, or hiding.
-            tasks: the labelled sets to probe on, or to fine-tune on.
-            corpus: the folder of a corpus (ssast-lab data corpus), which all but hiding train on.
+            tasks: the labelled sets to probe or to fine-tune on.
+            corpus: the folder of a corpus (ssast-lab data corpus) to train on; hiding needs none.
             out: the folder that the page is written into.
             size: minutes, overnight (on a CPU) or gpu.
-            seeds: of training; the size's, if none is named.
+            seeds: of training; by default those of the size.
             steps: of every training run, instead of the size's.
-            models: from which hiding hides: classifiers of the task's labels, or models to fine-tune on it.
+            models: for hiding: classifiers of the task's labels, or models to fine-tune on the task.
             runs: the folder of the training runs.
             cache: the folder of the embeddings.
         """
@@ -132,6 +129,6 @@ def bench(arguments: list[str]) -> None:
     """``ssast-lab bench``"""
     import tyro
 
-    from ssast_lab.bench import bench as measure
+    from ssast_lab.measuring.bench import bench as measure
 
     tyro.cli(measure, args=arguments, prog="ssast-lab bench")

@@ -23,13 +23,13 @@ def info(arguments: list[str]) -> None:
 
         Args:
             model: the name, folder or file.
-            evaluate: measure it on this folder of sound, such as a corpus's "heldout".
-            counts: how many patches are hidden then.
+            evaluate: measure it on this folder of sound, such as "heldout" of a corpus.
+            counts: how many patches the evaluation hides.
             json: a file to write the figures to as well.
-            pictures: a .png, .svg or .html file to show eight of the sounds in: as they are, masked, and as drawn.
+            pictures: a .png, .svg or .html file for pictures of eight sounds: original, masked, reconstructed.
         """
         if (json or pictures) and not evaluate:
-            raise ConfigError("--json and --pictures tell of an evaluation: say on which sounds by --evaluate DIR.")
+            raise ConfigError("--json and --pictures belong to an evaluation: say on which sounds by --evaluate DIR.")
         loaded = checkpoint.load(model)
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
         config = loaded.config
@@ -65,7 +65,7 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     from ssast_lab import files
     from ssast_lab.checkpoint import CheckpointError
     from ssast_lab.config import ConfigError
-    from ssast_lab.evaluation import evaluate, examples
+    from ssast_lab.measuring.evaluation import evaluate, examples
     from ssast_lab.model import SSAST
 
     if pictures and pictures.suffix not in (".png", ".svg", ".html"):
@@ -99,7 +99,7 @@ def export(arguments: list[str]) -> None:
     """``ssast-lab export RUN OUT``"""
     import tyro
 
-    from ssast_lab.run import Run
+    from ssast_lab.learning.run import Run
 
     def write(
         run: tyro.conf.Positional[Path],
@@ -113,11 +113,11 @@ def export(arguments: list[str]) -> None:
 
         Args:
             run: the folder of the run.
-            out: the folder to write; it can be handed on, and is read wherever a model is named.
-            title: what the app calls it; by default the folder's name.
-            note: what the app says of it.
+            out: the folder to write. It can be passed on, and be given wherever a model is named.
+            title: its name in the app; by default that of the folder.
+            note: a sentence on it for the app.
             licence: under which it may be used.
-            stop_gap: it is only there until a better one is.
+            stop_gap: a better model is to replace it.
         """
         about = {"title": title or out.name, "note": note, "licence": licence, "stop_gap": stop_gap}
         Run(run).export(out, {name: value for name, value in about.items() if value})

@@ -17,7 +17,7 @@ def data(arguments: list[str]) -> None:
             size: "large" (about 20 hours from 1.7 GB of packages) or "small" (about 8 hours from 0.3 GB).
             workers: processes that share the packages; the corpus is the same, however many.
         """
-        from ssast_lab.corpus import build
+        from ssast_lab.data.corpus import build
 
         build(out, size=size, workers=workers)
 
@@ -29,7 +29,7 @@ def data(arguments: list[str]) -> None:
             names: the tasks to build; all of them, if none is named.
             cache: a folder that keeps the packages that were fetched.
         """
-        from ssast_lab.tasks import build
+        from ssast_lab.data.tasks import build
 
         build(out, names or None, cache)
 

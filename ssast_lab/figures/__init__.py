@@ -1,6 +1,8 @@
 """Records as plotly figures: returned, never shown. Nothing here computes a model, so torch is not needed.
 
-Pictures of a sound are in ``sounds.py``, measurements in ``charts.py``.
+theme.py   colours and what all pictures share
+charts.py  measurements
+sounds.py  pictures of a sound
 """
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, lines

@@ -1,5 +1,6 @@
-"""Measurements as curves, and as dots and lines with their intervals; the latter are for pages that are read and printed:
-dark on white."""
+"""Measurements: curves of a training run, and dots and lines with their intervals.
+
+Dots and lines are for pages that are read and printed: dark on white."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from plotly.colors import hex_to_rgb, sequential
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT, axis_name
 
 if TYPE_CHECKING:
-    from ssast_lab.pretrain import Step
+    from ssast_lab.learning.pretrain import Evaluation
+    from ssast_lab.learning.task import StepResult
 
 INK, RULE, BAND = "#1b1e23", "#d9dde3", "#f5f6f8"
 HUES = ("#0b62c4", "#d1480d", "#0a8754", "#8a2fb8", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#607d8b", "#7cb518")
@@ -21,9 +23,9 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 STEP, SPACE = 17, 16  # pixels between the names of a row, and around them
 
 
-def curves(steps: Sequence[Step]) -> go.Figure:
+def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     """How a pretraining run learns: InfoNCE, accuracy and MSE of every step, and of the held-out clips."""
-    found = [(step.step, step.evaluation) for step in steps if step.evaluation]
+    evaluations = [(step.step, step.evaluation) for step in steps if step.evaluation]
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
     for place, (name, title) in enumerate((("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE")), 1):
@@ -31,11 +33,11 @@ def curves(steps: Sequence[Step]) -> go.Figure:
         smooth = _smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
         traces.append(axes | dict(type="scatter", mode="lines", name="training", x=[step.step for step in steps], y=smooth,
                                   line=dict(color=sequential.Magma[4], width=1.5)))  # fmt: skip
-        traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=[at for at, _ in found],
-                                  y=[getattr(told, name) for _, told in found], line=dict(color=RIGHT, width=2)))  # fmt: skip
-        if name == "accuracy" and found:
+        traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=[at for at, _ in evaluations],
+                                  y=[getattr(one, name) for _, one in evaluations], line=dict(color=RIGHT, width=2)))  # fmt: skip
+        if name == "accuracy" and evaluations:
             traces.append(axes | dict(type="scatter", mode="lines", name="guessing", x=[steps[0].step, steps[-1].step],
-                                      y=[1 / found[0][1].masked] * 2, line=dict(color=TEXT, dash="dot", width=1),
+                                      y=[1 / evaluations[0][1].masked] * 2, line=dict(color=TEXT, dash="dot", width=1),
                                       showlegend=True))  # fmt: skip
         low = (place - 1) * 0.36
         layout["xaxis" + axes["xaxis"][1:]] = dict(domain=[low, low + 0.28], anchor=axes["yaxis"], title=dict(text="step"),
@@ -43,13 +45,13 @@ def curves(steps: Sequence[Step]) -> go.Figure:
         layout["yaxis" + axes["yaxis"][1:]] = dict(anchor=axes["xaxis"], title=dict(text=title), zeroline=False,
                                                    gridcolor="rgba(128,134,145,0.2)",
                                                    tickformat=".1%" if name == "accuracy" else None)  # fmt: skip
-    look = dict(height=300, margin=dict(l=60, r=20, t=30, b=45), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-                font=dict(family=FONT, size=11, color=TEXT), legend=dict(orientation="h", y=1.15))  # fmt: skip
-    return go.Figure(dict(data=traces, layout=layout | look))
+    style = dict(height=300, margin=dict(l=60, r=20, t=30, b=45), paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+                 font=dict(family=FONT, size=11, color=TEXT), legend=dict(orientation="h", y=1.15))  # fmt: skip
+    return go.Figure(dict(data=traces, layout=layout | style))
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Means over the last steps, a fiftieth of all of them, so that a noisy curve can be read."""
+    """Running means: each over the last steps, a fiftieth of all of them, so that a noisy curve can be read."""
     width = max(len(values) // 50, 1)
     sums = np.concatenate(([0.0], values.cumsum()))
     ends = np.arange(1, len(values) + 1)
@@ -58,38 +60,38 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 
 class Dot(NamedTuple):
-    """A measurement and how far it is to be trusted."""
+    """A measurement with its interval."""
 
-    row: str  # what was measured: a task
-    name: str  # whose it is: a model
+    row: str  # the row that it stands in: a task
+    name: str  # what was measured on it: a model
     value: float
     low: float
     high: float
-    singles: tuple[float, ...] = ()  # the same of single trainings, of which the value is the mean
+    singles: tuple[float, ...] = ()  # the values of single trainings, whose mean is ``value``
 
 
 def dots(measured: Sequence[Dot], title: str, measure: str) -> go.Figure:
-    """A row for each task and in it a dot with its interval for each name, in the order in which they come."""
+    """A row for each task; in it a dot with its interval for each name. Rows and names keep the order of ``measured``."""
     rows, names = (list(dict.fromkeys(getattr(dot, field) for dot in measured)) for field in ("row", "name"))
     inner = len(rows) * (len(names) * STEP + SPACE)
     places = {row: place for place, row in enumerate(reversed(rows))}
     apart = 1 / (len(names) + SPACE / STEP)
     traces: list[dict[str, Any]] = []
     for number, name in enumerate(names):
-        own = [dot for dot in measured if dot.name == name]
-        at = [places[dot.row] + ((len(names) - 1) / 2 - number) * apart for dot in own]
+        named = [dot for dot in measured if dot.name == name]
+        at = [places[dot.row] + ((len(names) - 1) / 2 - number) * apart for dot in named]
         colour, symbol = HUES[number % len(HUES)], SYMBOLS[number // 2 % len(SYMBOLS)]
-        singles = [(value, y) for dot, y in zip(own, at, strict=True) for value in dot.singles]
+        singles = [(value, y) for dot, y in zip(named, at, strict=True) for value in dot.singles]
         traces.append(dict(
             type="scatter", mode="markers", showlegend=False, hoverinfo="skip", x=[x for x, _ in singles],
             y=[y for _, y in singles], marker=dict(color=colour, symbol="line-ns-open", size=9, line=dict(width=1)),
         ))  # fmt: skip
         traces.append(dict(
-            type="scatter", mode="markers", name=name, x=[dot.value for dot in own], y=at,
-            error_x=dict(type="data", symmetric=False, array=[dot.high - dot.value for dot in own],
-                         arrayminus=[dot.value - dot.low for dot in own], thickness=2, width=0, color=colour),
+            type="scatter", mode="markers", name=name, x=[dot.value for dot in named], y=at,
+            error_x=dict(type="data", symmetric=False, array=[dot.high - dot.value for dot in named],
+                         arrayminus=[dot.value - dot.low for dot in named], thickness=2, width=0, color=colour),
             marker=dict(color=colour, symbol=symbol, size=9, line=dict(color="white", width=1)),
-            customdata=[(dot.row, dot.low, dot.high) for dot in own],
+            customdata=[(dot.row, dot.low, dot.high) for dot in named],
             hovertemplate="%{customdata[0]}: %{x:.3f} [%{customdata[1]:.3f}, %{customdata[2]:.3f}]",
         ))  # fmt: skip
     bands = [dict(type="rect", xref="paper", x0=0, x1=1, y0=at - 0.5, y1=at + 0.5, fillcolor=BAND, line_width=0, layer="below")
@@ -103,22 +105,22 @@ def dots(measured: Sequence[Dot], title: str, measure: str) -> go.Figure:
 
 
 class Line(NamedTuple):
-    """What becomes of a measurement as something is turned up; all (n,)."""
+    """A measurement as a function of something; all sequences are (n,)."""
 
-    panel: str  # what was measured: a task
+    panel: str  # the panel that it stands in: a task
     name: str
     at: Sequence[float]
     values: Sequence[float]
     lows: Sequence[float]
     highs: Sequence[float]
-    floor: float  # what guessing reaches
+    chance: float  # what guessing reaches
 
 
 PANELS, PANEL, BETWEEN = 3, 190, 80  # in a row; pixels of a panel's height and from one to the next below it
 
 
 def lines(measured: Sequence[Line], title: str, what: str, measure: str) -> go.Figure:
-    """A panel for each task, three in a row, and in it a line for each name in the band of its intervals."""
+    """A panel for each task, three in a row; in it a line for each name, within the band of its intervals."""
     panels, names = (list(dict.fromkeys(getattr(line, field) for line in measured)) for field in ("panel", "name"))
     rows, columns = -(-len(panels) // PANELS), min(PANELS, len(panels))
     inner, wide = rows * PANEL + (rows - 1) * BETWEEN, (1 - 0.07 * (columns - 1)) / columns
@@ -128,7 +130,7 @@ def lines(measured: Sequence[Line], title: str, what: str, measure: str) -> go.F
         row, column = divmod(place, PANELS)
         left, high = column * (wide + 0.07), 1 - row * (PANEL + BETWEEN) / inner
         axes = dict(xaxis=axis_name("x", place + 1), yaxis=axis_name("y", place + 1))
-        own = [line for line in measured if line.panel == panel]
+        within = [line for line in measured if line.panel == panel]
         below = place + PANELS >= len(panels)
         layout["xaxis" + axes["xaxis"][1:]] = _ruled(what if below else "") | dict(
             domain=[left, min(left + wide, 1)], anchor=axes["yaxis"])  # fmt: skip
@@ -137,9 +139,9 @@ def lines(measured: Sequence[Line], title: str, what: str, measure: str) -> go.F
         layout["annotations"].append(dict(text=f"<b>{panel}</b>", x=left, y=high, xref="paper", yref="paper", xanchor="left",
                                           yanchor="bottom", showarrow=False))  # fmt: skip
         traces.append(axes | dict(type="scatter", mode="lines", name="guessing", showlegend=not place, hoverinfo="skip",
-                                  x=[min(own[0].at), max(own[0].at)], y=[own[0].floor] * 2,
+                                  x=[min(within[0].at), max(within[0].at)], y=[within[0].chance] * 2,
                                   line=dict(color=INK, dash="dot", width=1)))  # fmt: skip
-        for line in own:
+        for line in within:
             number = names.index(line.name)
             colour = HUES[number % len(HUES)]
             veil = "rgba({},{},{},0.13)".format(*hex_to_rgb(colour))

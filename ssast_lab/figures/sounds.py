@@ -21,8 +21,7 @@ from ssast_lab.figures.theme import FONT, RIGHT, TEXT, WRONG, axis_name
 if TYPE_CHECKING:
     from ssast_lab.analysis import Reconstruction
 
-HOP, WINDOW = 0.010, 0.025  # seconds: a frame every 10 ms looks at 25 ms of sound
-LOWEST, HIGHEST = 20.0, 8000.0  # Hz, the feet of the outermost mel filters
+HOP_SECONDS, WINDOW_SECONDS = 0.010, 0.025  # a frame every 10 ms looks at 25 ms of sound
 TICKS = {100: "100", 250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k"}  # Hz
 
 LOUDNESS = tuple(sequential.Magma)
@@ -62,7 +61,8 @@ def overview(record: Reconstruction) -> go.Figure:
 
 
 def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
-    """Several sounds under their names, in rows of three pictures: as it is, as the model was given it, as it drew it."""
+    """Several sounds, each under its name in a row of three pictures: the sound, what the model was given of it, and the
+    model's reconstruction."""
     row, gap, top, left, between = 84, 26, 44, 46, 0.015
     inner = len(records) * (row + gap) - gap
     wide = (1 - 2 * between) / 3
@@ -89,19 +89,19 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
             )  # fmt: skip
             layout["yaxis" + y[1:]] = ticks | dict(
                 domain=[max(high - row / inner, 0), high], anchor=x, range=[-0.5, bins - 0.5],
-                tickvals=_bin(np.array([250, 1000, 4000]), bins), ticktext=["250 Hz", "1k", "4k"],
+                tickvals=[record.grid.mel_bin(hertz) for hertz in (250, 1000, 4000)], ticktext=["250 Hz", "1k", "4k"],
                 showticklabels=column == 0,
             )  # fmt: skip
             images.append(dict(source=pictures.of(picture), xref=x, yref=y, x=begin, y=bins - 0.5, sizex=end - begin,
                                sizey=bins, sizing="stretch", layer="below"))  # fmt: skip
-    look = dict(width=1000, height=inner + top + 36, margin=dict(l=left, r=8, t=top, b=36), images=images, annotations=notes,
-                font=dict(family=FONT, size=11, color=TEXT), paper_bgcolor="rgba(0,0,0,0)",
-                plot_bgcolor="rgba(128,134,145,0.10)")  # fmt: skip
-    return go.Figure(dict(data=[], layout=layout | look))
+    style = dict(width=1000, height=inner + top + 36, margin=dict(l=left, r=8, t=top, b=36), images=images,
+                 annotations=notes, font=dict(family=FONT, size=11, color=TEXT), paper_bgcolor="rgba(0,0,0,0)",
+                 plot_bgcolor="rgba(128,134,145,0.10)")  # fmt: skip
+    return go.Figure(dict(data=[], layout=layout | style))
 
 
 def blank() -> go.Figure:
-    """Nothing yet, in the place of an overview: a page that shows it first has plotly ready when the pictures come."""
+    """An empty figure of an overview's size. A page that shows it first has loaded plotly when the pictures come."""
     row, gap, top, bottom = ROWS
     unseen = dict(xaxis=dict(visible=False), yaxis=dict(visible=False), paper_bgcolor="rgba(0,0,0,0)",
                   plot_bgcolor="rgba(0,0,0,0)")  # fmt: skip
@@ -134,7 +134,7 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
         axis = axis_name("y", place + 1)
         axes["yaxis" + axis[1:]] = dict(
             domain=[max(high - row / inner, 0), high], anchor="x", range=[-0.5, grid.mel_bins + 0.1],
-            tickvals=_bin(np.array(list(TICKS)), grid.mel_bins), ticks="outside", ticklen=3, tickcolor=TEXT,
+            tickvals=[grid.mel_bin(hertz) for hertz in TICKS], ticks="outside", ticklen=3, tickcolor=TEXT,
             ticktext=["" if row < 200 and hertz == 250 else label for hertz, label in TICKS.items()],  # no room there
             tickfont=dict(size=10), showgrid=False, zeroline=False, title=dict(text="Hz", standoff=2, font=dict(size=10)),
         ) | (dict(matches="y") if place else {})  # fmt: skip
@@ -174,14 +174,16 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
 
 
 class _Pictures:
-    """The five pictures of a record as PNGs, in one scale of colours."""
+    """The five pictures of a record as PNGs, which share one scale of colours."""
 
     def __init__(self, record: Reconstruction) -> None:
         self.record = record
         sound = record.original
         low, high = np.percentile(sound, (0.5, 99.9))
         self.low, self.high = float(low), float(max(high, low + 1e-3))
-        self.most = (self.high - self.low) / 2  # of the error; it depends on the sound alone, so that masks compare
+        self.most = (
+            self.high - self.low
+        ) / 2  # of the error; it depends on the sound alone, so that pictures of several masks can be compared
 
     def of(self, name: str) -> str:
         record = self.record
@@ -202,7 +204,7 @@ def _index(scaled: np.ndarray) -> np.ndarray:
 
 
 def _png(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> str:
-    """(T, F) palette indices -> data address of a PNG; colour 255 is ``extra``, or a veil over the page for None."""
+    """(T, F) palette indices -> data address of a PNG. Colour 255 is ``extra``, or a translucent grey for None."""
     wide = index.astype(np.uint8).repeat(max(1024 // len(index), 1), axis=0)  # else browsers blur a few frames into one
     image = Image.fromarray(np.ascontiguousarray(wide.T[::-1]))
     stops = np.array([hex_to_rgb(colour) for colour in ramp], dtype=float)
@@ -216,7 +218,7 @@ def _png(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> str:
 
 
 def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -> dict:
-    """One cell per patch, which says on hover what it is; ``tinted`` shows the mask as well."""
+    """An invisible cell over each patch, with the text shown on hover; ``tinted`` colours the hidden ones."""
     grid = record.grid
     state = np.where(record.mask, np.where(record.rank == 0, 1, 2), 0).reshape(grid.rows, grid.columns)
     clear = "rgba(0,0,0,0)"
@@ -224,18 +226,19 @@ def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -
     return dict(
         type="heatmap", z=state.astype(np.uint8), zmin=0, zmax=2, showscale=False, opacity=0.82, yaxis=axis,
         text=texts, hovertemplate="%{text}<extra></extra>",
-        x0=_edge(record, 0) + grid.shape[1] * HOP / 2, dx=grid.stride[1] * HOP,
+        x0=_edge(record, 0) + grid.shape[1] * HOP_SECONDS / 2, dx=grid.stride[1] * HOP_SECONDS,
         y0=grid.shape[0] / 2 - 0.5, dy=grid.stride[0],
         colorscale=[(at, colour) for colour, ends in zip(colours, ((0, 0.25), (0.25, 0.75), (0.75, 1))) for at in ends],
     )  # fmt: skip
 
 
 def _lines(record: Reconstruction, axis: str) -> dict:
-    """The lines between the patches of the sound; between frames they would only make a grey blur."""
+    """The lines between the patches; between the narrow patches of a frame model they would only make a grey blur."""
     grid = record.grid
     begin, end = _edge(record, 0), _edge(record, grid.frames)
     rows = [row * grid.stride[0] - 0.5 for row in range(1, grid.rows)]
-    columns = [begin + column * grid.stride[1] * HOP for column in range(1, grid.columns + 1)] if grid.rows > 1 else []
+    numbers = range(1, grid.columns + 1) if grid.rows > 1 else ()
+    columns = [begin + number * grid.stride[1] * HOP_SECONDS for number in numbers]
     ends = [((begin, end), (at, at)) for at in rows]
     ends += [((at, at), (-0.5, grid.mel_bins - 0.5)) for at in columns if at < end]
     return dict(
@@ -264,16 +267,14 @@ def _colour_bars(names: list[str], pictures: _Pictures, row: int, gap: int, inne
 
 
 def _hover(record: Reconstruction) -> np.ndarray:
-    """(rows, columns) what a patch says of itself."""
-    grid, kind = record.grid, _kind(record)
-    edges = _mel_edges(grid.mel_bins)
+    """(rows, columns) texts shown on hover: the patch's number, place and band, and what the model made of it."""
+    grid, kind = record.grid, "Patch" if record.grid.rows > 1 else "Frame"
+    bands = [grid.hertz(row * grid.columns) for row in range(grid.rows)]
     words = []
     for patch in range(grid.count):
-        row, column = divmod(patch, grid.columns)
-        low, first = row * grid.stride[0], column * grid.stride[1]
-        begin, end = first * HOP + record.start, (first + grid.shape[1] - 1) * HOP + WINDOW + record.start
-        band = f"{edges[low]:.0f}–{edges[low + grid.shape[0] + 1]:.0f} Hz"
-        text = f"<b>{kind.capitalize()} {patch}</b>  {begin:.2f}–{end:.2f} s, {band}<br>"
+        low, high = bands[patch // grid.columns]
+        begin, end = (record.start + seconds for seconds in grid.seconds(patch, HOP_SECONDS, WINDOW_SECONDS))
+        text = f"<b>{kind} {patch}</b>  {begin:.2f}–{end:.2f} s, {low:.0f}–{high:.0f} Hz<br>"
         if record.mask[patch]:
             place = int(record.rank[patch])
             text += "hidden, recognised" if place == 0 else (
@@ -285,10 +286,6 @@ def _hover(record: Reconstruction) -> np.ndarray:
     return np.array(words, dtype=object).reshape(grid.rows, grid.columns)
 
 
-def _kind(record: Reconstruction) -> str:
-    return "patch" if record.grid.rows > 1 else "frame"
-
-
 def _hidden(record: Reconstruction) -> np.ndarray:
     """(T, F) bool: True where a value is hidden."""
     grid = record.grid
@@ -298,20 +295,4 @@ def _hidden(record: Reconstruction) -> np.ndarray:
 
 def _edge(record: Reconstruction, frame: int) -> float:
     """Seconds at the left edge of a frame's column; the frame's window of 25 ms is centred on the column."""
-    return record.start + frame * HOP + (WINDOW - HOP) / 2
-
-
-def _mel(hertz: Any) -> Any:
-    return 1127 * np.log1p(hertz / 700)
-
-
-def _mel_edges(bins: int) -> np.ndarray:
-    """(bins + 2,) Hz: feet and peaks of the mel filters; the one at m rises from edge m to m + 1 and falls to m + 2."""
-    mels = np.linspace(_mel(LOWEST), _mel(HIGHEST), bins + 2)
-    return 700 * np.expm1(mels / 1127)
-
-
-def _bin(hertz: np.ndarray, bins: int) -> np.ndarray:
-    """Where a frequency lies on the vertical axis, on which mel filter m has its peak at m."""
-    low, high = _mel(LOWEST), _mel(HIGHEST)
-    return (_mel(hertz) - low) / (high - low) * (bins + 1) - 1
+    return record.start + frame * HOP_SECONDS + (WINDOW_SECONDS - HOP_SECONDS) / 2

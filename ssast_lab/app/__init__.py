@@ -1,0 +1,13 @@
+"""The app: one local page on which a sound is hidden in part, drawn again by a model, and compared.
+
+sources.py         what can be chosen: models and sounds
+reconstruction.py  the view of a reconstruction
+handlers.py        what happens when something is touched
+page.py            what lies where
+serve.py           the server
+"""
+
+from ssast_lab.app.serve import main
+from ssast_lab.app.sources import find_models
+
+__all__ = ["find_models", "main"]

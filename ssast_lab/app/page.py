@@ -1,0 +1,206 @@
+"""The page: what lies where, and which handler answers what is touched."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ssast_lab import analysis, audio, figures
+from ssast_lab.app import handlers
+from ssast_lab.app.handlers import Models, Shown, loaded
+from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, analyse, numbers, plot, status_line
+from ssast_lab.app.sources import builtin_sound, own_sound
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts of the page whose values change."""
+
+    sound: "gr.State"
+    excerpt: "gr.State"
+    share: "gr.State"  # of the patches that are hidden
+    builtin: "gr.Dropdown"
+    upload: "gr.File"
+    microphone: "gr.Audio"
+    status: "gr.HTML"
+    window: "gr.Slider"
+    model: "gr.Radio"
+    note: "gr.Markdown"
+    hidden: "gr.Slider"
+    blocks: "gr.Dropdown"
+    seed: "gr.Number"
+    another: "gr.Button"
+    caption: "gr.HTML"
+    player: "gr.Audio"
+    result: "gr.HTML"
+    pictures: "gr.Plot"
+
+    def of(self, *names: str) -> list[Any]:
+        return [getattr(self, name) for name in names]
+
+
+def build(models: Models) -> "gr.Blocks":
+    """The page with its handlers."""
+    import gradio as gr
+
+    with gr.Blocks(title="SSAST Lab", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+        gr.HTML(
+            "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model: compare the third picture, all that it "
+            "was given, with the fourth, what it made of it. Hover over a patch to read whether it was recognised; drag to "
+            "zoom, double-click to go back.</p></header>",
+            elem_id="header",
+        )
+        if models:
+            parts = lay_out(models)
+            connect(page, parts, models)
+            offer_reconstruct(parts, models)
+        else:
+            gr.HTML(status_line("There is no model to look through: start the app with --models and a folder of them."))
+    return page
+
+
+def lay_out(models: Models) -> Parts:
+    """Controls on the left, the sound and its pictures on the right."""
+    import gradio as gr
+
+    states: dict[str, Any] = dict(
+        sound=gr.State(None, time_to_live=7200), excerpt=gr.State(None, time_to_live=7200), share=gr.State(SHARE)
+    )
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=0, min_width=300, elem_id="controls"):
+            controls = lay_out_sound() | lay_out_model(models) | lay_out_mask()
+        with gr.Column(scale=1, min_width=640):
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=3, min_width=300):
+                    caption = gr.HTML("", elem_id="caption")
+                with gr.Column(scale=2, min_width=300):
+                    player = gr.Audio(
+                        label="The window that is shown", show_label=False, interactive=False, elem_id="player",
+                        buttons=[], waveform_options=gr.WaveformOptions(show_recording_waveform=False),
+                    )  # fmt: skip
+            result = gr.HTML("", elem_id="figures")
+            pictures = gr.Plot(
+                plot(figures.blank()), label="Pictures", show_label=False, container=False, elem_id="pictures"
+            )
+    return Parts(**states, **controls, caption=caption, player=player, result=result, pictures=pictures)
+
+
+def lay_out_sound() -> dict[str, Any]:
+    import gradio as gr
+
+    sounds = audio.builtin_sounds()
+    return dict(
+        builtin=gr.Dropdown(
+            [(f"{entry['title']} ({entry['seconds']:.0f} s)", name) for name, entry in sounds.items()],
+            value=next(iter(sounds)), label="Built-in sound", elem_id="builtin",
+        ),
+        upload=gr.File(label="Your own sound", type="filepath", height=56, show_label=False, elem_id="upload"),
+        microphone=gr.Audio(
+            sources=["microphone"], type="filepath", format="wav", label="Or record one", elem_id="mic", buttons=[],
+            waveform_options=gr.WaveformOptions(show_recording_waveform=False),
+        ),
+        status=gr.HTML("", elem_id="status"),
+        window=gr.Slider(
+            0, 1, 0, step=0.1, label="Window from (seconds)", visible=False, buttons=[], elem_id="window"
+        ),
+    )  # fmt: skip
+
+
+def lay_out_model(models: Models) -> dict[str, Any]:
+    import gradio as gr
+
+    choices = [(model.label, name) for name, model in models.items()]
+    model = gr.Radio(choices, value=next(iter(models)), label="Model", elem_id="model")
+    note = gr.Markdown("", elem_id="note")
+    missing = {"patch", "frame"} - {model.kind for model in models.values()}
+    if missing:
+        gr.Markdown(f"There is no {missing.pop()} model here; `--models` adds a folder of them.")
+    return dict(model=model, note=note)
+
+
+def lay_out_mask() -> dict[str, Any]:
+    import gradio as gr
+
+    hidden = gr.Slider(1, 512, 400, step=1, label="Hidden patches", buttons=[], elem_id="count")
+    blocks = gr.Dropdown(list(CLUSTERS), value=PAPER, label="Cluster factor C", elem_id="cluster")
+    with gr.Row(equal_height=True):
+        seed = gr.Number(0, label="Seed", precision=0, min_width=90, elem_id="seed")
+        another = gr.Button("Another mask", size="md", min_width=110, elem_id="another")
+    return dict(hidden=hidden, blocks=blocks, seed=seed, another=another)
+
+
+def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
+    """Which handler answers what, and which parts each may change."""
+
+    def answered(handler: Callable[..., Shown], *outputs: str) -> dict[str, Any]:
+        def by_part(*values: Any) -> dict[Any, Any]:
+            shown = handler(models, *values)
+            return {getattr(parts, name): value for name, value in shown.items() if name in outputs}
+
+        return dict(fn=by_part, outputs=parts.of(*outputs))
+
+    seen = ("pictures", "result")
+    # Another window leaves the slider in the visitor's hand alone, and those of the mask.
+    with_excerpt = ("excerpt", "player", "status", *seen)
+    with_model = ("window", "hidden", "blocks", "note", *with_excerpt)
+    with_sound = ("sound", "caption", *with_model)
+    from_excerpt = parts.of("excerpt", "model", "hidden", "blocks", "seed")
+    from_sound = parts.of("sound", "model", "window", "share", "blocks", "seed")
+    model_event: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
+    live: dict[str, Any] = dict(trigger_mode="always_last", show_progress="hidden", **model_event)
+    slow: dict[str, Any] = dict(show_progress="minimal", show_progress_on=parts.caption, **model_event)
+
+    def new_sound(source: Any, handler: Callable[..., Shown], *more: str) -> dict[str, Any]:
+        inputs = [source, *parts.of("sound", "model", "share", "blocks", "seed")]
+        return dict(inputs=inputs, **answered(handler, *with_sound, *more), **slow)
+
+    page.load(**new_sound(parts.builtin, handlers.on_builtin))
+    parts.builtin.input(**new_sound(parts.builtin, handlers.on_builtin))
+    parts.upload.upload(**new_sound(parts.upload, handlers.on_upload, "upload", "builtin"))
+    parts.microphone.stop_recording(**new_sound(parts.microphone, handlers.on_record, "microphone", "builtin"))
+    parts.model.input(inputs=from_sound, **answered(handlers.on_model, *with_model), **live)
+    parts.window.input(
+        inputs=from_sound, js="(...all) => withinRange('#window', 2, all)",
+        **answered(handlers.on_model, *with_excerpt), **live,
+    )  # fmt: skip
+    parts.hidden.input(
+        inputs=from_excerpt, js="(...all) => withinRange('#count', 2, all)",
+        **answered(handlers.on_count, *seen, "share"), **live,
+    )  # fmt: skip
+    for changed in (parts.blocks.input, parts.seed.input):
+        changed(inputs=from_excerpt, **answered(handlers.draw, *seen), **live)
+    parts.another.click(inputs=from_excerpt, **answered(handlers.on_another, "seed", *seen), **live)
+
+
+def offer_reconstruct(parts: Parts, models: Models) -> None:
+    """The endpoint for programs."""
+    import gradio as gr
+
+    def reconstruct(
+        file: str | None, builtin: str, model: str, start: float, hidden: float, cluster: str, seed: float
+    ) -> dict[str, Any]:
+        """Hides patches of a sound and lets a model draw and recognise them: the figures as JSON.
+
+        ``file`` is a sound file, or None for the built-in one named ``builtin``; ``start`` is in seconds; ``hidden`` is a
+        number of patches, or of frames for a frame model.
+        """
+        try:
+            wave = (own_sound(file) if file else builtin_sound(builtin)).waveform
+            excerpt = analysis.excerpt(wave, loaded(models, model).config, start)
+        except audio.AudioError as error:
+            raise gr.Error(str(error)) from None
+        return numbers(analyse(excerpt, models[model], hidden, cluster, seed), models[model].kind)
+
+    sounds = list(audio.builtin_sounds())
+    inputs = [
+        gr.File(label="Sound file, or none for the built-in sound", visible=False),
+        gr.Dropdown(sounds, value=sounds[0], label="Built-in sound", visible=False),
+        parts.model,
+        gr.Number(0, minimum=0, label="Start (seconds)", visible=False),
+        *parts.of("hidden", "blocks", "seed"),
+    ]
+    gr.Button(visible=False).click(
+        reconstruct, inputs, gr.JSON(label="Figures", visible=False), api_name="reconstruct", concurrency_id="model"
+    )

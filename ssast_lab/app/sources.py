@@ -1,0 +1,90 @@
+"""What can be chosen on the page: models and sounds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ssast_lab import audio, checkpoint
+from ssast_lab.config import ModelConfig
+from ssast_lab.model import SSAST
+
+if TYPE_CHECKING:
+    pass
+
+LONGEST_SECONDS = 600  # that are decoded of a sound: 38 MB for each visitor
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pretraining model that can be chosen on the page."""
+
+    path: Path
+    kind: str  # "patch" or "frame"
+    label: str
+    note: str  # what its maker says of it
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A decoded sound and what is said of it."""
+
+    title: str
+    about: str
+    waveform: Tensor  # (S,) at 16 kHz
+
+    @property
+    def seconds(self) -> float:
+        return len(self.waveform) / audio.SAMPLE_RATE
+
+
+def find_models(folders: Sequence[Path] = ()) -> dict[str, Model]:
+    """Name -> model of every pretraining checkpoint that is built in or lies in one of the folders, patch models first."""
+    paths = dict(checkpoint.builtin_models())
+    for folder in folders:
+        found = [path.parent for path in (folder / checkpoint.CONFIG, *sorted(folder.glob(f"*/{checkpoint.CONFIG}")))]
+        paths |= {path.name: path for path in found if (path / checkpoint.CONFIG).is_file()}
+    models = {}
+    for name, path in paths.items():
+        try:
+            description = checkpoint.describe(path)
+        except checkpoint.CheckpointError as error:
+            print(f"Left out: {error}")
+            continue
+        if description["kind"] == "pretext":
+            about, shape = description["about"], description["model"]
+            kind = "frame" if shape["patch"][0] == shape["audio"]["mel_bins"] else "patch"
+            label = f"{about.get('title', name)}{' (stop-gap)' if about.get('stop_gap') else ''}"
+            models[name] = Model(path, kind, label, str(about.get("note", "")))
+    return dict(sorted(models.items(), key=lambda item: item[1].kind, reverse=True))
+
+
+@lru_cache(maxsize=4)
+def load_model(path: Path) -> SSAST:
+    return checkpoint.load(path)  # type: ignore[return-value]
+
+
+def builtin_sound(name: str) -> Sound:
+    entry = audio.builtin_sounds()[name]
+    return Sound(entry["title"], f"{entry['author']}, {entry['licence']}", audio.load_waveform(entry["path"]))
+
+
+def own_sound(path: str, title: str | None = None) -> Sound:
+    """A visitor's file, or at most its first ten minutes; an error names the file as the visitor does."""
+    name = title or Path(path).name
+    try:
+        waveform = audio.load_waveform(path, duration=LONGEST_SECONDS)
+    except audio.AudioError as error:
+        raise audio.AudioError(str(error).replace(str(path), name)) from None
+    whole = len(waveform) < LONGEST_SECONDS * audio.SAMPLE_RATE
+    return Sound(
+        name, "your sound" if whole else f"your sound, the first {LONGEST_SECONDS // 60} minutes of it", waveform
+    )
+
+
+def window_seconds(config: ModelConfig) -> float:
+    """How much sound a model sees at once."""
+    return audio.samples_of(config.frames) / audio.SAMPLE_RATE

@@ -1,0 +1,22 @@
+"""Models on disk: our own checkpoints, the official ones, those of transformers, and the built-in models.
+
+    tensors.py      named tensors out of a file, and into a model
+    official.py     the layout of the official code
+    huggingface.py  the folders of transformers
+    own.py          our own folders: weights, and a description of them
+    by_name.py      any of these by a name or path
+
+A checkpoint is a folder: ``model.safetensors`` holds the weights, and ``config.json`` says what they are (the whole
+configuration, a checksum of the weights, and whatever its maker wrote about it). Files from strangers are data: nothing in
+them is ever executed, and whatever is wrong with one is said in a :class:`CheckpointError` of one sentence.
+"""
+
+from ssast_lab.checkpoint.by_name import builtin_models, checkpoints_of, describe, load
+from ssast_lab.checkpoint.official import from_official
+from ssast_lab.checkpoint.own import CONFIG, FORMAT, WEIGHTS, Model, save
+from ssast_lab.checkpoint.tensors import CheckpointError
+
+__all__ = [
+    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Model", "builtin_models", "checkpoints_of", "describe", "from_official",
+    "load", "save",
+]  # fmt: skip

@@ -1,0 +1,116 @@
+"""Any model by its name or path: built-in, a folder of ours, a run, an official file, a folder of transformers, or random."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ssast_lab.checkpoint.official import from_official
+from ssast_lab.checkpoint.own import CONFIG, WEIGHTS, Model, load_folder, read_description, replaced
+from ssast_lab.checkpoint.tensors import CheckpointError, read_pickle
+from ssast_lab.config import ConfigError, model_config
+from ssast_lab.model import SSAST
+
+T = TypeVar("T")
+
+
+def builtin_models() -> dict[str, Path]:
+    """Name -> folder of the checkpoints that come with the package."""
+    folder = Path(str(files("ssast_lab"))) / "models"
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
+
+
+def load(name_or_path: str | os.PathLike[str], **official: Any) -> Model:
+    """A model in evaluation mode on the CPU, from a built-in name, a checkpoint folder, a training run's folder (its best
+    checkpoint), a folder of Hugging Face's transformers (see :func:`ssast_lab.checkpoint.huggingface.from_huggingface`) or an official
+    ``.pth`` file; with ``scratch:`` before it, one of the same shape with random weights (``scratch:tiny-patch`` names a
+    preset, ``scratch@1:`` draws by the seed 1 rather than 0).
+
+    An official file does not say everything about itself; ``official`` may name its ``audio`` statistics, ``labels``,
+    ``pooling``, and for a fine-tuned one the ``frames`` and ``stride`` (see :func:`from_official`).
+    """
+    random = re.fullmatch(r"scratch(?:@(\d{1,9}))?:(.+)", str(name_or_path))
+    if random:
+        return _untrained(random[2], int(random[1] or 0))
+    return _reading(name_or_path, lambda path: _load(path, name_or_path, official))
+
+
+def _load(path: Path, name_or_path: str | os.PathLike[str], official: dict[str, Any]) -> Model:
+    if not os.path.exists(path):  # unlike Path.exists, false for a name that is too long as well
+        names = ", ".join(builtin_models()) or "none"
+        raise CheckpointError(
+            f"There is no model {str(name_or_path)!r}: it is neither a file or folder nor a built-in model ({names})."
+        )
+    if path.name in (WEIGHTS, CONFIG):
+        path = path.parent
+    if path.is_dir():
+        if official:
+            raise CheckpointError(
+                f"{path} is a checkpoint folder, which describes itself: {', '.join(official)} cannot be given."
+            )
+        return load_folder(path)
+    return from_official(read_pickle(path), str(path), **official)
+
+
+def _untrained(like: str, seed: int) -> Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if like not in builtin_models():
+            try:
+                return SSAST(model_config(like)).eval()
+            except ConfigError:
+                pass  # no preset: a checkpoint
+        model: Any = load(like)
+        torch.manual_seed(seed)
+        return type(model)(model.config).eval()
+
+
+def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint folder or built-in model says about itself: its ``config.json``."""
+    return _reading(name_or_path, read_description)
+
+
+def _reading(name_or_path: str | os.PathLike[str], read: Callable[[Path], T]) -> T:
+    """What ``read`` makes of the checkpoint of that name. A run that is going on may remove it just then, for a newer one:
+    then that is read."""
+    while True:
+        path = _located(name_or_path)
+        try:
+            return read(path)
+        except CheckpointError:
+            if os.path.exists(path) or path == _located(name_or_path):
+                raise
+
+
+def _located(name_or_path: str | os.PathLike[str]) -> Path:
+    path = builtin_models().get(str(name_or_path), Path(name_or_path))
+    old = replaced(path)
+    if not os.path.exists(path) and os.path.isdir(old):
+        return old
+    if os.path.isdir(path / "checkpoints"):
+        path = _of_run(path)
+    return path / "model" if os.path.isdir(path / "model") else path
+
+
+def checkpoints_of(folder: Path) -> dict[str, Path]:
+    """Name -> folder of the checkpoints of a training run, in order; copies under other names are somebody else's."""
+    paths = sorted((folder / "checkpoints").glob("step-*"))
+    return {path.name: path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)}
+
+
+def _of_run(folder: Path) -> Path:
+    """The best checkpoint of a training run's folder, or the last one where none is known to be the best."""
+    try:
+        best = f"step-{json.loads((folder / 'best.json').read_text(encoding='utf-8'))['step']:08d}"
+    except (OSError, ValueError, KeyError, TypeError):
+        best = ""
+    # looked for after it was named: a run that is going on writes the checkpoint first, and then that it is the best
+    found = checkpoints_of(folder)
+    if not found:
+        raise CheckpointError(f"The run in {folder} has written no checkpoint yet.")
+    return found.get(best, [*found.values()][-1])

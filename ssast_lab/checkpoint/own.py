@@ -1,0 +1,104 @@
+"""Our own checkpoints: a folder with ``model.safetensors`` and a ``config.json`` that says what the weights are."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as to_safetensors
+
+from ssast_lab.checkpoint.huggingface import HuggingFaceError, from_huggingface
+from ssast_lab.checkpoint.tensors import CheckpointError, fill, read_tensors, skeleton
+from ssast_lab.config import ModelConfig, from_dict, to_dict
+from ssast_lab.model import SSAST, Classifier, EncoderModel
+from ssast_lab.predictive import APC, APCConfig, Wav2Vec, Wav2VecConfig
+
+FORMAT = "ssast-lab checkpoint 1"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+Model = SSAST | Classifier | EncoderModel | APC | Wav2Vec
+KINDS: dict[str, tuple[type[Model], type]] = {  # kind -> its class, and that of its configuration
+    "pretext": (SSAST, ModelConfig),
+    "classifier": (Classifier, ModelConfig),
+    "encoder": (EncoderModel, ModelConfig),
+    "apc": (APC, APCConfig),
+    "wav2vec": (Wav2Vec, Wav2VecConfig),
+}
+
+
+def replaced(path: Path) -> Path:
+    """Where :func:`save` keeps the checkpoint that it replaces, and where it stays if just then the process dies."""
+    return path.parent / f".{path.name}.old"
+
+
+def save(model: Model, path: str | os.PathLike[str], about: dict[str, Any] | None = None, half: bool = False) -> Path:
+    """Writes a checkpoint folder, aside first and renamed into place when it is whole.
+
+    ``about`` (JSON) goes into ``config.json``; ``half`` stores float16, which halves the file.
+    """
+    path = Path(path)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        state = {name: value.half() for name, value in state.items()}
+    weights = to_safetensors(state, metadata={"format": "pt"})
+    kind = next(name for name, (cls, _) in KINDS.items() if isinstance(model, cls))
+    description = {
+        "format": FORMAT,
+        "kind": kind,
+        "model": to_dict(model.config),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "about": about or {},
+    }
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        (aside / WEIGHTS).write_bytes(weights)
+        (aside / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if path.is_dir():  # a folder cannot be renamed over another one that has files in it
+            shutil.rmtree(replaced(path), ignore_errors=True)
+            path.rename(replaced(path))
+        aside.rename(path)
+        shutil.rmtree(replaced(path), ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return path
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is no checkpoint: it has no {CONFIG}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path / CONFIG} cannot be read: {error}.") from None
+    if isinstance(description, dict) and "model_type" in description and "format" not in description:
+        about = {"from": "a folder of Hugging Face's transformers"}
+        return {"format": "transformers", "kind": description["model_type"], "model": description, "about": about}
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no SSAST Lab checkpoint: its {CONFIG} does not say {FORMAT!r}.")
+    for name, cls in (("kind", str), ("model", dict), ("sha256", str), ("about", dict)):
+        if not isinstance(description.get(name), cls):
+            raise CheckpointError(f"{path / CONFIG} does not describe a model: {name!r} is missing or unknown.")
+    return description
+
+
+def load_folder(path: Path) -> Model:
+    description = read_description(path)
+    cls: type[Model]
+    try:
+        if description["format"] != FORMAT:
+            cls, config, state = from_huggingface(path, description["model"], read_tensors)
+            return fill(skeleton(cls, config), state, str(path))
+        cls, about_it = KINDS[description["kind"]]
+        config = from_dict(about_it, description["model"])
+        promised = description["sha256"]
+        model = skeleton(cls, config)
+    except (CheckpointError, HuggingFaceError) as error:
+        raise CheckpointError(str(error)) from None
+    except KeyError as error:
+        raise CheckpointError(f"{path / CONFIG} does not describe a model: {error} is missing or unknown.") from None
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path / CONFIG} does not describe a model: {str(error).rstrip('.')}.") from None
+    return fill(model, read_tensors(path / WEIGHTS, promised), str(path))

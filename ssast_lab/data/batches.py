@@ -1,0 +1,228 @@
+"""Which piece of which clip stands in which batch.
+
+Axes: B clips of a batch, S samples at 16 kHz. A batch is a function of (seed, step): which clips, where they are cut, and
+what stands in for an unreadable one are drawn from generators keyed by the place in the run, never from global random state.
+"""
+
+import signal
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ssast_lab import audio
+from ssast_lab.config import AudioConfig
+from ssast_lab.data.clips import Clip, DataError, read_piece, to_int16
+from ssast_lab.data.streams import Stream
+from ssast_lab.patches import to_device_of
+
+AHEAD = 4  # batches that each worker reads ahead
+TRIES = 1000  # draws of a clip that stands in for an unreadable one before a corpus is given up
+
+
+class Batch(NamedTuple):
+    """Pieces of sound, equally long, zero-padded at the end where a clip is shorter."""
+
+    waveforms: Tensor  # (B, S) int16
+    lengths: Tensor  # (B,) samples of each that are sound; on the CPU, where they are looked at
+    names: list[str]  # (B,) which clip each was cut from
+    unreadable: dict[str, str]  # name -> why, of clips that others stand in for
+    indices: Tensor  # (B,) the number of that clip in its corpus
+    targets: Tensor | None = None  # (B, L) which labels each has, where there are any
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of its rows; what could not be read is not repeated."""
+        targets = None if self.targets is None else self.targets[rows]
+        return Batch(self.waveforms[rows], self.lengths[rows], self.names[rows], {}, self.indices[rows], targets)
+
+    def features(self, config: AudioConfig, frames: int) -> Tensor:
+        """(B, T, F) normalised log-mel, made on whichever device the batch lies."""
+        return audio.log_mel(self.waveforms.float() / 32768, config, frames=frames, lengths=self.lengths)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor) and name != "lengths"
+        }
+        return self._replace(**moved)
+
+
+class Corpus(Protocol):
+    """What a training run draws its pieces from."""
+
+    clips: Sequence[Clip]
+
+    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+        """One piece of each clip; where it starts is a fraction (0 to 1) of the room that a longer clip leaves. ``keys``
+        seed the choice of a clip that stands in for an unreadable one."""
+
+
+@dataclass
+class Files:
+    """A corpus that is read, piece by piece, when it is needed."""
+
+    clips: Sequence[Clip]
+    samples: int  # S
+
+    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+        waveforms = torch.zeros(len(indices), self.samples, dtype=torch.int16)
+        lengths = torch.zeros(len(indices), dtype=torch.int64)
+        names, unreadable, indices = [], {}, indices.copy()
+        for row, (index, fraction, key) in enumerate(zip(indices, fractions, keys, strict=True)):
+            stand_ins = np.random.default_rng([*key, Stream.STAND_IN])
+            for _ in range(TRIES):
+                clip = self.clips[index]
+                if clip.name not in unreadable:
+                    try:
+                        piece = to_int16(read_piece(clip, float(fraction), self.samples))
+                        break
+                    except (audio.AudioError, OSError) as error:
+                        unreadable[clip.name] = str(error)
+                index = int(stand_ins.integers(len(self.clips)))
+            else:
+                raise DataError(
+                    f"No clip that can be read was found in {TRIES} draws from {len(self.clips)}; "
+                    f"one that cannot: {unreadable[clip.name]}"
+                )
+            waveforms[row, : len(piece)] = piece
+            lengths[row], indices[row] = len(piece), index
+            names.append(clip.name)
+        return Batch(waveforms, lengths, names, unreadable, torch.from_numpy(indices))
+
+
+class Memory:
+    """A corpus that is held whole, as 16-bit samples, on the device that trains: no loader is needed."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        samples: int,
+        device: torch.device | str = "cpu",
+        workers: int = 2,
+        progress: bool = False,
+    ) -> None:
+        self.unreadable: dict[str, str] = {}
+
+        def decode(clip: Clip) -> Tensor | None:
+            try:
+                return to_int16(audio.load_waveform(clip.open()))
+            except (audio.AudioError, OSError) as error:
+                self.unreadable[clip.name] = str(error)
+                return None
+
+        different = list(
+            dict.fromkeys(clips)
+        )  # a clip that is listed several times, to be heard more often, is held once
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            decoded = list(tqdm(pool.map(decode, different), "decoding", len(different), disable=not progress))
+        lengths = np.array([0 if waveform is None else len(waveform) for waveform in decoded])
+        numbers = {clip: number for number, clip in enumerate(different)}
+        which = [numbers[clip] for clip in clips]
+        self.lengths = lengths[which]
+        if not self.lengths.any():
+            raise DataError(
+                f"None of the {len(clips)} clips can be read; one of them: {next(iter(self.unreadable.values()))}"
+            )
+        self.clips, self.samples = clips, samples
+        starts = np.concatenate(([0], lengths.cumsum()[:-1]))
+        self.starts = starts[which]
+        store = torch.zeros(int(lengths.sum()) + samples, dtype=torch.int16)
+        for number, start in enumerate(starts):  # each is freed once it is copied, so that nothing is held twice
+            waveform, decoded[number] = decoded[number], None
+            if waveform is not None:
+                store[start : start + len(waveform)] = waveform
+        self.store = store.to(device)
+        self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
+
+    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+        indices = indices.copy()
+        for row in np.flatnonzero(self.lengths[indices] == 0).tolist():
+            stand_ins = np.random.default_rng([*keys[row], Stream.STAND_IN])
+            while self.lengths[indices[row]] == 0:
+                indices[row] = stand_ins.integers(len(self.clips))
+        room = np.maximum(self.lengths[indices] - self.samples + 1, 0)
+        starts = self.starts[indices] + (fractions * room).astype(np.int64)
+        lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
+        waveforms = self.windows[to_device_of(torch.from_numpy(starts), self.store)]
+        sound = audio.within(to_device_of(lengths, waveforms), self.samples)
+        names = [self.clips[index].name for index in indices]
+        return Batch(waveforms * sound, lengths, names, {}, torch.from_numpy(indices))
+
+
+@dataclass
+class Plan:
+    """Which clips, cut where, stand in the batch of a step. ``rows`` are the ones that this process takes of a global batch."""
+
+    corpus: Corpus
+    batch: int  # B, over all processes
+    seed: int
+    rows: slice = field(default_factory=lambda: slice(None))
+    _order: tuple[int, np.ndarray] = field(default=(-1, np.empty(0, dtype=np.int64)), init=False, repr=False)
+
+    def __getitem__(self, step: int) -> Batch:
+        places = self.places(step)
+        keys = [(self.seed, int(place)) for place in places]
+        fractions = np.array([np.random.default_rng([*key, Stream.CROP]).random() for key in keys])
+        return self.corpus.crop(self.indices(places), fractions, keys)
+
+    def places(self, step: int) -> np.ndarray:
+        """The places of this process in a step's batch, counted from the beginning of the run."""
+        return np.arange(step * self.batch, (step + 1) * self.batch)[self.rows]
+
+    def indices(self, places: np.ndarray) -> np.ndarray:
+        """Which clips stand there: every one once in each epoch, in an order that the seed and the epoch decide."""
+        count = len(self.corpus.clips)
+        return np.array([self._permutation(place // count)[place % count] for place in places])
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            self._order = (
+                epoch,
+                np.random.default_rng([self.seed, epoch, Stream.ORDER]).permutation(len(self.corpus.clips)),
+            )
+        return self._order[1]
+
+
+class _Steps(torch.utils.data.Dataset[Batch | DataError]):
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __getitem__(self, step: int) -> Batch | DataError:
+        try:
+            return self.plan[step]
+        except DataError as error:  # raised here, it would reach the user wrapped in this process's trace
+            return error
+
+
+def _undisturbed(worker: int) -> None:
+    """Ctrl-C and an end asked of the whole process group are the training process's business: it ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Generator[Batch, None, None]:
+    """The batches of these steps in order, read ahead by ``workers`` processes when the corpus is one of files."""
+    if isinstance(plan.corpus, Memory) or workers == 0:
+        yield from map(plan.__getitem__, steps)
+        return
+    loader = torch.utils.data.DataLoader(
+        _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
+        worker_init_fn=_undisturbed,
+    )  # type: ignore[arg-type]  # fmt: skip
+    for batch in _started(loader):  # in no variable: a traceback would keep it, and its workers, alive
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+def _started(loader: Iterable[Batch | DataError]) -> Iterator[Batch | DataError]:
+    with warnings.catch_warnings():  # PyTorch forks its workers, of which Python 3.12 and later warn
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
+        return iter(loader)

@@ -1,0 +1,15 @@
+"""Training: the loop, runs, optimisers and precision; pretraining, fine-tuning, and the models that SSAST is compared with.
+
+precision.py   on which hardware bfloat16 is faster
+muon.py        the optimiser of the quick recipes
+schedule.py    the learning rate of each step
+run.py         the folder of a training run
+task.py        what can be trained, and what training says about each step
+trainer.py     one process's part of a step: forward, backward, clipping, update, evaluation
+safeguards.py  what a run writes as it goes on, and what ends it early
+training.py    the loop of everything that is trained
+unlabelled.py  what all tasks that learn from sound without labels have in common
+pretrain.py    the masked pretext task: ``for step in pretrain(config)``
+forecast.py    the training of APC and wav2vec
+classify.py    fine-tuning: ``for step in fine_tune(config)``
+"""

@@ -1,0 +1,137 @@
+"""Masked spectrogram pretraining: ``for step in pretrain(config)``.
+
+Axes: B clips of the global batch, N patches, M hidden patches of a clip, K of them that are predicted. Clips, crops and masks
+are drawn by keys made of seed and step.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ssast_lab import analysis, audio, checkpoint, data, masking, objectives
+from ssast_lab.analysis import Reconstruction
+from ssast_lab.config import ConfigError, MaskConfig, PretrainConfig, RunConfig, TrainingConfig, to_dict
+from ssast_lab.learning.task import EvaluationResult, Forward, StepResult
+from ssast_lab.learning.training import train
+from ssast_lab.learning.unlabelled import UnlabelledTask
+from ssast_lab.model import SSAST
+from ssast_lab.objectives import Losses
+from ssast_lab.patches import PatchGrid, to_device_of
+
+HIDDEN_STEPS = 12  # steps in which the range of hidden patches is divided: 13 numbers can be drawn
+WATCHED = 2  # held-out clips whose reconstructions are kept at every evaluation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over the held-out clips, each with the same mask every time."""
+
+    loss: float
+    nce: float  # nats
+    mse: float  # squared normalised log-mel
+    accuracy: float
+    clips: int
+    masked: int  # M
+
+
+def pretrain(
+    config: PretrainConfig, run: RunConfig | None = None, progress: bool = False
+) -> Generator[StepResult[Evaluation], None, None]:
+    """Trains a model from random weights, or goes on with a run, and yields every step. The run's folder, resuming,
+    processes and errors are those of :func:`ssast_lab.learning.training.train`."""
+    return train(Pretraining(config), run or RunConfig(), progress)
+
+
+def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
+    """(B, N) bool, True = hidden: the masks of a step, which all hide the same number of patches."""
+    generator = data.generator(seed, step, data.Stream.MASK)
+    if mask.fewest is not None:
+        # One of few numbers, because PyTorch keeps memory for every shape; half of the steps hide nearly ``count``, where
+        # predicting only a sample saves most.
+        place = int((HIDDEN_STEPS + 1) * torch.rand((), generator=generator, dtype=torch.float64) ** 3)
+        mask = replace(mask, count=mask.count - round(place / HIDDEN_STEPS * (mask.count - mask.fewest)))
+    return masking.draw_mask(grid, mask, generator=generator, batch=batch)
+
+
+def draw_queried(hidden: int, sampled: int, batch: int, seed: int, step: int) -> Tensor:
+    """(B, K): which K of the M hidden patches of each clip are predicted in a step, in order."""
+    order = torch.rand(batch, hidden, generator=data.generator(seed, step, data.Stream.QUERIED))
+    return order.topk(sampled).indices.sort().values
+
+
+class Pretraining(UnlabelledTask[Evaluation]):
+    """Pick each hidden patch out of all hidden ones, and draw it."""
+
+    name = "pretrain"
+    config: PretrainConfig
+    settings: TrainingConfig
+    losses_type = Losses
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config)
+        self.samples = audio.samples_of(config.model.frames)
+        self.better = "min" if config.training.nce_weight == 0 else "max"
+
+    def build(self) -> SSAST:
+        if self.settings.start_from:
+            return self._trained()
+        model = SSAST(self.config.model)
+        if self.settings.start == "mae":
+            model.encoder.start_as_mae()
+        return model
+
+    def _trained(self) -> SSAST:
+        """The model to start from, at the length of this run."""
+        wanted, name = self.config.model, self.settings.start_from
+        model = checkpoint.load(name)
+        if not isinstance(model, SSAST):
+            raise ConfigError(f"{name} has no pretext heads, so that pretraining cannot go on from it.")
+        given = to_dict(model.config)
+        different = [
+            field for field, value in to_dict(wanted).items() if field != "frames" and given.get(field) != value
+        ]
+        if different:
+            (field, *_), asked = different, to_dict(wanted)
+            raise ConfigError(
+                f"Pretraining cannot go on from {name} with another {field}: it has {given.get(field)}, and {asked[field]} was asked for."
+            )
+        return model.train() if wanted.frames == model.config.frames else model.resized(wanted.frames).train()
+
+    def draw(self, step: int) -> tuple[Tensor, ...]:
+        """(B, N) masks, and (B, K) which of the hidden patches are predicted, in steps that do not predict all."""
+        s = self.settings
+        mask = draw_masks(self.config.model.grid, self.config.mask, s.batch, s.seed, step)
+        if s.sampled is None or step >= s.sampled_steps(self.steps):
+            return (mask,)
+        return mask, draw_queried(int(mask[0].sum()), s.sampled, s.batch, s.seed, step)
+
+    def draw_held_out(self) -> tuple[Tensor, ...]:
+        mask = MaskConfig(self.masked, self.config.mask.cluster)
+        return (draw_masks(self.config.model.grid, mask, len(self.held_out), self.settings.seed, 0),)
+
+    @property
+    def masked(self) -> int:
+        """How many patches are hidden in evaluation."""
+        count = self.settings.evaluate_masks
+        return count if count < self.config.model.grid.count else self.config.mask.count
+
+    def losses_per_clip(self, forward: Forward, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
+        mask, *queried = drawn
+        fbank, s = batch.features(self.config.model.audio, self.config.model.frames), self.settings
+        prediction, targets = forward(fbank, mask, *queried), model.targets(fbank, mask)
+        asked = [to_device_of(each, fbank) for each in queried]
+        return objectives.per_clip(prediction, targets, s.mse_weight, s.nce_weight, s.softmax_over, *asked)
+
+    def evaluation_result(
+        self, means: Sequence[float], reconstructions: tuple[Reconstruction, ...]
+    ) -> EvaluationResult[Evaluation]:
+        loss, nce, mse, accuracy = means
+        evaluation = Evaluation(loss, nce, mse, accuracy, len(self.held_out), self.masked)
+        return EvaluationResult(evaluation, loss, mse if self.better == "min" else accuracy, reconstructions)
+
+    def reconstruct(self, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> tuple[Reconstruction, ...]:
+        (masks,) = drawn
+        fbanks = batch.features(self.config.model.audio, self.config.model.frames)
+        return tuple(analysis.reconstruct(model, *pair) for pair in list(zip(fbanks, masks, strict=True))[:WATCHED])

@@ -1,0 +1,345 @@
+"""A training run's folder: its configuration, what it did, and the checkpoints from which it can go on.
+
+    config.json        what is computed; only the same configuration can resume the run
+    environment.json   versions, machine and command, one entry each time it was started
+    metrics.jsonl      a line for every step
+    unreadable.tsv     clips that could not be read, and why
+    checkpoints/step-00000500/{model/, training.pt}
+    best.json          which of them has the lowest held-out loss
+    samples/           reconstructions of the same held-out clips, at every evaluation
+
+Files are written under another name and then renamed, so that a run that is killed at any moment leaves no partial ones.
+"""
+
+import io
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssast_lab import __version__, checkpoint, files
+from ssast_lab.config import renamed
+
+_OLDER_KEYS = {"lesson": "task"}  # of training.pt in runs that were written earlier
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on: the message says why and what to do."""
+
+
+class Run:
+    """The folder of one training run. Only the main process writes into it."""
+
+    def __init__(self, path: str | os.PathLike[str], keep: int = 2, pinned: int = 0) -> None:
+        """Keeps the last ``keep`` checkpoints, the best one, and that of the step ``pinned``."""
+        self.path, self.keep, self.pinned = Path(path), keep, pinned
+
+    def open(self, config: dict[str, Any], resume: bool, stable_steps: Callable[[int], int] = lambda steps: 0) -> int:
+        """The step to go on from: 0 for a new run. Writes nothing, so that all processes of a run come to the same answer;
+        then one of them calls :meth:`begin`.
+
+        ``stable_steps`` says how many steps of a run of a given length are the same in a longer one. A run whose length is
+        changed goes on from its last checkpoint among these. Raises :class:`RunError` where the folder holds another run."""
+        settings = self.path / "config.json"
+        if not settings.exists():
+            if self.checkpoints():
+                raise RunError(
+                    f"{self.path} has checkpoints but no {settings.name} to go with them: choose another folder."
+                )
+            return 0
+        if not resume:
+            raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
+        before = renamed(_read(settings, "put it back, or choose another folder"))
+        differences = dict(_differences(before, json.loads(json.dumps(config))))
+        length = differences.pop("training.steps", None)
+        if length and not differences:
+            return self._prolonged(before["training"]["steps"], config["training"]["steps"], stable_steps)
+        if length or differences:
+            changes = "; ".join([*differences.values(), *([length] if length else [])])
+            raise RunError(f"The run in {self.path} was started with another configuration: {changes}.")
+        return max(self.checkpoints(), default=0)
+
+    def _prolonged(self, before: int, now: int, stable_steps: Callable[[int], int]) -> int:
+        """The checkpoint to go on from when a run of ``before`` steps becomes one of ``now``."""
+        if not stable_steps(before):
+            raise RunError(
+                f"The run in {self.path} was started for {before} steps and cannot go on to {now}: its learning rate depends "
+                'on their number from the first step on. Only a run with the schedule "wsd" can be prolonged.'
+            )
+        last = min(stable_steps(before), stable_steps(now))
+        usable = [step for step in self.checkpoints() if step <= last]
+        if not usable:
+            raise RunError(
+                f"The run in {self.path} was started for {before} steps. To become one of {now} it would go on from a "
+                f"checkpoint at or before step {last}, where its learning rate begins to fall, and none is left."
+            )
+        return max(usable)
+
+    def begin(self, config: dict[str, Any], start: int) -> None:
+        """Makes the folder ready to go on from a step: removes what a kill left, and what was written after that step."""
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            for partial in list(self.path.glob("**/.writing-*")):
+                shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
+            self._forget_after(start)
+            best = self.best()
+            if best and best["step"] > start:
+                (self.path / "best.json").unlink()
+            environment = self.path / "environment.json"
+            starts = _read(environment) if environment.exists() else []
+            files.write(environment, json.dumps([*starts, _environment(start)], indent=1))
+            files.write(self.path / "config.json", json.dumps(config, indent=1))
+            if start:  # the run may have been killed after writing a checkpoint and before noting that it is the best
+                with self._reading(start) as folder:
+                    about = checkpoint.describe(folder / "model")["about"]
+                self._note_best(start, about.get("held_out_loss"))
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Step -> folder, in order; folders with other names are ignored."""
+        return {int(path.name[5:]): path for path in checkpoint.checkpoints_of(self.path).values()}
+
+    def save(
+        self, step: int, model: Any, training: Mapping[str, Any], about: dict[str, Any], loss: float | None
+    ) -> None:
+        """Writes a checkpoint of model and training state. The one with the lowest ``loss``, on held-out clips, is the best."""
+        folder = self.path / "checkpoints"
+        target = folder / f"step-{step:08d}"
+        with self.writing():
+            partial = folder / f".writing-{target.name}"
+            try:
+                checkpoint.save(model, partial / "model", about=about | {"held_out_loss": loss})
+                state = io.BytesIO()  # if torch.save wrote the file itself, a full disk would not raise an OSError
+                torch.save(dict(training), state)
+                (partial / "training.pt").write_bytes(state.getvalue())
+                partial.rename(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            self._note_best(step, loss)
+            best = self.best()
+            kept = [*[*self.checkpoints()][-self.keep :], self.pinned]
+            for other, path in self.checkpoints().items():
+                if other not in kept and (best is None or other != best["step"]):
+                    shutil.rmtree(path.rename(folder / f".writing-{path.name}"))
+
+    def _note_best(self, step: int, loss: float | None) -> None:
+        best = self.best()
+        if loss is not None and math.isfinite(loss) and (best is None or loss < best["loss"]):
+            files.write(self.path / "best.json", json.dumps({"step": step, "loss": loss}))
+
+    def best(self) -> dict[str, Any] | None:
+        """The step with the lowest held-out loss, and that loss; None before the first evaluation."""
+        path = self.path / "best.json"
+        return _read(path) if path.exists() else None
+
+    def read_weights(self, step: int) -> dict[str, torch.Tensor]:
+        with self._reading(step) as folder:
+            return checkpoint.load(folder / "model").state_dict()
+
+    def read_training(self, step: int) -> dict[str, Any]:
+        """The state of optimiser, learning rate and task."""
+        with self._reading(step) as folder:
+            state = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+            return {_OLDER_KEYS.get(name, name): value for name, value in state.items()}
+
+    @contextmanager
+    def _reading(self, step: int) -> Iterator[Path]:
+        folder = self.checkpoints()[step]
+        try:
+            yield folder
+        except Exception as error:  # on a damaged file torch raises nearly any exception, with many lines of text
+            readable = isinstance(error, checkpoint.CheckpointError)
+            why = str(error).rstrip(".") if readable else f"training.pt: {type(error).__name__}"
+            raise RunError(f"The checkpoint of step {step} is damaged ({why}): delete {folder} and resume, from the "
+                           "checkpoint before it.") from None  # fmt: skip
+
+    def export(self, out: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
+        """Writes the best checkpoint (or the last) as float16 into a folder of its own, with ``about`` and a description of
+        its training: recipe, corpus, commit, and the evaluations on held-out clips."""
+        steps = self.checkpoints()
+        if not steps:
+            raise RunError(f"The run in {self.path} has written no checkpoint yet.")
+        if Path(out).exists():
+            raise RunError(f"{out} is there already: choose another folder.")
+        best = self.best()
+        step = best["step"] if best and best["step"] in steps else max(steps)
+        recipe, starts = _read(self.path / "config.json"), _read(self.path / "environment.json")
+        curves = [
+            {"step": line["step"]}
+            | {n.removeprefix("held_out_"): v for n, v in line.items() if n.startswith("held_out_")}
+            for line in self.metrics()
+            if any(name.startswith("held_out_") for name in line)
+        ]
+        known = {
+            "steps": step,
+            "clips": step * recipe["training"]["batch"],
+            "held_out": next((line for line in curves if line["step"] == step), None),
+            "corpus": _corpora(recipe.get("data", {}).get("train", ())),
+            "recipe": {name: part for name, part in recipe.items() if name != "model"},  # the checkpoint has that
+            **{name: starts[-1].get(name) for name in ("commit", "device", "torch")},
+            "curves": curves,
+        }
+        model = checkpoint.load(steps[step] / "model")
+        with self.writing():
+            return checkpoint.save(model, out, about=dict(about) | known, half=True)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        with self.writing(), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last one that was cut short by a kill is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return [_parsed(line, path) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def keep_sample(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        path = self.path / "samples" / f"step-{step:08d}.npz"
+        with self.writing():
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+            files.write(path, content.getvalue())
+
+    def unreadable(self) -> dict[str, str]:
+        path = self.path / "unreadable.tsv"
+        text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+        return dict(line.rsplit("\t", 1) for line in text.split("\n")[:-1] if "\t" in line)
+
+    def note_unreadable(self, clips: Mapping[str, str]) -> None:
+        """Adds clips (name -> why) to the list. Names that are not valid UTF-8 are written byte for byte."""
+        path = self.path / "unreadable.tsv"
+        with self.writing(), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(_table(clips))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            last = max(self.checkpoints(), default=None)
+            intact = "No checkpoint had been written" if last is None else f"The checkpoint of step {last} is intact"
+            raise RunError(f"The run in {self.path} cannot be written: {error.strerror or error}. {intact}; "
+                           "make room and resume.") from None  # fmt: skip
+
+    def _forget_after(self, step: int) -> None:
+        """Drops what was logged after the step that a resumed run goes on from: it will be logged again."""
+        lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        files.write(self.path / "metrics.jsonl", "".join(lines))
+        files.write(self.path / "unreadable.tsv", _table(self.unreadable()))  # without a partial last line
+        for path in (self.path / "samples").glob("step-*.npz"):
+            if int(path.stem[5:]) > step:
+                path.unlink()
+        for later, path in self.checkpoints().items():  # of the end of a run that is prolonged
+            if later > step:
+                shutil.rmtree(path.rename(path.parent / f".writing-{path.name}"))
+
+
+def _read(path: Path, advice: str = "delete it and resume") -> Any:
+    return _parsed(path.read_text(encoding="utf-8", errors="replace"), path, advice)
+
+
+def _parsed(text: str, path: Path, advice: str = "delete it and resume") -> Any:
+    """JSON. A kill leaves no damaged file, but a power cut may."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}): {advice}.") from None
+
+
+def _table(clips: Mapping[str, str]) -> str:
+    return "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in clips.items())
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(name of the field, how it differs), for every field that does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(name), new.get(name), f"{where}.{name}".lstrip("."))
+    elif old != new:
+        yield where, f"{where} was {old!r} and is now {new!r}"
+
+
+def _environment(start: int) -> dict[str, Any]:
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "from_step": start,
+        "ssast_lab": __version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads",
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "arguments": sys.argv[1:],
+    }
+
+
+def _commit() -> str | None:
+    """The git commit of the running source, where it is in a checkout; with a plus where files were changed since."""
+    here = Path(__file__)
+    commands = (
+        ["ls-files", "--error-unmatch", here.name],  # fails in an environment within the checkout of something else
+        ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+    )
+    try:
+        for words in commands:
+            git = ["git", "-C", str(here.parent), *words]
+            output = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return output
+
+
+def _corpora(sources: Any) -> list[dict[str, Any]]:
+    """What the manifests of ``ssast-lab data corpus`` say of the corpora that a run's training sounds are from."""
+    corpora = {}
+    for source in (sources,) if isinstance(sources, str) else sources:
+        path = Path(source).absolute().parent / "manifest.json"
+        if path.is_file():
+            manifest = _read(path)
+            corpora[path] = {name: manifest.get(name) for name in ("size", "sha256", "hours", "clips")}
+    return [*corpora.values()]
+
+
+class Interrupts:
+    """A context in which Ctrl-C and SIGTERM only make this object true, so that no step is cut in half; a second Ctrl-C
+    interrupts at once. Does nothing in any thread but the main one, which alone receives signals."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.requested
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,10 @@
+"""How good models are: evaluation, embeddings, probes, comparisons, studies; and how fast they train.
+
+evaluation.py  a pretext model on unseen sounds, beside baselines that need no model
+upstreams.py   models behind one interface: sound in, embeddings out
+embedding.py   the embeddings of many clips, cached by content
+probe.py       the linear probe on frozen embeddings
+compare/       many models on many tasks in one table
+studies/       the questions that the paper leaves open
+bench.py       how fast this machine trains
+"""

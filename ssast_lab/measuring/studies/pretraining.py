@@ -1,0 +1,177 @@
+"""The runs of a study: pretrains each variant with each seed, then probes it on every task.
+
+The name of a run's folder is made of a checksum of its recipe, so that nothing is trained twice, even where two studies share
+a run.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ssast_lab import checkpoint, files
+from ssast_lab.config import DataConfig, PretrainConfig, RunConfig, to_dict
+from ssast_lab.learning.pretrain import Pretraining, pretrain
+from ssast_lab.learning.run import Run
+from ssast_lab.measuring.compare import Comparison, compare, write_text
+from ssast_lab.measuring.studies.questions import Size, Study, StudyError, Variant
+
+UNTRAINED = "untrained"
+Path_ = str | os.PathLike[str]
+
+
+class Trained(NamedTuple):
+    """One variant's runs."""
+
+    name: str
+    pattern: str  # the folders of the runs, with {seed} for the seed
+    recipe: PretrainConfig  # of the first seed
+    clips: int  # in its training set
+    figures: tuple[Mapping[str, Any], ...]  # the last line of the metrics of each seed
+
+
+def run_study(
+    study: Study,
+    size: Size,
+    tasks: Sequence[Path_],
+    corpus: Path_,
+    runs: Path_,
+    seeds: Sequence[int],
+    steps: int | None = None,
+    cache: Path_ | None = None,
+    progress: bool = False,
+) -> tuple[list[Trained], Comparison]:
+    """Pretrains the variants that are not trained yet and probes them on every task. Returns what was trained, and its
+    comparison with the first variant, with the untrained model and with statistics of the log-mel features.
+    :class:`StudyError` where the corpus cannot be used."""
+    corpus, runs = Path(corpus), Path(runs)
+    sources = {variant.name: _source(variant, study, corpus, runs) for variant in study.variants}
+    count = len(study.variants) * len(seeds)
+    recipes = {
+        (variant.name, seed): replace(
+            size.recipe(variant, count, steps, seed),
+            data=DataConfig((str(sources[variant.name]),), (str(corpus / "heldout"),)),
+        )
+        for seed in seeds
+        for variant in study.variants
+    }
+    patterns = {v.name: _folder(runs, size, recipes[v.name, seeds[0]], corpus) for v in study.variants}
+    upstreams = dict(patterns)
+    figures: dict[str, list[Mapping[str, Any]]] = {}
+    clips = {}
+    shapes = {recipe.model.patch for recipe in recipes.values()}
+    for (name, seed), recipe in recipes.items():  # seed by seed, so that finished runs can be compared early
+        pretraining = Pretraining(recipe)
+        clips[name] = len(pretraining.clips)
+        folder = patterns[name].replace("{seed}", str(seed))
+        figures.setdefault(name, []).append(_train(recipe, folder, clips[name], progress))
+        title = UNTRAINED if len(shapes) == 1 else f"{UNTRAINED}, {_shape(recipe)}"
+        upstreams[title] = _untrained(pretraining, recipe, runs, size)
+    upstreams["logmel"] = "logmel"
+    work = runs / "studies" / study.name
+    comparison = compare(upstreams, tasks, work, cache=cache, seeds=seeds, baseline=study.variants[0].name,
+                         progress=progress)  # fmt: skip
+    trained = [
+        Trained(v.name, patterns[v.name], recipes[v.name, seeds[0]], clips[v.name], tuple(figures[v.name]))
+        for v in study.variants
+    ]
+    return trained, comparison
+
+
+def _train(recipe: PretrainConfig, folder: str, clips: int, progress: bool) -> Mapping[str, Any]:
+    """Trains a run, or resumes it, unless it is finished. Returns the last line of its metrics."""
+    few = recipe.training.steps * recipe.training.batch < clips  # decoding all clips would take longer than training
+    run = Run(folder)
+    if recipe.training.steps not in run.checkpoints():
+        last = None
+        resume = (run.path / "config.json").exists()
+        settings = RunConfig(folder, resume=resume, keep=1, in_memory=False if few else None)
+        for last in pretrain(recipe, settings, progress):
+            pass
+        if last is not None and last.step < recipe.training.steps:
+            raise KeyboardInterrupt  # Ctrl-C ends a run early and without an error
+    return run.metrics()[-1]
+
+
+def _untrained(pretraining: Pretraining, recipe: PretrainConfig, runs: Path, size: Size) -> str:
+    """Saves the model that training starts from. Returns the pattern of its folders."""
+    key, seed = _digest(to_dict(recipe.model), recipe.training.start), recipe.training.seed
+    pattern = str(runs / "untrained" / f"{size.model}-{key}-seed-{{seed}}")
+    folder = Path(pattern.replace("{seed}", str(seed)))
+    if not folder.exists():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            checkpoint.save(pretraining.build(), folder, {"steps": 0})
+    return pattern
+
+
+def _folder(runs: Path, size: Size, recipe: PretrainConfig, corpus: Path) -> str:
+    """The pattern of the folders of a recipe's runs. The checksum of the corpus, where it has one, is part of the key."""
+    content = to_dict(replace(recipe, training=replace(recipe.training, seed=0)))
+    key = _digest(content, _manifest(corpus).get("sha256"))
+    return str(runs / f"{size.model}-{_shape(recipe)}-{key}-seed-{{seed}}")
+
+
+def _shape(recipe: PretrainConfig) -> str:
+    return "patch" if recipe.model.patch[0] == recipe.model.patch[1] else "frame"
+
+
+def _digest(*content: Any) -> str:
+    return files.sha256(content)[:12]
+
+
+def _manifest(corpus: Path) -> dict[str, Any]:
+    path = corpus / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+# --- parts of a corpus ----------------------------------------------------------------------------------------------
+
+
+def _source(variant: Variant, study: Study, corpus: Path, runs: Path) -> Path:
+    """The training set of a variant: the folder of the corpus, or a manifest with equally many clips of each of its parts."""
+    for role in ("train", "heldout"):
+        if not (corpus / role).is_dir():
+            raise StudyError(
+                f"{corpus} is no corpus: it has no folder {role}. Make one by: ssast-lab data corpus --out {corpus}"
+            )
+    if not variant.parts:
+        return corpus / "train"
+    members = _members(corpus)
+    count = min(len(_of(members, part)) for other in study.variants for part in other.parts)
+    share = count // len(variant.parts)
+    chosen = [path for part in variant.parts for path in _of(members, part)[:share]]
+    if not share:
+        raise StudyError(f"{corpus / 'manifest.tsv'} lists no clip of {' or '.join(variant.parts[0])} to train on.")
+    folder = Path(os.path.abspath(corpus))
+    text = "path\n" + "".join(f"{folder / path}\n" for path in sorted(chosen))
+    file = runs / "corpora" / f"{_digest(chosen)}.tsv"
+    write_text(file, text)
+    return file
+
+
+def _members(corpus: Path) -> list[tuple[str, str]]:
+    """(kind, "shard:member") of the training clips in the corpus's manifest, in a random order that is always the same."""
+    path = corpus / "manifest.tsv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [
+                row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row["role"] == "train"
+            ]
+        members = [(row["kind"], f"{row['shard']}:{row['clip']}.opus") for row in rows]
+    except (OSError, KeyError) as error:
+        raise StudyError(
+            f"{path} does not say which kind each clip is ({type(error).__name__}: {error}): "
+            "this study needs a corpus made by ssast-lab data corpus."
+        ) from None
+    return [members[i] for i in np.random.default_rng(0).permutation(len(members))]
+
+
+def _of(members: Sequence[tuple[str, str]], kinds: Sequence[str]) -> list[str]:
+    return [path for kind, path in members if kind in kinds]

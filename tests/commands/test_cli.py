@@ -1,0 +1,166 @@
+"""The command line: every command explains itself, and errors are one sentence with exit status 1."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from golden_model import figures, official_state
+from tiny import ALONE, command, here, tiny, write_clips
+
+from ssast_lab import data
+from ssast_lab.__main__ import COMMANDS, HELP, main
+from ssast_lab.learning.run import Run
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("some clips")
+    write_clips(folder, 8)
+    return folder
+
+
+def run(*arguments, **more) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ssast_lab", *arguments], env=ALONE, capture_output=True, text=True, **more
+    )
+
+
+def arguments(config, run) -> list[str]:
+    return command(config, run)[3:]
+
+
+def test_help_is_there_at_once(capsys):
+    for asked in (["--help"], ["help"], []):
+        main(asked)
+        assert capsys.readouterr().out.strip() == HELP
+    assert all(f"ssast-lab {name} " in HELP for name in COMMANDS)
+    code = "import sys; from ssast_lab.__main__ import main; main([]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "app"])
+def test_each_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"ssast-lab {name}" in capsys.readouterr().out
+
+
+def test_a_run_from_its_start_to_its_end_and_on(clips, tmp_path, capsys):
+    config, where = tiny(clips), tmp_path / "a run"
+    ended = subprocess.run(command(config, here(where)), env=ALONE, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    said = ended.stdout.splitlines()
+    assert [line.split(":")[0] for line in said] == ["step 5", "step 10", "step 12"]
+    assert "on 1 held-out clips InfoNCE" in said[0]
+    assert "(chance 8.33%)" in said[0]
+
+    main(arguments(config, here(where, resume=True)))
+    assert capsys.readouterr().out == f"The run in {where} has done its 12 steps already.\n"
+    with pytest.raises(SystemExit, match=r"^ssast-lab pretrain: There is a run in .* already"):
+        main(arguments(config, here(where)))
+    with pytest.raises(SystemExit, match=r"training\.learning_rate was 0\.002 and is now 0\.1\.$"):
+        main(arguments(tiny(clips, learning_rate=0.1), here(where, resume=True)))
+
+    for path in (where, Run(where).checkpoints()[12], Run(where).checkpoints()[12] / "model"):
+        main(["info", str(path)])
+        shown = capsys.readouterr().out
+        assert f"{path}: SSAST, " in shown
+        assert "2 layers, 32 wide, 2 heads" in shown
+        assert "16 mel bins x 16 frames, stride 16 x 16: 8 x 4 = 32 in 64 frames" in shown
+        assert "steps     12" in shown or path == where
+
+
+def test_info_on_an_official_file(tmp_path, capsys):
+    figure = figures("frame")
+    torch.save({"module." + name: value for name, value in official_state(figure).items()}, tmp_path / "official.pth")
+    main(["info", str(tmp_path / "official.pth")])
+    shown = capsys.readouterr().out
+    assert "SSAST, " in shown
+    assert "128 mel bins x 2 frames" in shown
+
+
+def test_statistics_of_a_corpus(clips, capsys):
+    main(["data", "statistics", str(clips)])
+    mean, deviation, count = data.statistics(data.find_clips([clips]))
+    assert capsys.readouterr().out == f"mean {mean:.7f}, standard deviation {deviation:.7f} over {count} clips\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        (["nonsense"], "no command 'nonsense'; there are"),
+        (["pretrain", "modern-huge-patch-400"], "There is no model preset"),
+        (["pretrain", "modern-nano-patch-400", "--data.train", "/nowhere"], "There is no sound at /nowhere"),
+        (["pretrain", "modern-nano-patch-600"], "600 of 512 patches cannot be hidden"),
+        (["pretrain"], "nothing to train on"),
+        (["info", "/nowhere"], "There is no model '/nowhere'"),
+        (["info", "tiny-patch", "--pictures", "held-out.png"], "say on which sounds by --evaluate DIR"),
+        (["info", os.devnull], "is empty|no checkpoint|not loaded"),
+        (["data", "statistics", "/nowhere"], "There is no sound"),
+        (["probe", "logmel", "/nowhere", "--layer", "0"], "There is no labelled set at /nowhere"),
+        (["data", "corpus", "--out", os.devnull], f"data: {os.devnull}.*: Not a directory"),
+    ],
+)
+def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=word) as ended:
+        main(asked)
+    assert "\n" not in str(ended.value)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--training.batch", "0"], "batch must be at least 1, not 0."),
+        (["--model.heads", "3"], "The width 128 cannot be shared evenly among 3 attention"),
+        (["--training.optimizer", "sgd"], "invalid choice 'sgd' for argument '--training.optimizer'"),
+        (["--training.seed", "-1"], "A seed is a whole number from 0, not -1."),
+        (["--nonsense"], "Unrecognized"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_refused_as_such(asked, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", *asked])
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "asked", [["probe", "logmel", "task"], ["compare", "logmel", "--tasks", "task", "--out", "out"]]
+)
+def test_a_layer_is_a_number_or_best(asked, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--layer", "last"])
+    assert ended.value.code == 2
+    assert "{best}" in capsys.readouterr().err
+
+
+def test_an_error_ends_a_process_with_1_and_no_trace(tmp_path):
+    ended = run("pretrain", "--data.train", str(tmp_path / "nowhere"), cwd=os.getcwd())
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("ssast-lab pretrain: There is no sound at")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_ctrl_c_before_the_first_step_is_no_trace(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "info", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["info"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ssast-lab info: interrupted.\n"
+
+
+def test_who_reads_only_the_beginning_meets_no_trace():
+    piped = f"{sys.executable} -m ssast_lab finetune --help | head -c 10"
+    ended = subprocess.run(piped, shell=True, env=ALONE, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("usage: ssa", "")

@@ -1,0 +1,425 @@
+"""The corpus builder, on tiny packages made here: no network, real .deb files, real encoded sounds."""
+
+import functools
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from ssast_lab.data import corpus
+from ssast_lab.data.corpus import CorpusError, clips
+from ssast_lab.data.corpus.build import check_reserved
+from ssast_lab.data.corpus.clips import GAP, WINDOW
+from ssast_lab.data.corpus.packages import SOUNDS
+from ssast_lab.data.corpus.table import kind_of
+
+pytestmark = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb")), reason="the corpus is made on Debian or Ubuntu"
+)
+RATE = 16000
+TASKS = {"tones", "letters and digits", "phones", "drums", "game effects", "instruments", "built-in sounds"}
+
+
+def tone(hertz, seconds, rate=RATE):
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32)
+
+
+def sound(path, wave, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".g722":
+        with av.open(str(path), "w", format="g722") as container:
+            stream = container.add_stream("g722", rate=16000, layout="mono", format="s16")
+            for start in range(0, len(wave) // 320 * 320, 320):
+                frame = av.AudioFrame.from_ndarray(
+                    (wave[None, start : start + 320] * 32767).astype("<i2"), "s16", "mono"
+                )
+                frame.sample_rate, frame.pts = 16000, start
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    else:
+        soundfile.write(path, wave, rate)
+
+
+def make_deb(store, name, fill):
+    root = store / f"{name}.root"
+    fill(root / "usr/share" / name)
+    for file, text in (
+        (
+            "DEBIAN/control",
+            f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\n"
+            "Maintainer: Nobody <nobody@example.org>\nDescription: sounds\n",
+        ),
+        (f"usr/share/doc/{name}/copyright", f"{name} is by Nobody.\n"),
+    ):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(text)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, store / f"{name}.deb"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    shutil.rmtree(root)
+
+
+def local_fetch(store, package, folder):
+    """What apt_download does, from a folder of packages."""
+    deb = Path(store) / f"{package}.deb"
+    return Path(shutil.copy(deb, folder)) if deb.exists() else None
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder of packages and their table."""
+    store = tmp_path_factory.mktemp("debs")
+
+    def voices(root):
+        for i in range(9):
+            sound(root / f"anna/{i}.ogg", tone(300 + 50 * i, 2.5), 16000)
+        sound(root / "bert/0.g722", tone(800, 3.0))
+        sound(root / "secret/test.wav", tone(1111, 2.0))
+        (root / "anna/link.ogg").symlink_to("0.ogg")
+
+    def tunes(root):
+        sound(root / "long.flac", np.stack([tone(440, 35, 44100), tone(440, 35, 44100)], 1), 44100)
+        sound(root / "copy of a secret.wav", tone(1111, 2.0))
+        sound(root / "also held out.wav", tone(2222, 11.0))
+
+    def game(root):
+        root.mkdir(parents=True)
+        with zipfile.ZipFile(root / "data.pk3", "w") as pack:
+            for i in range(4):
+                data = io.BytesIO()
+                soundfile.write(data, tone(500 + 100 * i, 3, 22050), 22050, format="WAV")
+                pack.writestr(f"sound/{i}.wav", data.getvalue())
+        sound(root / "silent.wav", np.zeros(RATE, np.float32))
+        (root / "broken.ogg").write_bytes(b"OggS and nothing more")
+        sound(root / "menu/skipped.wav", tone(600, 12))
+
+    def held(root):
+        sound(root / "held.wav", tone(2222, 11.0))
+        for i in range(5):
+            sound(root / f"more/{i}.ogg", tone(2500 + i, 11.0))
+
+    for name, fill in dict(voices=voices, tunes=tunes, game=game, held=held).items():
+        make_deb(store, name, fill)
+    table = dict(
+        recipe=1,
+        left_out=dict(why="a test", packages=["kept"]),
+        reserved=[dict(use="letters", package="voices", paths=["*/secret/*"], why="a test")],
+        packages=[
+            dict(
+                name="held",
+                role="heldout",
+                size="small",
+                licence="CC0-1.0",
+                kinds=[["*", "speech"]],
+                clips=dict(speech=4),
+            ),
+            dict(
+                name="voices",
+                role="train",
+                size="small",
+                licence="GPL-2",
+                kinds=[["*", "speech"]],
+                licences=[["*/bert/*", "CC-BY-4.0"]],
+            ),
+            dict(name="tunes", role="train", size="large", licence="CC0-1.0", kinds=[["*", "music"]]),
+            dict(name="game", role="train", size="large", licence="GPL-3", kinds=[["*/menu/*", None], ["*", "effect"]]),
+            dict(name="unknown", role="train", size="large", licence="GPL-3", kinds=[["*", "effect"]]),
+        ],
+    )
+    (store / "table.json").write_text(json.dumps(table))
+    return store
+
+
+def build(world, out, fetch=local_fetch, **options):
+    return corpus.build(
+        out, fetch=functools.partial(fetch, world), table=world / "table.json", progress=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def built(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("corpus")
+    return out, build(world, out)
+
+
+def read_clips(out, role="train"):
+    for shard in sorted((out / role).glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                assert (member.mtime, member.uid, member.uname) == (0, 0, "")
+                if member.name.endswith(".json"):
+                    wave, rate = soundfile.read(io.BytesIO(tar.extractfile(member.name.replace("json", "opus")).read()))
+                    assert rate == RATE
+                    yield json.load(tar.extractfile(member)), wave
+
+
+def hertz(wave):
+    return np.abs(np.fft.rfft(wave * np.hanning(len(wave)))).argmax() * RATE / len(wave)
+
+
+def test_same_bytes_from_one_process_and_from_two(built, world, tmp_path):
+    out, manifest = built
+    again = build(world, tmp_path / "again", workers=2)
+    assert again == manifest
+    for name in manifest["files"]:
+        assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == manifest["files"][name]["sha256"]
+
+
+def test_an_interrupted_build_goes_on(built, world, tmp_path):
+    asked = []
+
+    def breaks(store, package, folder):
+        asked.append(package)
+        if package == "game" and asked.count("game") == 1:
+            (folder / "half a package.deb").write_bytes(b"!<arch>")
+            raise KeyboardInterrupt
+        return local_fetch(store, package, folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(world, tmp_path / "out", breaks)
+    (tmp_path / "out/pieces/.game-k1ll_ed5").mkdir()  # what a killed process leaves
+    assert not (tmp_path / "out/manifest.json").exists()
+    manifest = build(world, tmp_path / "out", breaks)
+    assert asked == ["held", "voices", "tunes", "game", "game", "unknown"]
+    assert manifest == built[1]
+    assert not (tmp_path / "out/pieces").exists()
+    assert build(world, tmp_path / "out", breaks) == manifest
+    assert len(asked) == 6  # the finished corpus asks for nothing
+
+
+def test_only_what_a_killed_build_left_is_removed_from_a_cache(world, tmp_path):
+    cache = tmp_path / "a home"
+    killed, other = cache / ".game-k1ll_ed5", cache / ".my-settings"
+    for folder in (killed, other):
+        folder.mkdir(parents=True)
+    with pytest.raises(CorpusError, match="apt knows none"):
+        build(world, tmp_path / "out", lambda *_: None, cache=cache)
+    assert [*cache.iterdir()] == [other]
+
+
+def test_the_large_build_uses_the_pieces_of_the_small_one(built, world, tmp_path):
+    asked = []
+
+    def counts(store, package, folder):
+        asked.append(package)
+        return local_fetch(store, package, folder)
+
+    small = build(world, tmp_path / "small", counts, size="small", cache=tmp_path / "cache")
+    assert asked == ["held", "voices"] == list(small["packages"])
+    large = build(world, tmp_path / "large", counts, cache=tmp_path / "cache")
+    assert asked[2:] == ["tunes", "game", "unknown"]
+    assert large == built[1]
+    with pytest.raises(CorpusError, match="another size"):
+        build(world, tmp_path / "small", counts, size="large")
+
+
+def test_clips_hold_the_sounds_in_order(built):
+    out, manifest = built
+    found = {}
+    for clip, wave in read_clips(out):
+        found.setdefault(clip["package"], []).append(clip)
+        assert clip["seconds"] == pytest.approx(len(wave) / RATE, abs=0.001)
+        if clip["package"] == "voices" and clip["files"][0]["path"].endswith("anna/0.ogg"):
+            names = [Path(file["path"]).name for file in clip["files"]]
+            assert names == ["0.ogg", "1.ogg", "2.ogg", "3.ogg"]  # 4 x 2.5 s and three gaps of 0.1 s fill 10.26 s
+            for i in range(4):
+                start = int(i * (2.5 * RATE + GAP))
+                assert hertz(wave[start + 8000 : start + 24000]) == pytest.approx(300 + 50 * i, abs=3)
+        if clip["package"] == "tunes":
+            assert clip["files"][0]["path"].endswith("long.flac")
+            assert hertz(wave) == pytest.approx(440, abs=1)
+        if clip["package"] == "game":
+            assert [file["path"] for file in clip["files"]] == [
+                f"usr/share/game/data.pk3!sound/{i}.wav" for i in range(4)
+            ]
+    # 9 x 2.5 s and 3 s: two windows and the rest; 35 s: three windows; the rest of the tunes is left out, see below
+    assert {name: len(every) for name, every in found.items()} == {"voices": 3, "tunes": 3, "game": 1}
+    assert manifest["clips"] == {"train": 7, "heldout": 4}
+    assert manifest["missing"] == ["unknown"]
+    assert [Path(path).name for path, _ in manifest["packages"]["game"]["dropped"]] == ["broken.ogg", "silent.wav"]
+
+
+def test_what_is_kept_or_held_out_is_in_no_training_clip_under_any_name(built):
+    out, manifest = built
+    paths = [
+        file["path"] for role in ("train", "heldout") for clip, _ in read_clips(out, role) for file in clip["files"]
+    ]
+    assert not [path for path in paths if "secret" in path or "skipped" in path or "link" in path]
+    assert "usr/share/tunes/also held out.wav" not in paths
+    assert "usr/share/held/held.wav" in paths
+    assert manifest["left_out"] == {"kept_back": 1, "held_out": 1, "repeated": 0}
+    assert manifest["packages"]["voices"]["kept_back"] == 1
+    for clip, wave in read_clips(out):
+        spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
+        at = np.fft.rfftfreq(len(wave), 1 / RATE)
+        for secret in (1111, 2222):
+            assert spectrum[np.abs(at - secret) < 5].max() < 0.02 * spectrum.max(), clip["files"]
+
+
+def test_every_clip_names_its_source_licence_and_kind(built):
+    out, manifest = built
+    rows = [line.split("\t") for line in (out / "manifest.tsv").read_text().splitlines()]
+    assert rows[0] == ["shard", "clip", "role", "kind", "package", "licence", "seconds", "files"]
+    assert len(rows) == 1 + 11
+    licences = {
+        "voices": {"GPL-2", "CC-BY-4.0 AND GPL-2"},
+        "tunes": {"CC0-1.0"},
+        "game": {"GPL-3"},
+        "held": {"CC0-1.0"},
+    }
+    for role in ("train", "heldout"):
+        for clip, _ in read_clips(out, role):
+            assert set(clip) == {"package", "version", "role", "kind", "licence", "seconds", "files"}
+            assert clip["licence"] in licences[clip["package"]]
+            assert clip["role"] == role
+            assert clip["version"] == "1.0-1"
+    assert (out / "licences/voices.txt").read_text() == "voices is by Nobody.\n"
+    text = (out / "README.md").read_text()
+    assert manifest["sha256"] in text
+    assert "CC-BY-4.0" in text
+    total = sum(float(row[6]) for row in rows[1:]) / 3600
+    assert sum(sum(hours.values()) for hours in manifest["hours"].values()) == pytest.approx(total, abs=0.005)
+
+
+def test_cutting_and_joining_lose_nothing():
+    rng = np.random.default_rng(0)
+    lengths = [400, 5000, 3 * WINDOW - 1, 60_000, 60_000, 60_000, WINDOW, 100_000, 90_000, 20_000]
+    waves = [rng.normal(size=n).astype(np.float32) for n in lengths]
+    every = list(clips.cut_and_join((dict(path=str(i)), wave) for i, wave in enumerate(waves)))
+    back = {str(i): [] for i in range(len(waves))}
+    for files, wave in every:
+        position = 0
+        for file in files:
+            whole = waves[int(file["path"])]
+            length = len(wave) if len(files) == 1 and len(whole) >= WINDOW else len(whole)
+            back[file["path"]].append(wave[position : position + length])
+            position += length + GAP
+    for i, wave in enumerate(waves):
+        np.testing.assert_array_equal(np.concatenate(back[str(i)]), wave)
+    assert all(WINDOW <= len(wave) < 2 * WINDOW for _, wave in every[:-1])
+    assert len(every[-1][1]) < WINDOW
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.g722"])
+def test_a_long_track_gives_its_middle(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(clips.CUT, "music", 4)
+    sound(tmp_path / name, np.concatenate([tone(200, 3), tone(1000, 4), tone(3000, 3)]))
+    wave = clips.decode(tmp_path / name, "music")
+    assert len(wave) == pytest.approx(4 * RATE, abs=1)
+    assert hertz(wave) == pytest.approx(1000, abs=1)
+    assert len(clips.decode(tmp_path / name, "speech")) == pytest.approx(10 * RATE, abs=1)
+
+
+def test_reading_back_notices_a_bad_encoder(monkeypatch):
+    real = av.AudioFrame.from_ndarray
+    quiet = SimpleNamespace(from_ndarray=lambda array, **kind: real(array // 10, **kind))
+    monkeypatch.setattr(av, "AudioFrame", quiet)
+    with pytest.raises(CorpusError, match="came back"):
+        clips.encode(tone(440, 2))
+
+
+def test_damage_is_noticed(built, tmp_path):
+    shutil.copytree(built[0], tmp_path / "copy")
+    shard = tmp_path / "copy/train/00000.tar"
+    data = bytearray(shard.read_bytes())
+    data[2000] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CorpusError, match="damaged"):
+        corpus.verify(tmp_path / "copy")
+
+
+def test_what_is_missing_is_said(world, tmp_path, monkeypatch):
+    with pytest.raises(CorpusError, match="apt-get update"):
+        corpus.build(tmp_path / "a", fetch=lambda package, folder: None, table=world / "table.json", progress=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CorpusError, match=r"dpkg-deb was not found.*Debian or Ubuntu"):
+        build(world, tmp_path / "b")
+
+
+def test_the_real_table_keeps_the_tasks_sounds_out(tmp_path):
+    """Packages under the real names, each with a file at every reserved place and one that is free."""
+    table = corpus.read_table()
+    rules = table["reserved"]
+    assert {rule["use"] for rule in rules} - {"independent evaluation"} == TASKS
+    assert all(rule["why"] and rule["paths"] for rule in rules)
+    used = {entry["name"] for entry in table["packages"]}
+    whole = {rule["package"] for rule in rules if "*" in rule["paths"]}
+    assert not used & (whole | set(table["left_out"]["packages"]))
+    assert len(table["left_out"]["packages"]) == 7
+
+    store, expected = tmp_path / "debs", {}
+    store.mkdir()
+    for name in sorted({rule["package"] for rule in rules} & used):
+        patterns = [path for rule in rules if rule["package"] == name for path in rule["paths"]]
+        entry = next(entry for entry in table["packages"] if entry["name"] == name)
+
+        def fill(root, patterns=patterns):
+            base = root.parent.parent.parent
+            for i, pattern in enumerate(patterns):
+                path = base / ("usr/share" + pattern.replace("*", "/x", 1).replace("*", "x"))
+                path = path if path.suffix in SOUNDS else Path(f"{path}.wav")
+                if "!" in pattern:  # in an archive
+                    data = io.BytesIO()
+                    soundfile.write(data, tone(300 + i, 1), RATE, format="WAV")
+                    root.mkdir(parents=True, exist_ok=True)
+                    with zipfile.ZipFile(root / "x.pk3", "w") as pack:
+                        pack.writestr(pattern.strip("*!") + "x.wav", data.getvalue())
+                else:
+                    sound(path, tone(300 + i, 1))
+            sound(root / "free/sound.wav", tone(700, 2))
+
+        make_deb(store, name, fill)
+        expected[name] = (len(patterns), kind_of(entry, "free/sound.wav"))
+    asked = []
+
+    def fetch(package, folder):
+        asked.append(package)
+        return local_fetch(store, package, folder)
+
+    manifest = corpus.build(tmp_path / "out", fetch=fetch, progress=False)
+    assert set(asked) == used
+    assert {name: record["kept_back"] for name, record in manifest["packages"].items()} == {
+        name: count for name, (count, _) in expected.items()
+    }
+    rows = [line.split("\t") for line in (tmp_path / "out/manifest.tsv").read_text().splitlines()[1:]]
+    for row in rows:
+        assert all(path.endswith("free/sound.wav") for path in row[7].split("|"))
+    assert all(not corpus.reserved(table, row[4], path) for row in rows for path in row[7].split("|"))
+    with pytest.raises(CorpusError, match="kept for drums"):
+        check_reserved(
+            table,
+            [
+                [
+                    "train/00000.tar",
+                    "000000",
+                    "train",
+                    "music",
+                    "hydrogen-data",
+                    "GPL-2+",
+                    "10",
+                    "usr/share/hydrogen/data/drumkits/GMRockKit/Kick-Hard.wav",
+                ]
+            ],
+        )
+
+
+def test_a_contradictory_table_is_refused(tmp_path):
+    table = corpus.read_table()
+    table["left_out"]["packages"].append("festvox-ru")
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    with pytest.raises(CorpusError, match="festvox-ru"):
+        corpus.read_table(tmp_path / "table.json")

@@ -1,0 +1,132 @@
+"""1, 2 and 4 processes that share a global batch make the same run: real processes, started as ``torchrun`` does."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from tiny import ALONE, PATIENCE, command, here, tiny, write_clips
+
+from ssast_lab import audio, data
+from ssast_lab.config import PretrainConfig, RunConfig, to_dict
+from ssast_lab.learning.pretrain import pretrain
+from ssast_lab.learning.run import Run
+from ssast_lab.learning.unlabelled import find_clips
+
+STEPS = 50
+SAMPLES = audio.WINDOW + 63 * audio.HOP
+COMPARED = ("loss", "nce", "mse", "held_out_loss", "held_out_nce", "held_out_mse")
+
+
+def launch(processes: int, config: PretrainConfig, run: RunConfig) -> subprocess.Popen:
+    python, *rest = command(config, run)
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *rest]
+    # Warnings of torchrun's own are not ours to turn into errors.
+    return subprocess.Popen(torchrun, env=ALONE | {"PYTHONWARNINGS": "default"}, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def largest_difference(one: list[dict], other: list[dict]) -> float:
+    assert [line["step"] for line in one] == [line["step"] for line in other] == [*range(1, STEPS + 1)]
+    assert [line.keys() for line in one] == [line.keys() for line in other]
+    return max(
+        abs(a[name] - b[name]) / abs(a[name]) for a, b in zip(one, other, strict=True) for name in COMPARED if name in a
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> tuple[PretrainConfig, Path]:
+    """One process; three of its 28 files are no sound."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_clips(folder / "clips", 25)
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (folder / "clips" / name).write_bytes(b"RIFF")
+    config = tiny(folder / "clips", steps=STEPS, batch=8, learning_rate=1e-3, evaluate_every=20)
+    for _ in pretrain(config, here(folder / "alone")):
+        pass
+    return config, folder / "alone"
+
+
+def test_two_processes_make_the_run_of_one(alone, tmp_path):
+    config, folder = alone
+    process = launch(2, config, here(tmp_path / "two runs", workers=1))
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert "Warning" not in err
+    assert out.count("step 50: ") == 1
+    one, two = Run(folder), Run(tmp_path / "two runs")
+    difference = largest_difference(one.metrics(), two.metrics())
+    print(f"largest relative difference of 2 processes: {difference:.2g}")
+    assert difference < 1e-5
+    assert two.unreadable() == one.unreadable()
+    assert {os.path.basename(name) for name in two.unreadable()} == {"a.wav", "b.wav", "c.wav"}
+    assert json.loads((two.path / "environment.json").read_text())[0]["processes"] == 2
+
+
+def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
+    config, folder = alone
+    run = Run(tmp_path / "run")
+    process = launch(4, config, here(run.path, checkpoint_every=1000))
+    while len(run.metrics()) < 15:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)  # torchrun passes it on to all four, which are not at the same place
+    out, err = process.communicate(timeout=PATIENCE)
+    stopped = len(run.metrics())
+    assert max(run.checkpoints()) == stopped < STEPS, err
+    assert out.count(f"Stopped after step {stopped};") == 1
+    assert "[rank" not in err  # the traces of our processes
+    clips, held_out = find_clips(config.data, config.training.seed)
+    plan = data.Plan(data.Files(clips, SAMPLES), config.training.batch, config.training.seed)
+    met = {name for step in range(stopped) for name in plan[step].unreadable}  # by whichever process
+    assert run.unreadable().keys() - {clip.name for clip in held_out} == met
+    assert (run.path / "unreadable.tsv").read_text().count("\n") == len(run.unreadable())
+    assert sum(1 for _ in pretrain(config, here(run.path, resume=True))) == STEPS - stopped
+    difference = largest_difference(Run(folder).metrics(), run.metrics())
+    print(f"largest relative difference of 4 processes up to step {stopped}, then 1: {difference:.2g}")
+    assert difference < 1e-5
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused(alone, tmp_path):
+    config, _ = alone
+    process = launch(3, config, here(tmp_path / "run"))
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "ssast-lab pretrain: A global batch of 8 clips cannot be shared evenly by 3 processes.\n" in err
+    assert not (tmp_path / "run").exists()
+
+
+CELL = """
+import json
+from accelerate import notebook_launcher
+from ssast_lab.config import PretrainConfig, RunConfig, from_dict
+from ssast_lab.learning.pretrain import pretrain
+
+config = from_dict(PretrainConfig, json.loads({config!r}))
+run = RunConfig(**json.loads({run!r}))
+
+def train():
+    for step in pretrain(config, run):
+        pass
+
+notebook_launcher(train, num_processes=2)
+"""
+
+
+def test_two_processes_out_of_a_notebook_cell_make_the_run_of_one(alone, tmp_path, monkeypatch):
+    """As notebooks/pretrain.ipynb shows it, in a real kernel."""
+    config, folder = alone
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = here(tmp_path / "run")
+    code = CELL.format(config=json.dumps(to_dict(config)), run=json.dumps(to_dict(run)))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3").execute()
+    assert json.loads((Path(run.folder) / "environment.json").read_text())[0]["processes"] == 2
+    difference = largest_difference(Run(folder).metrics(), Run(run.folder).metrics())
+    print(f"largest relative difference of 2 processes out of a cell: {difference:.2g}")
+    assert difference < 1e-5
