@@ -113,7 +113,7 @@ def encode(wave: np.ndarray) -> bytes:
         container.mux(stream.encode(None))
     data = file.getvalue()
     back, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    change = _level(back) - _level(wave)
+    change = level(back) - level(wave)
     if rate != SAMPLE_RATE or back.ndim != 1 or abs(len(back) - len(wave)) > 16 or not -6 < change < 3:
         raise CorpusError(
             f"A clip of {len(wave)} samples came back from Opus with {len(back)} samples at {rate} Hz and a "
@@ -122,7 +122,7 @@ def encode(wave: np.ndarray) -> bytes:
     return data
 
 
-def _level(wave: np.ndarray) -> float:
+def level(wave: np.ndarray) -> float:
     """dB of what is heard, from 50 Hz to 4 kHz: Opus takes away a constant offset, and some of the highest noise."""
     length = next_fast_len(len(wave), real=True)  # lengths with large prime factors take several times as long
     power = np.abs(np.fft.rfft(wave, length) / len(wave)) ** 2

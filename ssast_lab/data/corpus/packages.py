@@ -19,7 +19,19 @@ from typing import IO, Any
 import numpy as np
 
 from ssast_lab.audio import SAMPLE_RATE, AudioError
-from ssast_lab.data.corpus.clips import CUT, EXCERPT, GAP, LEAST, OPUS, QUIET, WINDOW, cut_and_join, decode, encode, excerpts
+from ssast_lab.data.corpus.clips import (
+    CUT,
+    EXCERPT,
+    GAP,
+    LEAST,
+    OPUS,
+    QUIET,
+    WINDOW,
+    cut_and_join,
+    decode,
+    encode,
+    excerpts,
+)
 from ssast_lab.data.corpus.table import KINDS, CorpusError, kind_of, licence_of, reserved
 from ssast_lab.data.corpus.tars import add_member, json_line, sha256_of
 

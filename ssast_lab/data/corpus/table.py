@@ -16,7 +16,7 @@ from typing import Any
 TABLE = Path(__file__).parent.with_suffix(".json")
 KINDS = ("speech", "music", "effect")
 ROLES = ("train", "heldout", "elsewhere")
-SIZES = ("small", "large")  # of packages to train on; the others are in every corpus
+SIZES = ("small", "large")
 
 
 class CorpusError(RuntimeError):
