@@ -4,6 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SETS = {  # of a corpus, to measure on
+    "heldout": "packages that were not trained on; models may be chosen by it",
+    "elsewhere": "makers that neither training nor choice has met; it only tells",
+}
+
 
 def info(arguments: list[str]) -> None:
     """``ssast-lab info MODEL``"""
@@ -73,15 +78,20 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     if not isinstance(model, SSAST):
         raise CheckpointError("Only a pretext model can be evaluated: this one has no pretext heads.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = evaluate(model, [folder], counts, progress=sys.stderr.isatty())
-    print(f"\n{report}")
+    corpus = Path(folder)
+    sets = [name for name in SETS if (corpus / "manifest.tsv").is_file() and (corpus / name).is_dir()]
+    places = {name: str(corpus / name) for name in sets} or {"": folder}
+    reports = {}
+    for name, place in places.items():
+        report = evaluate(model, [place], counts, progress=sys.stderr.isatty())
+        print(f"\n{name}: {SETS[name]}\n{report}" if name else f"\n{report}")
+        reports[name] = {"scores": [asdict(score) for score in report.scores], "left_out": report.unreadable}
     if out:
-        figures = {"scores": [asdict(score) for score in report.scores], "left_out": report.unreadable}
-        files.write(out, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+        files.write(out, json.dumps(reports if sets else reports[""], indent=1, ensure_ascii=False) + "\n")
     if pictures:
         from ssast_lab import figures as draw
 
-        figure = draw.gallery(examples(model, [folder], count=max(counts)))
+        figure = draw.gallery(examples(model, places.values(), count=max(counts)))
         if pictures.suffix == ".html":
             files.write(pictures, figure.to_html())
             return

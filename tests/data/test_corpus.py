@@ -1,6 +1,7 @@
 """The corpus builder, on tiny packages made here: no network, real .deb files, real encoded sounds."""
 
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from ssast_lab import data
 from ssast_lab.data import corpus
-from ssast_lab.data.corpus import CorpusError, clips
+from ssast_lab.data.corpus import CorpusError, clips, packages
 from ssast_lab.data.corpus.build import check_reserved
 from ssast_lab.data.corpus.clips import GAP, WINDOW
 from ssast_lab.data.corpus.packages import SOUNDS
@@ -111,7 +113,11 @@ def world(tmp_path_factory):
         for i in range(5):
             sound(root / f"more/{i}.ogg", tone(2500 + i, 11.0))
 
-    for name, fill in dict(voices=voices, tunes=tunes, game=game, held=held).items():
+    def far(root):
+        sound(root / "long.flac", np.concatenate([tone(1000, 20), tone(3000, 20)]))
+        sound(root / "short.flac", tone(500, 9))
+
+    for name, fill in dict(voices=voices, tunes=tunes, game=game, held=held, far=far).items():
         make_deb(store, name, fill)
     table = dict(
         recipe=1,
@@ -137,6 +143,7 @@ def world(tmp_path_factory):
             dict(name="tunes", role="train", size="large", licence="CC0-1.0", kinds=[["*", "music"]]),
             dict(name="game", role="train", size="large", licence="GPL-3", kinds=[["*/menu/*", None], ["*", "effect"]]),
             dict(name="unknown", role="train", size="large", licence="GPL-3", kinds=[["*", "effect"]]),
+            dict(name="far", role="elsewhere", size="large", licence="CC0-1.0", kinds=[["*", "effect"]]),
         ],
     )
     (store / "table.json").write_text(json.dumps(table))
@@ -194,11 +201,11 @@ def test_an_interrupted_build_goes_on(built, world, tmp_path):
     (tmp_path / "out/pieces/.game-k1ll_ed5").mkdir()  # what a killed process leaves
     assert not (tmp_path / "out/manifest.json").exists()
     manifest = build(world, tmp_path / "out", breaks)
-    assert asked == ["held", "voices", "tunes", "game", "game", "unknown"]
+    assert asked == ["held", "voices", "tunes", "game", "game", "unknown", "far"]
     assert manifest == built[1]
     assert not (tmp_path / "out/pieces").exists()
     assert build(world, tmp_path / "out", breaks) == manifest
-    assert len(asked) == 6  # the finished corpus asks for nothing
+    assert len(asked) == 7  # the finished corpus asks for nothing
 
 
 def test_only_what_a_killed_build_left_is_removed_from_a_cache(world, tmp_path):
@@ -221,10 +228,82 @@ def test_the_large_build_uses_the_pieces_of_the_small_one(built, world, tmp_path
     small = build(world, tmp_path / "small", counts, size="small", cache=tmp_path / "cache")
     assert asked == ["held", "voices"] == list(small["packages"])
     large = build(world, tmp_path / "large", counts, cache=tmp_path / "cache")
-    assert asked[2:] == ["tunes", "game", "unknown"]
+    assert asked[2:] == ["tunes", "game", "unknown", "far"]
     assert large == built[1]
     with pytest.raises(CorpusError, match="another size"):
         build(world, tmp_path / "small", counts, size="large")
+
+
+def test_the_sets_to_measure_on_can_be_built_alone(built, world, tmp_path):
+    asked = []
+
+    def counts(store, package, folder):
+        asked.append(package)
+        return local_fetch(store, package, folder)
+
+    manifest = build(world, tmp_path / "out", counts, size="evaluation")
+    assert asked == ["held", "far"]
+    assert manifest["clips"] == {**built[1]["clips"], "train": 0}
+    for shard in ("heldout/00000.tar", "elsewhere/00000.tar"):
+        assert manifest["files"][shard] == built[1]["files"][shard]
+    with pytest.raises(CorpusError, match='"evaluation", "small" or "large"'):
+        build(world, tmp_path / "out", size="medium")
+
+
+def test_elsewhere_is_ten_continuous_seconds_of_one_file(built):
+    clips = list(read_clips(built[0], "elsewhere"))
+    assert sorted(clip["files"][0]["start"] for clip, _ in clips) == [7.5, 22.5]  # of 40 s, a quarter and three in
+    for clip, wave in clips:
+        assert [Path(file["path"]).name for file in clip["files"]] == ["long.flac"]  # the other is too short
+        assert len(wave) == 10 * RATE
+        assert hertz(wave) == pytest.approx(1000 if clip["files"][0]["start"] < 20 else 3000, abs=1)
+
+
+def test_a_list_for_every_kind(built):
+    """What a training run names beside the folder, in order to hear a kind more often."""
+    out, manifest = built
+    rows = [line.split("\t") for line in (out / "manifest.tsv").read_text().splitlines()[1:]]
+    for role, kind in {(row[2], row[3]) for row in rows}:
+        found = [(clip.path, clip.member) for clip in data.find_clips([out / f"{role}-{kind}.tsv"])]
+        assert found == [(str(out / row[0]), f"{row[1]}.opus") for row in rows if row[2:4] == [role, kind]]
+    lists = [name for name in manifest["files"] if name.endswith(".tsv")]
+    assert len(lists) == 1 + 5  # the manifest; three kinds to train on, speech held out, effects from elsewhere
+
+
+def test_what_is_heard_alike_is_the_same_corpus_whatever_its_bytes(built, world, tmp_path, monkeypatch):
+    def louder(times):
+        monkeypatch.setattr(packages, "encode", lambda wave: clips.encode(wave * times))
+        return build(world, tmp_path / f"{times}")
+
+    manifest, almost = built[1], louder(0.9995)
+    assert almost["sha256"] != manifest["sha256"]
+    assert corpus.same(manifest, almost)
+    assert corpus.same(almost, manifest)
+    assert not corpus.same(manifest, louder(0.9))
+    assert not corpus.same(manifest, build(world, tmp_path / "small", size="small"))
+
+
+def test_sounds_are_cut_out_of_archives_of_a_games_own(tmp_path):
+    sounds = []
+    for ending in (".wav", ".ogg", ".ogg", ".wav"):
+        sound(tmp_path / f"one{ending}", tone(300 + 100 * len(sounds), 0.5))
+        sounds.append((ending, (tmp_path / f"one{ending}").read_bytes()))
+    archive = b"a header".join([b"", *(data for _, data in sounds[:2]), sounds[2][1] + sounds[3][1]]) + b"the end"
+    assert list(packages.carve(archive)) == sounds
+    squeezed = gzip.compress(archive)
+    assert list(packages.carve(b"\x1e\x8c" + squeezed[2:])) == sounds  # as OpenClonk has it
+    assert list(packages.carve(b"RIFF, OggS and no sound")) == []
+
+    def fill(root):
+        root.mkdir(parents=True)
+        (root / "all.dat").write_bytes(archive)
+        (root / "other.dat").write_bytes(archive)
+
+    make_deb(tmp_path, "odd", fill)
+    (tmp_path / "files").mkdir()
+    found, _ = packages.unpack(tmp_path / "odd.deb", tmp_path / "files", carved=["*/all.dat"])
+    assert [name for name, _ in found] == [f"usr/share/odd/all.dat!{i:04d}{sounds[i][0]}" for i in range(4)]
+    assert [file.read_bytes() for _, file in found] == [data for _, data in sounds]
 
 
 def test_clips_hold_the_sounds_in_order(built):
@@ -248,7 +327,7 @@ def test_clips_hold_the_sounds_in_order(built):
             ]
     # 9 x 2.5 s and 3 s: two windows and the rest; 35 s: three windows; the rest of the tunes is left out, see below
     assert {name: len(every) for name, every in found.items()} == {"voices": 3, "tunes": 3, "game": 1}
-    assert manifest["clips"] == {"train": 7, "heldout": 4}
+    assert manifest["clips"] == {"train": 7, "heldout": 4, "elsewhere": 2}
     assert manifest["missing"] == ["unknown"]
     assert [Path(path).name for path, _ in manifest["packages"]["game"]["dropped"]] == ["broken.ogg", "silent.wav"]
 
@@ -256,7 +335,10 @@ def test_clips_hold_the_sounds_in_order(built):
 def test_what_is_kept_or_held_out_is_in_no_training_clip_under_any_name(built):
     out, manifest = built
     paths = [
-        file["path"] for role in ("train", "heldout") for clip, _ in read_clips(out, role) for file in clip["files"]
+        file["path"]
+        for role in ("train", "heldout", "elsewhere")
+        for clip, _ in read_clips(out, role)
+        for file in clip["files"]
     ]
     assert not [path for path in paths if "secret" in path or "skipped" in path or "link" in path]
     assert "usr/share/tunes/also held out.wav" not in paths
@@ -274,14 +356,15 @@ def test_every_clip_names_its_source_licence_and_kind(built):
     out, manifest = built
     rows = [line.split("\t") for line in (out / "manifest.tsv").read_text().splitlines()]
     assert rows[0] == ["shard", "clip", "role", "kind", "package", "licence", "seconds", "files"]
-    assert len(rows) == 1 + 11
+    assert len(rows) == 1 + 13
     licences = {
         "voices": {"GPL-2", "CC-BY-4.0 AND GPL-2"},
         "tunes": {"CC0-1.0"},
         "game": {"GPL-3"},
         "held": {"CC0-1.0"},
+        "far": {"CC0-1.0"},
     }
-    for role in ("train", "heldout"):
+    for role in ("train", "heldout", "elsewhere"):
         for clip, _ in read_clips(out, role):
             assert set(clip) == {"package", "version", "role", "kind", "licence", "seconds", "files"}
             assert clip["licence"] in licences[clip["package"]]
@@ -315,13 +398,32 @@ def test_cutting_and_joining_lose_nothing():
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.g722"])
-def test_a_long_track_gives_its_middle(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(clips.CUT, "music", 4)
+def test_a_long_track_gives_its_middle(tmp_path, name):
     sound(tmp_path / name, np.concatenate([tone(200, 3), tone(1000, 4), tone(3000, 3)]))
-    wave = clips.decode(tmp_path / name, "music")
+    wave = clips.decode(tmp_path / name, 4)
     assert len(wave) == pytest.approx(4 * RATE, abs=1)
     assert hertz(wave) == pytest.approx(1000, abs=1)
-    assert len(clips.decode(tmp_path / name, "speech")) == pytest.approx(10 * RATE, abs=1)
+    assert len(clips.decode(tmp_path / name)) == pytest.approx(10 * RATE, abs=1)
+
+
+def test_a_voice_without_a_header(tmp_path):
+    (tmp_path / "L1.als").write_bytes((128 + 100 * tone(440, 3, 11025)).round().astype(np.uint8).tobytes())
+    wave = clips.decode(tmp_path / "L1.als")
+    assert len(wave) == pytest.approx(3 * RATE, abs=1)
+    assert hertz(wave) == pytest.approx(440, abs=1)
+
+
+def test_an_entry_may_take_more_of_a_file(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(clips.CUT, "music", 12)
+    table = json.loads((world / "table.json").read_text())
+    entry = next(entry for entry in table["packages"] if entry["name"] == "tunes")
+    lengths = []
+    for cut in ({}, {"cut": {"music": 24}}):
+        _, piece = packages.build_piece(table, {**entry, **cut}, tmp_path, functools.partial(local_fetch, world))
+        with tarfile.open(piece) as tar:
+            made = [json.load(tar.extractfile(name)) for name in tar.getnames() if name[0] == "0" and name[-1] == "n"]
+        lengths.append(sum(clip["seconds"] for clip in made if clip["files"][0]["path"].endswith("long.flac")))
+    assert lengths == pytest.approx([12, 24], abs=0.01)
 
 
 def test_reading_back_notices_a_bad_encoder(monkeypatch):
@@ -357,6 +459,9 @@ def test_the_real_table_keeps_the_tasks_sounds_out(tmp_path):
     assert {rule["use"] for rule in rules} - {"independent evaluation"} == TASKS
     assert all(rule["why"] and rule["paths"] for rule in rules)
     used = {entry["name"] for entry in table["packages"]}
+    elsewhere = [entry for entry in table["packages"] if entry["role"] == "elsewhere"]
+    assert len(elsewhere) >= 8
+    assert {kind for entry in elsewhere for _, kind in entry["kinds"] if kind} == {"speech", "music", "effect"}
     whole = {rule["package"] for rule in rules if "*" in rule["paths"]}
     assert not used & (whole | set(table["left_out"]["packages"]))
     assert len(table["left_out"]["packages"]) == 7

@@ -2,19 +2,20 @@
 
     table.py     which packages there are, and what never comes in
     clips.py     from sound files to clips, and to Opus
-    tars.py      shards that have the same bytes everywhere
+    tars.py      shards without anything that differs between two builds
     packages.py  from a package to its piece of the corpus
     build.py     from the pieces to the corpus
 
     package --fetch--> .deb --unpack--> sound files --clips--> clips --encode--> Opus --pack--> piece of the package
-    pieces --build--> train/00000.tar ..., heldout/00000.tar ..., manifest.json, manifest.tsv, README.md, licences/
+    pieces --build--> train/00000.tar ..., heldout/, elsewhere/, train-effect.tsv ..., manifest.tsv, manifest.json, README.md
 
 ``corpus.json`` beside this folder says which packages there are, what their files are, and what never comes in: sounds
 that the downstream tasks test on, and packages that an independent evaluation uses. The same packages give the same
-bytes: nothing depends on the time, the machine's name, the order of a folder or the number of processes.
+clips: nothing depends on the time, the machine's name, the order of a folder or the number of processes. Their encoded
+bytes are the same on one machine, and may differ on one with another processor: see :func:`same`.
 """
 
-from ssast_lab.data.corpus.build import build, verify
+from ssast_lab.data.corpus.build import build, same, verify
 from ssast_lab.data.corpus.table import TABLE, CorpusError, read_table, reserved
 
-__all__ = ["TABLE", "CorpusError", "build", "read_table", "reserved", "verify"]
+__all__ = ["TABLE", "CorpusError", "build", "read_table", "reserved", "same", "verify"]

@@ -7,23 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.fft import next_fast_len
 
 from ssast_lab.audio import SAMPLE_RATE, AudioError, info, load_waveform
 from ssast_lab.data.corpus.table import CorpusError
 
 WINDOW = 164_160  # samples, 10.26 s: just enough for 1024 frames of log-mel
 CUT = {"music": 120, "effect": 60}  # seconds, from the middle of a file: no long track shall outweigh the others
+EXCERPT = 160_000  # samples, 10 s: a clip of the set "elsewhere"
 GAP = 1600  # samples of silence between short sounds that are joined
 LEAST = 16_000  # samples: what is left over at a package's end and is shorter is dropped
 QUIET = 1e-3  # of full scale: files that never get louder are dropped
 OPUS = {"b": "32k", "vbr": "on", "compression_level": "10", "application": "audio", "flags": "+bitexact"}
 FRAME = 320  # samples in an Opus frame, 20 ms
-RAW = (".g722", ".gsm")  # telephone formats without a header, which must be told by their names
+RAW: dict[str, tuple[str, dict[str, str]]] = {  # without a header, so told by their names: format and options of FFmpeg
+    ".g722": ("g722", {}),  # telephones
+    ".gsm": ("gsm", {}),
+    ".als": ("u8", {"sample_rate": "11025"}),  # the voices of Drascula
+}
 
 
-def decode(file: Path, kind: str) -> np.ndarray:
-    """(S,) float32 at 16 kHz, without silence at the ends; of a long track or effect only the middle."""
-    limit = CUT.get(kind, 0)
+def decode(file: Path, limit: int | None = None) -> np.ndarray:
+    """(S,) float32 at 16 kHz, without silence at the ends; of a file longer than ``limit`` seconds only the middle."""
     if file.suffix in RAW:
         wave = _decode_raw(file)
         if limit and (over := len(wave) - limit * SAMPLE_RATE) > 0:
@@ -43,7 +48,8 @@ def _decode_raw(file: Path) -> np.ndarray:
     import av
 
     try:
-        with av.open(str(file), format=file.suffix[1:]) as container:
+        kind, options = RAW[file.suffix]
+        with av.open(str(file), format=kind, options=options) as container:
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             frames = [piece for frame in (*container.decode(audio=0), None) for piece in resampler.resample(frame)]
     except (av.FFmpegError, OSError) as error:
@@ -76,6 +82,21 @@ def cut_and_join(
         yield files, np.concatenate(waves)
 
 
+def excerpts(
+    sounds: Iterable[tuple[dict[str, Any], np.ndarray]],
+) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+    """Clips of ten continuous seconds, from the same pairs as above: one for every begun 30 s of a file, evenly spread.
+
+    Files that are shorter than ten seconds give none.
+    """
+    for file, wave in sounds:
+        if (room := len(wave) - EXCERPT) < 0:
+            continue
+        count = -(-len(wave) // (3 * EXCERPT))
+        for start in ((np.arange(count) + 0.5) / count * room).astype(int):
+            yield [{**file, "start": round(start / SAMPLE_RATE, 3)}], wave[start : start + EXCERPT]
+
+
 def encode(wave: np.ndarray) -> bytes:
     """The wave as Ogg Opus, read back (by another library) and compared."""
     import av
@@ -92,7 +113,7 @@ def encode(wave: np.ndarray) -> bytes:
         container.mux(stream.encode(None))
     data = file.getvalue()
     back, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    change = _level(back) - _level(wave)
+    change = level(back) - level(wave)
     if rate != SAMPLE_RATE or back.ndim != 1 or abs(len(back) - len(wave)) > 16 or not -6 < change < 3:
         raise CorpusError(
             f"A clip of {len(wave)} samples came back from Opus with {len(back)} samples at {rate} Hz and a "
@@ -101,8 +122,9 @@ def encode(wave: np.ndarray) -> bytes:
     return data
 
 
-def _level(wave: np.ndarray) -> float:
+def level(wave: np.ndarray) -> float:
     """dB of what is heard, from 50 Hz to 4 kHz: Opus takes away a constant offset, and some of the highest noise."""
-    power = np.abs(np.fft.rfft(wave) / len(wave)) ** 2
-    hertz = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
+    length = next_fast_len(len(wave), real=True)  # lengths with large prime factors take several times as long
+    power = np.abs(np.fft.rfft(wave, length) / len(wave)) ** 2
+    hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     return float(10 * np.log10(power[(hertz > 50) & (hertz < 4000)].sum() + 1e-8))

@@ -1,6 +1,7 @@
 """From the name of a package to its piece of the corpus: a tar of its clips."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -9,18 +10,32 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from ssast_lab.audio import SAMPLE_RATE, AudioError
-from ssast_lab.data.corpus.clips import CUT, GAP, LEAST, OPUS, QUIET, WINDOW, cut_and_join, decode, encode
+from ssast_lab.data.corpus.clips import (
+    CUT,
+    EXCERPT,
+    GAP,
+    LEAST,
+    OPUS,
+    QUIET,
+    WINDOW,
+    cut_and_join,
+    decode,
+    encode,
+    excerpts,
+)
 from ssast_lab.data.corpus.table import KINDS, CorpusError, kind_of, licence_of, reserved
 from ssast_lab.data.corpus.tars import add_member, json_line, sha256_of
 
-SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff", ".wv", ".g722", ".gsm")
+SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff", ".wv", ".g722", ".gsm", ".als")
 ARCHIVES = (".pk3", ".wz", ".zip")
 
 Fetch = Callable[[str, Path], Path | None]
@@ -53,11 +68,31 @@ def check_tools() -> None:
         )
 
 
-def unpack(deb: Path, folder: Path, more: tuple[str, ...] = ()) -> tuple[list[tuple[str, Path]], str]:
+def carve(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """(.wav or .ogg, its bytes) for every sound that lies as it is in some game's own kind of archive."""
+    if data[:2] == b"\x1e\x8c":  # OpenClonk's groups are gzip under another name
+        data = zlib.decompress(b"\x1f\x8b" + data[2:], wbits=31)
+    end = 0
+    while start := re.compile(rb"RIFF....WAVE|OggS\x00\x02", re.DOTALL).search(data, end):
+        end = at = start.start()
+        if data[at : at + 4] == b"RIFF":
+            end += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        while data[end : end + 4] == b"OggS":  # page by page, up to the one that says that it is the last
+            sizes, last = data[end + 27 : end + 27 + data[end + 26]], data[end + 5] & 4
+            end += 27 + len(sizes) + sum(sizes)
+            if last:
+                break
+        yield (".wav" if data[at : at + 4] == b"RIFF" else ".ogg"), data[at:end]
+
+
+def unpack(
+    deb: Path, folder: Path, more: tuple[str, ...] = (), carved: Sequence[str] = ()
+) -> tuple[list[tuple[str, Path]], str]:
     """The sound files of a package as sorted (path in the package, file), and the text of its copyright file.
 
     Sounds in game archives are named "archive!path". Links are not followed: what they name comes by itself.
-    ``more`` are endings of other files that are wanted as well, such as labels.
+    ``more`` are endings of other files that are wanted as well, such as labels; ``carved`` patterns of files that sounds
+    are cut out of, which are named "file!0001.ogg" in their order.
     """
     found: list[tuple[str, Path]] = []
     copyright = ""
@@ -76,7 +111,10 @@ def unpack(deb: Path, folder: Path, more: tuple[str, ...] = ()) -> tuple[list[tu
             name, data = member.name.removeprefix("./"), members.extractfile(member) if member.isfile() else None
             if data is None:
                 continue
-            if name.lower().endswith((*SOUNDS, *more)):
+            if any(fnmatchcase(name, pattern) for pattern in carved):
+                for number, (ending, sound) in enumerate(carve(data.read())):
+                    keep(f"{name}!{number:04d}{ending}", io.BytesIO(sound))
+            elif name.lower().endswith((*SOUNDS, *more)):
                 keep(name, data)
             elif name.lower().endswith(ARCHIVES):
                 with tempfile.TemporaryFile(dir=folder) as copy:
@@ -101,6 +139,8 @@ def build_piece(table: dict[str, Any], entry: dict[str, Any], cache: Path, fetch
     name = entry["name"]
     rules = [rule for rule in table["reserved"] if rule["package"] == name]
     recipe = [table["recipe"], entry, rules, WINDOW, CUT, GAP, LEAST, QUIET, OPUS]
+    if entry["role"] == "elsewhere":
+        recipe.append(EXCERPT)
     piece = cache / f"{name}-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]}.tar"
     if piece.exists():
         return name, piece
@@ -111,7 +151,7 @@ def build_piece(table: dict[str, Any], entry: dict[str, Any], cache: Path, fetch
             return name, None
         version = subprocess.run(["dpkg-deb", "-f", deb, "Version"], capture_output=True, text=True).stdout.strip()
         sha = sha256_of(deb)
-        files, copyright = unpack(deb, work)
+        files, copyright = unpack(deb, work, carved=entry.get("carve", ()))
         deb.unlink()
         record: dict[str, Any] = dict(
             package=name, version=version, deb_sha256=sha, kept_back={}, dropped=[], copyright=copyright
@@ -140,16 +180,18 @@ def _clips(table: dict, entry: dict, files: list[tuple[str, Path]], record: dict
             match = group.search(path)
             chosen[kind].append((match[1] if match else "", path, file))
 
+    make = excerpts if entry["role"] == "elsewhere" else cut_and_join
     for kind in KINDS:
+        limit = {**CUT, **entry.get("cut", {})}.get(kind)
 
-        def waves(kind: str = kind) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        def waves(kind: str = kind, limit: int | None = limit) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
             for _, path, file in sorted(chosen[kind]):
                 try:
-                    yield dict(path=path, sha256=shas[path]), decode(file, kind)
+                    yield dict(path=path, sha256=shas[path]), decode(file, limit)
                 except AudioError as error:
                     record["dropped"].append([path, str(error).replace(str(file), "it")])
 
-        clips = cut_and_join(waves())
+        clips = make(waves())
         if most := entry.get("clips", {}).get(kind):  # evenly spread over the package
             every = list(clips)
             clips = iter(

@@ -1,9 +1,10 @@
 """The table of packages, ``corpus.json``: what each holds, and what never comes into the corpus.
 
-"packages" lists them with their role (train or heldout), the size from which on they take part, their licence, and
-their files' kinds: [pattern, kind], the first that fits decides, null takes nothing. "clips" limits the clips per kind,
+"packages" lists them with their role (train, heldout or elsewhere), the size from which on they take part, their licence,
+and their files' kinds: [pattern, kind], the first that fits decides, null takes nothing. "clips" limits the clips per kind,
+"cut" says how many seconds are taken from the middle of a file of a kind, where that is not what ``clips.CUT`` says,
 "group" is a regular expression whose first group (a voice, by default the folder) stays together when clips are joined,
-"licences" are those of single files. "reserved" names files that are kept for something else, "left_out" whole packages.
+"carve" names files of some game's own format that sounds are cut out of, "licences" are those of single files. "reserved" names files that are kept for something else, "left_out" whole packages.
 """
 
 import json
@@ -14,6 +15,8 @@ from typing import Any
 
 TABLE = Path(__file__).parent.with_suffix(".json")
 KINDS = ("speech", "music", "effect")
+ROLES = ("train", "heldout", "elsewhere")
+SIZES = ("small", "large")
 
 
 class CorpusError(RuntimeError):
@@ -29,8 +32,10 @@ def read_table(path: str | os.PathLike = TABLE) -> dict[str, Any]:
     if both := set(names) & set(table["left_out"]["packages"]):
         raise CorpusError(f"{path} both uses and leaves out {', '.join(sorted(both))}.")
     for entry in table["packages"]:
-        if entry["role"] not in ("train", "heldout") or entry["size"] not in ("small", "large"):
-            raise CorpusError(f"{path}: {entry['name']} needs a role (train, heldout) and a size (small, large).")
+        if entry["role"] not in ROLES or entry["size"] not in SIZES:
+            raise CorpusError(
+                f"{path}: {entry['name']} needs a role ({', '.join(ROLES)}) and a size ({', '.join(SIZES)})."
+            )
         if bad := [kind for _, kind in entry["kinds"] if kind not in (*KINDS, None)]:
             raise CorpusError(
                 f"{path}: {entry['name']} has the kind {bad[0]!r}; there are {', '.join(KINDS)} and null."
