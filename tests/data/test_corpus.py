@@ -20,7 +20,7 @@ import soundfile
 from ssast_lab import data
 from ssast_lab.data import corpus
 from ssast_lab.data.corpus import CorpusError, clips, packages
-from ssast_lab.data.corpus.build import check_reserved
+from ssast_lab.data.corpus.assemble import check_reserved
 from ssast_lab.data.corpus.clips import GAP, WINDOW
 from ssast_lab.data.corpus.packages import SOUNDS
 from ssast_lab.data.corpus.table import kind_of
