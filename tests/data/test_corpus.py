@@ -23,7 +23,6 @@ from ssast_lab.data.corpus.clips import GAP
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb")), reason="the corpus is made on Debian or Ubuntu"
 )
-TASKS = {"tones", "letters and digits", "phones", "drums", "game effects", "instruments", "built-in sounds"}
 
 
 @pytest.fixture(scope="module")

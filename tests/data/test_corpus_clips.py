@@ -14,7 +14,6 @@ from ssast_lab.data.corpus.clips import GAP, WINDOW
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb")), reason="the corpus is made on Debian or Ubuntu"
 )
-TASKS = {"tones", "letters and digits", "phones", "drums", "game effects", "instruments", "built-in sounds"}
 
 
 def test_cutting_and_joining_lose_nothing():

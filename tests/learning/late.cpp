@@ -1,6 +1,6 @@
-// Plays the worst that can befall a process at its end (LD_PRELOAD): a thread of gloo that has told that an exchange is
-// done is not scheduled any more until the main thread asks for something else, or until the interpreter has called its
-// last exit handler. That one is linger(): it gives the thread the time to ask for the interpreter, and no answer.
+// Preloaded (LD_PRELOAD), this forces the worst case at the end of a process: a thread of gloo that has announced the end of
+// an exchange is held until the main thread asks for something else, or until the interpreter has called its last exit
+// handler. That handler is linger(): it gives the held thread time to ask for the interpreter while it is being taken down.
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
