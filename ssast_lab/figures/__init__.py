@@ -9,7 +9,14 @@ Pictures of a sound are in ``sounds.py``, measurements in ``charts.py``.
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
 from ssast_lab.figures.sounds import (
-    blank,
+    DEVIATION,
+    HIDDEN,
+    HIGHEST,
+    HOP,
+    LOUDNESS,
+    LOWEST,
+    WINDOW,
+    colour_range,
     error,
     gallery,
     masked,
@@ -18,9 +25,10 @@ from ssast_lab.figures.sounds import (
     reconstruction,
     spectrogram,
 )
-from ssast_lab.figures.theme import RIGHT, WRONG, picture
+from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
-    "RIGHT", "WRONG", "Dot", "Line", "blank", "curves", "dots", "error", "gallery", "lines", "masked", "overview",
-    "patch_grid", "picture", "reconstruction", "spectrogram",
+    "DEVIATION", "HIDDEN", "HIGHEST", "HOP", "LOUDNESS", "LOWEST", "RIGHT", "WINDOW", "WRONG", "Dot", "Line", "colour_range",
+    "curves", "dots", "error", "gallery", "lines", "masked", "overview", "palette", "patch_grid", "picture", "reconstruction",
+    "spectrogram",
 ]  # fmt: skip
