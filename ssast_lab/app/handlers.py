@@ -18,6 +18,7 @@ from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.analysis import Excerpt, Reconstruction
 from ssast_lab.app import stage
 from ssast_lab.app.reconstruction import (
+    NOTHING_HIDDEN,
     SEEDS,
     analyse,
     drawn_mask,
@@ -83,7 +84,7 @@ def show(models: Models, excerpt: Excerpt, name: str, mask: Tensor, stroke: int 
     return {
         "stage": stage.picture(record, config, key, stroke),
         "seen": Seen(key, record, config),
-        "result": figures_html(numbers(record, models[name].kind)),
+        "result": figures_html(numbers(record, models[name].kind)) if record.hidden else NOTHING_HIDDEN,
     }
 
 
@@ -179,15 +180,14 @@ def on_another(models: Models, excerpt: Excerpt, name: str, count: float, cluste
 
 
 def on_paint(models: Models, excerpt: Excerpt | None, name: str, hidden: Any, stroke: Any) -> Shown:
-    """A stroke of the brush has ended: ``hidden`` are the numbers of all patches that are hidden now."""
+    """A stroke of the brush has ended: ``hidden`` are the numbers of all patches that are hidden now. Their number is that of
+    the next mask, too, but for none, which cannot be asked for."""
     piece = usable(models, excerpt, name)
     mask = stage.painted_mask(hidden, piece.grid)
     count = int(mask.sum())
-    return show(models, piece, name, mask, stroke if type(stroke) is int else None) | {
-        "painted": mask.reshape(piece.grid.rows, piece.grid.columns),
-        "hidden": count,
-        "share": count / piece.grid.count,
-    }
+    shown = show(models, piece, name, mask, stroke if type(stroke) is int else None)
+    shown["painted"] = mask.reshape(piece.grid.rows, piece.grid.columns)
+    return shown | ({"hidden": count, "share": count / piece.grid.count} if count else {})
 
 
 def on_hear(models: Models, sound: Sound | None, seen: Seen | None, ceiling: Ceiling | None) -> Shown:

@@ -16,6 +16,7 @@ from ssast_lab.config import MaskConfig
 PAPER = "3 to 5 (paper)"
 CLUSTERS = {PAPER: masking.CLUSTER} | {str(size): (size, size) for size in range(1, 9)}
 SEEDS = 2**31
+NOTHING_HIDDEN = '<p class="hint">Nothing is hidden, so the model has nothing to draw: paint over some patches.</p>'
 SHARE = 400 / 512  # of the patches are hidden at first, as in the paper
 
 
@@ -53,7 +54,7 @@ def numbers(record: Reconstruction, kind: str) -> dict[str, Any]:
         "accuracy": record.accuracy,
         "chance": record.chance,
         "info_nce": record.nce,
-        "info_nce_of_guessing": math.log(max(record.hidden, 1)),
+        "info_nce_of_guessing": math.log(record.hidden),
         "hidden": record.hidden,
         "patches": record.grid.count,
         "kind": kind,
@@ -64,8 +65,6 @@ def numbers(record: Reconstruction, kind: str) -> dict[str, Any]:
 def figures_html(values: dict[str, Any]) -> str:
     """The four figures, each beside what it has to be compared with."""
     hidden = values["hidden"]
-    if not hidden:
-        return '<p class="hint">Nothing is hidden, so the model has nothing to draw: paint over some patches.</p>'
     right = round(values["accuracy"] * hidden)
     cards = (
         ("mse", "Reconstruction MSE", f"{values['mse']:.3f}", f"{values['mse_of_visible_mean']:.3f} for filling in "

@@ -55,7 +55,7 @@
 
   // `changed` is called when it starts, stops or loses its place.
   function player(changed) {
-    let context = null, rate = 16000, versions = {}, chosen = "original";
+    let context = null, rate = 16000, versions = {}, chosen = "reconstructed";
     let place = 0; // where it stands, or where it began
     let now = null; // what plays: { source, gain, began (on the audio clock), until, band }
 
