@@ -1,6 +1,7 @@
 // Preloaded (LD_PRELOAD), this forces the worst case at the end of a process: a thread of gloo that has announced the end of
-// an exchange is held until the main thread asks for something else, or until the interpreter has called its last exit
-// handler. That handler is linger(): it gives the held thread time to ask for the interpreter while it is being taken down.
+// an exchange is held until the main thread asks for something else, until another thread is held in its place, or until the
+// interpreter calls its last exit handler. That handler is linger(): it gives the held thread time to ask for the interpreter
+// while it is being taken down. Since no more than one of gloo's two threads is held at a time, nothing waits in vain.
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
@@ -10,7 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static std::atomic<int> asked{0}, late{0};  // what the main thread asked for so far; threads that are held
+static std::atomic<int> asked{0}, held{0};  // what the main thread asked for so far; how often a thread was held
+static std::atomic<int> late{0};            // threads that are held now
 static std::atomic<bool> leaving{false};
 static thread_local int told = 0;  // of the exchange in hand: to a future first, then to who waits for it
 
@@ -36,7 +38,8 @@ void std::condition_variable::notify_all() noexcept {
     static std::atomic<bool> said{false};
     if (!said.exchange(true)) fputs("A thread of gloo is late.\n", stderr);
     ++late;
-    for (int ms = 0; asked == before && !leaving && ms < 10000; ++ms) usleep(1000);  // at most: nothing may hang by this
+    const int turn = ++held;
+    for (int ms = 0; held == turn && asked == before && !leaving && ms < 10000; ++ms) usleep(1000);
     --late;
 }
 

@@ -179,7 +179,7 @@ def two(command: list[str], environment: dict[str, str]) -> list[tuple[int, str,
         subprocess.Popen(command, env=environment | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True) for rank in "01"
     ]  # fmt: skip
-    said = [process.communicate(timeout=300) for process in both]
+    said = [process.communicate(timeout=PATIENCE) for process in both]
     return [(process.returncode, out, err) for process, (out, err) in zip(both, said, strict=True)]
 
 
