@@ -13,7 +13,7 @@ from ssast_lab.config import MaskConfig
 
 ROOT = Path(__file__).parent.parent.parent
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / "artefacts"))
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 90_000  # milliseconds, as other work may keep the machine busy
 SHARE = 400 / 512
 STATE = "document.querySelector('#stage .stage').parentElement.stage.state()"
 
@@ -60,7 +60,7 @@ def visit(browser, server, screen=(1280, 900), **options):
 
 def shot(page, name):
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(400)
+    page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     page.screenshot(path=ARTEFACTS / f"{name}.png")
 
 

@@ -1,6 +1,7 @@
 // Plays the versions of one sound through Web Audio. Times are seconds from its first sample; bands are [low, high] in Hz.
 (() => {
   const FADE = 0.008; // seconds, at every beginning and end, so that nothing clicks
+  const LEAD = 0.005; // seconds from now at which a sound begins
   const SLOPE = 30; // Hz over which a band begins and ends
 
   // In place, of a power of two of values.
@@ -57,14 +58,22 @@
   function player(changed) {
     let context = null, rate = 16000, versions = {}, chosen = "reconstructed";
     let place = 0; // where it stands, or where it began
-    let now = null; // what plays: { source, gain, began (on the audio clock), until, band }
+    let now = null; // what plays: { source, gain, began (on the audio clock), least, home (where it ends up), until, band }
 
     const length = () => Math.max(0, ...Object.values(versions).map((samples) => samples.length / rate));
 
+    // Where the ear is: what was handed over is heard a little later.
     function time() {
       if (!now) return place;
       const heard = context.currentTime - (context.outputLatency || 0) - now.began;
-      return Math.min(place + Math.max(heard, 0), now.until);
+      return Math.min(Math.max(place + heard, now.least), now.until);
+    }
+
+    // From the sample on that would have been next, so that the ear finds no seam.
+    function goOn() {
+      if (!now) return;
+      const next = place + context.currentTime + LEAD - now.began, { until, band, home } = now;
+      start(Math.min(next, until), Math.min(until, length()), band, { least: time(), home });
     }
 
     function fadeOut({ source, gain }) {
@@ -74,7 +83,7 @@
       source.stop(context.currentTime + 2 * FADE);
     }
 
-    function start(from, until, band) {
+    function start(from, until, band, { least = from, home = band ? from : 0 } = {}) {
       const samples = versions[chosen];
       if (!samples) return;
       context ??= new AudioContext();
@@ -87,7 +96,7 @@
       const buffer = context.createBuffer(1, part.length, rate);
       buffer.copyToChannel(part, 0);
       const source = new AudioBufferSourceNode(context, { buffer }), gain = new GainNode(context, { gain: 0 });
-      const began = context.currentTime + 0.005, ends = began + part.length / rate;
+      const began = context.currentTime + LEAD, ends = began + part.length / rate;
       gain.gain.setValueAtTime(0, began);
       gain.gain.linearRampToValueAtTime(1, began + FADE);
       gain.gain.setValueAtTime(1, Math.max(ends - FADE, began + FADE));
@@ -95,12 +104,12 @@
       source.connect(gain).connect(context.destination);
       source.onended = () => {
         now = null;
-        place = band ? from : 0;
+        place = home;
         changed();
       };
       source.start(began);
       place = from;
-      now = { source, gain, began, until, band };
+      now = { source, gain, began, least, home, until, band };
       changed();
     }
 
@@ -126,7 +135,7 @@
         versions = Object.fromEntries(
           Object.entries(given).map(([name, whole]) => [name, Float32Array.from(whole, (value) => value * scale)]),
         );
-        if (now) start(time(), Math.min(now.until, length()), now.band);
+        goOn();
       },
       forget() {
         stop();
@@ -135,10 +144,10 @@
       },
       choose(name) {
         chosen = name;
-        if (now) start(time(), now.until, now.band);
+        goOn();
       },
       seek(to) {
-        const at = Math.min(Math.max(to, 0), length());
+        const at = Math.min(Math.max(to, 0), length() || to);
         if (now) start(at, length(), null);
         else place = at;
         changed();
