@@ -246,6 +246,34 @@ def test_the_command_prints_and_writes_the_same(model, corpus, report, tmp_path,
         main(["info", str(tmp_path / "classifier"), "--evaluate", str(corpus)])
 
 
+def test_both_sets_of_a_corpus_are_told(model, corpus, report, tmp_path, capsys):
+    whole = tmp_path / "corpus"
+    shutil.copytree(corpus, whole)
+    for place in ("elsewhere", "train"):
+        (whole / place).mkdir()
+        shutil.copy(whole / "heldout/00001.tar", whole / place / "00000.tar")
+    with (whole / "manifest.tsv").open("a", encoding="utf-8") as manifest:
+        for number in range(3):
+            manifest.write(f"elsewhere/00000.tar\t{number:06}\telsewhere\teffect\tp\tl\t1.0\tx\n")
+    folder = checkpoint.save(model, tmp_path / "model")
+    asked = ["info", str(folder), "--evaluate", str(whole), "--counts", "6"]
+    main([*asked, "--json", str(tmp_path / "figures.json"), "--pictures", str(tmp_path / "page.html")])
+    shown = capsys.readouterr().out.split("\n")
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert list(written) == ["heldout", "elsewhere"]
+    assert [score["kind"] for score in written["heldout"]["scores"]] == ["music", "speech", "all"]
+    assert [score["kind"] for score in written["elsewhere"]["scores"]] == ["effect", "all"]
+    assert [score["clips"] for score in written["elsewhere"]["scores"]] == [3, 3]
+    for name, figures in written.items():
+        at = next(i for i, line in enumerate(shown) if line.startswith(f"{name}: "))
+        lines = shown[at + 2 : at + 2 + len(figures["scores"])]
+        for score, line in zip(figures["scores"], lines, strict=True):
+            assert line.split()[:3] == [score["kind"], "6", str(score["clips"])]
+    mse = {score.kind: score.mse for score in report.scores if score.count == 6}
+    assert written["heldout"]["scores"][-1]["mse"] == pytest.approx(mse["all"], rel=1e-4)
+    assert "effect" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_examples_are_what_was_measured(model, corpus, report):
     shown = examples(model, [corpus / "heldout"], number=3, count=20)
     assert [name for name, _ in shown] == [

@@ -1,7 +1,7 @@
 """From sound files to clips that each fill a window, and from clips to Opus. S samples at 16 kHz."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ RAW: dict[str, tuple[str, dict[str, str]]] = {  # without a header, so told by t
 }
 
 
-def decode(file: Path, limit: int | None = None) -> np.ndarray:
-    """(S,) float32 at 16 kHz, without silence at the ends; of a file longer than ``limit`` seconds only the middle."""
+def decode(file: Path, kind: str, cut: Mapping[str, int] = CUT) -> np.ndarray:
+    """(S,) float32 at 16 kHz, without silence at the ends; of a file longer than ``cut`` has for its kind (in seconds) only
+    the middle."""
+    limit = cut.get(kind, 0)
     if file.suffix in RAW:
         wave = _decode_raw(file)
         if limit and (over := len(wave) - limit * SAMPLE_RATE) > 0:

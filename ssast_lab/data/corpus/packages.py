@@ -181,13 +181,13 @@ def _clips(table: dict, entry: dict, files: list[tuple[str, Path]], record: dict
             chosen[kind].append((match[1] if match else "", path, file))
 
     make = excerpts if entry["role"] == "elsewhere" else cut_and_join
+    cut = {**CUT, **entry.get("cut", {})}
     for kind in KINDS:
-        limit = {**CUT, **entry.get("cut", {})}.get(kind)
 
-        def waves(kind: str = kind, limit: int | None = limit) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        def waves(kind: str = kind) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
             for _, path, file in sorted(chosen[kind]):
                 try:
-                    yield dict(path=path, sha256=shas[path]), decode(file, limit)
+                    yield dict(path=path, sha256=shas[path]), decode(file, kind, cut)
                 except AudioError as error:
                     record["dropped"].append([path, str(error).replace(str(file), "it")])
 

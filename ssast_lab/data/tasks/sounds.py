@@ -39,7 +39,7 @@ def sounds_of(files: list[tuple[str, Path]]) -> Iterator[tuple[str, Load]]:
 
 
 def _whole(file: Path) -> np.ndarray:
-    return _padded(decode(file)[: int(LONGEST_SECONDS * SAMPLE_RATE)])
+    return _padded(decode(file, "speech")[: int(LONGEST_SECONDS * SAMPLE_RATE)])
 
 
 def _padded(wave: np.ndarray) -> np.ndarray:

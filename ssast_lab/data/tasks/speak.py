@@ -65,4 +65,4 @@ def _say(speak: dict[str, Any], voice: str, text: str, root: Path, libraries: st
         output = str(error)
     if not file.exists():
         raise TaskError(f"{speak['program']} did not say {text!r} with the voice {voice} ({output.splitlines()[-1]}).")
-    return decode(file)
+    return decode(file, "speech")
