@@ -19,6 +19,6 @@ bytes are the same on one machine, and may differ on one with another processor:
 
 from ssast_lab.data.corpus.assemble import same
 from ssast_lab.data.corpus.build import build, verify
-from ssast_lab.data.corpus.table import TABLE, CorpusError, read_table, reserved
+from ssast_lab.data.corpus.table import TABLE, CorpusError, read_rows, read_table, reserved
 
-__all__ = ["TABLE", "CorpusError", "build", "read_table", "reserved", "same", "verify"]
+__all__ = ["TABLE", "CorpusError", "build", "read_rows", "read_table", "reserved", "same", "verify"]

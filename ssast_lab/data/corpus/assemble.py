@@ -17,7 +17,7 @@ from ssast_lab.audio import SAMPLE_RATE
 from ssast_lab.data.clips import find_clips, read_piece, spread
 from ssast_lab.data.corpus.card import ALIKE, card
 from ssast_lab.data.corpus.clips import WINDOW, level
-from ssast_lab.data.corpus.table import KINDS, ROLES, CorpusError, reserved
+from ssast_lab.data.corpus.table import COLUMNS, KINDS, ROLES, CorpusError, reserved
 from ssast_lab.data.corpus.tars import add_member, json_line, read_member, sha256_of
 
 CLIPS_PER_SHARD = 512  # about 23 MB
@@ -127,8 +127,7 @@ def _write_shards(
 
 def _write_lists(out: Path, rows: list[list[str]]) -> list[str]:
     """``manifest.tsv``, and one list of clips for each role and kind. Returns their names."""
-    head = ["shard", "clip", "role", "kind", "package", "licence", "seconds", "files"]
-    lists = {"manifest.tsv": [head, *rows]}
+    lists = {"manifest.tsv": [list(COLUMNS), *rows]}
     for role, kind in product(ROLES, KINDS):
         if clips := [[f"{row[0]}:{row[1]}.opus"] for row in rows if row[2:4] == [role, kind]]:
             lists[f"{role}-{kind}.tsv"] = [["path"], *clips]
