@@ -45,7 +45,7 @@ def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerp
     return Excerpt(start, audio.log_mel(cut, config.audio, frames=frames), replace(config.grid, frames=frames))
 
 
-def draw_mask(piece: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int = 0) -> Tensor:
+def draw_mask(excerpt: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int = 0) -> Tensor:
     """(N,) bool: hides ``mask.count`` patches of the excerpt, or a share of them (0 to 1, at least one patch) in the way
     that the paper hides patches of this shape."""
     if not isinstance(mask, MaskConfig):
@@ -53,8 +53,8 @@ def draw_mask(piece: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int = 
             raise ConfigError(
                 f"The share of patches to hide is between 0 and 1, not {mask}: a number of them is a MaskConfig."
             )
-        mask = MaskConfig(max(round(mask * piece.grid.count), 1), masking.usual_cluster(piece.grid))
-    return masking.draw_mask(piece.grid, mask, generator=torch.Generator().manual_seed(seed))
+        mask = MaskConfig(max(round(mask * excerpt.grid.count), 1), masking.usual_cluster(excerpt.grid))
+    return masking.draw_mask(excerpt.grid, mask, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def attend(
     model: SSAST | Classifier | EncoderModel, fbank: Tensor, mask: Tensor | None = None, start: float = 0.0
 ) -> Attention:
     """The attention of every layer on (T, F) log-mel, of which the patches are hidden where (N,) ``mask`` is True; only a
-    pretraining model knows how to hide."""
+    pretraining model has a token to put in their place."""
     encoder, layers = model.encoder, range(len(model.encoder.blocks))
     batch = fbank[None].to(encoder.positions.device)
     if mask is None:
@@ -224,5 +224,5 @@ def match(model: SSAST, fbank: Tensor, mask: Tensor) -> Match:
 def _ranks(scores: Tensor) -> Tensor:
     """(M, M) -> (M,): the place of the diagonal in each row, from 0. Among equals, such as patches of digital silence, the
     first counts as recognised, as in the accuracy."""
-    own = scores.diagonal()[:, None]
-    return ((scores > own) | (scores == own).tril(-1)).sum(1)
+    true_scores = scores.diagonal()[:, None]
+    return ((scores > true_scores) | (scores == true_scores).tril(-1)).sum(1)

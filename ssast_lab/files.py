@@ -9,9 +9,9 @@ from typing import Any
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file aside and renames it, so that nobody ever reads half of it and what was there stays until then.
+    """Atomic write: into a temporary file that is then renamed, so that a reader finds the old content or the new, never half.
 
-    Text as UTF-8. The folder is made if need be; OSError, with nothing left behind, where it cannot be written.
+    Text is written as UTF-8, and the folder is made if it is missing. OSError, with nothing left behind, where that fails.
     """
     aside = path.with_name(f".writing-{path.name}-{uuid.uuid4().hex[:8]}")  # several processes may write one file
     try:

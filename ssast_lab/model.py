@@ -20,7 +20,7 @@ SPECIAL = 2  # [CLS] and distillation stand before the patches
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the weights themselves are computed only for whoever asks for them."""
+    """Multi-head self-attention; the attention weights are computed only when they are asked for."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ class Encoder(nn.Module):
         special = torch.cat((self.cls_token, self.distillation_token), dim=1).expand(len(x), -1, -1)
         positions = self.positions if grid == self.grid else resample_positions(self.positions, self.grid, grid)
         if patches is not None:
-            own = positions[0, SPECIAL:].index_select(0, patches.flatten()).unflatten(0, patches.shape)
-            positions = torch.cat((positions[:, :SPECIAL].expand(len(x), -1, -1), own), dim=1)
+            chosen_positions = positions[0, SPECIAL:].index_select(0, patches.flatten()).unflatten(0, patches.shape)
+            positions = torch.cat((positions[:, :SPECIAL].expand(len(x), -1, -1), chosen_positions), dim=1)
         x = torch.cat((special, x), dim=1) + positions
         seen: dict[int, Tensor] = {}
         kept: dict[int, Tensor] = {}
@@ -249,7 +249,7 @@ class SSAST(nn.Module):
         return Prediction(self.contrastive_head(hidden), self.reconstruction_head(hidden))
 
     def _encode_asked(self, fbank: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
-        """-> (B, K, D): the hidden patches that are asked for, in the sight of each other and of the visible ones."""
+        """-> (B, K, D): tokens of the hidden patches that are asked for; they attend to each other and to the visible ones."""
         grid = self.encoder.grid_of(fbank)
         visible = self.encoder.patch_embedding(select(patchify(fbank, grid), ~mask))
         hidden = self.mask_token.to(visible.dtype).expand(*asked.shape, -1)
@@ -272,7 +272,7 @@ class SSAST(nn.Module):
 
 
 class EncoderModel(nn.Module):
-    """An encoder of which nothing else is known, as other libraries hand it out: to embed with, or to fine-tune."""
+    """An encoder without a head, as other libraries publish it, for embeddings or fine-tuning."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

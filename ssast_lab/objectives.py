@@ -40,8 +40,8 @@ def info_nce(scores: Tensor, over: str = "targets", asked: Tensor | None = None)
     With ``asked`` (B, K) the similarities are (B, K, M), and row i belongs to the hidden patch ``asked[:, i]``; only the
     paper's softmax can then be had.
     """
-    own = scores.diagonal(dim1=-2, dim2=-1) if asked is None else scores.gather(-1, asked[..., None])[..., 0]
-    return (scores.logsumexp(_axis(over, asked)) - own).mean(-1)
+    positives = scores.diagonal(dim1=-2, dim2=-1) if asked is None else scores.gather(-1, asked[..., None])[..., 0]
+    return (scores.logsumexp(_axis(over, asked)) - positives).mean(-1)
 
 
 def _axis(over: str, asked: Tensor | None) -> int:
@@ -59,8 +59,8 @@ def recognised(scores: Tensor, over: str = "targets", asked: Tensor | None = Non
     ``over="predictions"`` it is what the official code counts, which first weighs each true patch by its softmax.
     With ``asked`` (B, K), (B, K, M) -> (B, K).
     """
-    own = torch.arange(scores.shape[-1], device=scores.device) if asked is None else asked
-    return scores.log_softmax(_axis(over, asked)).argmax(-1) == own
+    true_places = torch.arange(scores.shape[-1], device=scores.device) if asked is None else asked
+    return scores.log_softmax(_axis(over, asked)).argmax(-1) == true_places
 
 
 def accuracy(scores: Tensor, over: str = "targets", asked: Tensor | None = None) -> Tensor:

@@ -158,11 +158,11 @@ def select(items: Tensor, mask: Tensor) -> Tensor:
 
 
 def numbers(mask: Tensor) -> Tensor:
-    """(B, N) bool -> (B, M): the numbers of the patches that are True, in order; as many in every clip."""
+    """(B, N) bool -> (B, M): the numbers of the patches that are True, in order. Every clip must have equally many."""
     return mask.nonzero()[:, 1].view(len(mask), -1)
 
 
 def to_device_of(tensor: Tensor, other: Tensor) -> Tensor:
-    """``tensor`` on the device of ``other``. From the CPU it goes there without waiting for what that device still has
-    to do; to the CPU it is waited for, or it would be read before it has arrived."""
+    """``tensor`` on the device of ``other``. A copy from the CPU to a GPU does not wait for the GPU's pending work; a copy
+    to the CPU does, or its values would be read before they have arrived."""
     return tensor.to(other.device, non_blocking=tensor.device.type == "cpu")

@@ -90,9 +90,9 @@ def show(models: Models, excerpt: Excerpt, name: str, mask: Tensor, stroke: int 
 
 def draw(models: Models, excerpt: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> Shown:
     """From the mask on, which the controls ask for."""
-    piece = usable(models, excerpt, name)
-    mask = drawn_mask(piece, models[name], count, cluster, seed)
-    return show(models, piece, name, mask) | {"painted": None}
+    current = usable(models, excerpt, name)
+    mask = drawn_mask(current, models[name], count, cluster, seed)
+    return show(models, current, name, mask) | {"painted": None}
 
 
 def cut_and_draw(
@@ -182,12 +182,12 @@ def on_another(models: Models, excerpt: Excerpt, name: str, count: float, cluste
 def on_paint(models: Models, excerpt: Excerpt | None, name: str, hidden: Any, stroke: Any) -> Shown:
     """A stroke of the brush has ended: ``hidden`` are the numbers of all patches that are hidden now. Their number is that of
     the next mask, too, but for none, which cannot be asked for."""
-    piece = usable(models, excerpt, name)
-    mask = stage.painted_mask(hidden, piece.grid)
+    current = usable(models, excerpt, name)
+    mask = stage.painted_mask(hidden, current.grid)
     count = int(mask.sum())
-    shown = show(models, piece, name, mask, stroke if type(stroke) is int else None)
-    shown["painted"] = mask.reshape(piece.grid.rows, piece.grid.columns)
-    return shown | ({"hidden": count, "share": count / piece.grid.count} if count else {})
+    shown = show(models, current, name, mask, stroke if type(stroke) is int else None)
+    shown["painted"] = mask.reshape(current.grid.rows, current.grid.columns)
+    return shown | ({"hidden": count, "share": count / current.grid.count} if count else {})
 
 
 def on_hear(models: Models, sound: Sound | None, seen: Seen | None, ceiling: Ceiling | None) -> Shown:

@@ -45,8 +45,10 @@ def find_models(folders: Sequence[Path] = ()) -> dict[str, Model]:
     """Name -> model of every pretraining checkpoint that is built in or lies in one of the folders, patch models first."""
     paths = dict(checkpoint.builtin_models())
     for folder in folders:
-        found = [path.parent for path in (folder / checkpoint.CONFIG, *sorted(folder.glob(f"*/{checkpoint.CONFIG}")))]
-        paths |= {path.name: path for path in found if (path / checkpoint.CONFIG).is_file()}
+        candidates = [
+            path.parent for path in (folder / checkpoint.CONFIG, *sorted(folder.glob(f"*/{checkpoint.CONFIG}")))
+        ]
+        paths |= {path.name: path for path in candidates if (path / checkpoint.CONFIG).is_file()}
     models = {}
     for name, path in paths.items():
         try:

@@ -32,7 +32,7 @@ CONTAINERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mo
 
 
 class AudioError(ValueError):
-    """Something that is no usable sound: the message says what is wrong, where, and what to do."""
+    """A file or array that is no usable sound: the message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def load_waveform(path: Source, offset: float = 0.0, duration: float | None = No
 
 def info(path: Source) -> AudioInfo:
     """Length, rate, channels and format from the header alone, unless the header does not tell the length."""
-    found = _decode(path, lambda reader, path: _HEADERS[reader](path))
-    _check_length(path, round(found.seconds * SAMPLE_RATE))
-    return found
+    header = _decode(path, lambda reader, path: _HEADERS[reader](path))
+    _check_length(path, round(header.seconds * SAMPLE_RATE))
+    return header
 
 
 def _decode(path: Source, read: Callable[[Callable, Any], Any]) -> Any:

@@ -76,8 +76,8 @@ def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _reading(name_or_path: str | os.PathLike[str], read: Callable[[Path], T]) -> T:
-    """What ``read`` makes of the checkpoint of that name. A run that is going on may remove it just then, for a newer one:
-    then that is read."""
+    """Calls ``read`` on the checkpoint of that name. A run that is still training may delete it meanwhile, for a newer one:
+    then the newer one is read."""
     while True:
         path = _located(name_or_path)
         try:
@@ -98,7 +98,7 @@ def _located(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def checkpoints_of(folder: Path) -> dict[str, Path]:
-    """Name -> folder of the checkpoints of a training run, in order; copies under other names are somebody else's."""
+    """Name -> folder of the checkpoints of a training run, in order. Folders with other names are ignored."""
     paths = sorted((folder / "checkpoints").glob("step-*"))
     return {path.name: path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)}
 
@@ -110,7 +110,7 @@ def _of_run(folder: Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError):
         best = ""
     # looked for after it was named: a run that is going on writes the checkpoint first, and then that it is the best
-    found = checkpoints_of(folder)
-    if not found:
+    checkpoints = checkpoints_of(folder)
+    if not checkpoints:
         raise CheckpointError(f"The run in {folder} has written no checkpoint yet.")
-    return found.get(best, [*found.values()][-1])
+    return checkpoints.get(best, [*checkpoints.values()][-1])

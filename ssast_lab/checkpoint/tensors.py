@@ -26,7 +26,7 @@ class CheckpointError(ValueError):
 
 
 def read_tensors(file: Path, promised: str | None = None) -> dict[str, Tensor]:
-    """``promised`` is the checksum that a safetensors file must have."""
+    """The tensors of a safetensors or ``.bin`` file; ``promised`` is the SHA-256 that a safetensors file must have."""
     if file.suffix == ".bin":
         return read_pickle(file)
     try:
@@ -65,8 +65,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it wants to run {found[1]}, which no weights need" if found else hint
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it wants to run {wanted[1]}, which no weights need" if wanted else hint
         raise CheckpointError(f"{path} was not loaded: {reason}.") from None
     except Exception as error:  # torch raises nearly anything on a damaged file
         whole = zipfile.is_zipfile(path) or "zip" not in str(error)
@@ -104,7 +104,7 @@ class _Undrawn(TorchFunctionMode):
 
 
 def skeleton(cls: type[M], config: Any) -> M:
-    """A model whose weights occupy no memory yet, so that a wild description costs nothing."""
+    """A model whose weights take up no memory yet, so that a configuration with absurd sizes costs nothing."""
     sizes = [value for value in asdict(config).values() if isinstance(value, int)]
     if isinstance(config, ModelConfig):
         sizes += [config.grid.count, config.grid.values]

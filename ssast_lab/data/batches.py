@@ -81,7 +81,7 @@ class Files:
                 clip = self.clips[index]
                 if clip.name not in unreadable:
                     try:
-                        piece = to_int16(read_piece(clip, float(fraction), self.samples))
+                        waveform = to_int16(read_piece(clip, float(fraction), self.samples))
                         break
                     except (audio.AudioError, OSError) as error:
                         unreadable[clip.name] = str(error)
@@ -91,8 +91,8 @@ class Files:
                     f"No clip that can be read was found in {TRIES} draws from {len(self.clips)}; "
                     f"one that cannot: {unreadable[clip.name]}"
                 )
-            waveforms[row, : len(piece)] = piece
-            lengths[row], indices[row] = len(piece), index
+            waveforms[row, : len(waveform)] = waveform
+            lengths[row], indices[row] = len(waveform), index
             names.append(clip.name)
         return Batch(waveforms, lengths, names, unreadable, torch.from_numpy(indices))
 
@@ -147,8 +147,8 @@ class Memory:
             stand_ins = np.random.default_rng([*keys[row], Stream.STAND_IN])
             while self.lengths[indices[row]] == 0:
                 indices[row] = stand_ins.integers(len(self.clips))
-        room = np.maximum(self.lengths[indices] - self.samples + 1, 0)
-        starts = self.starts[indices] + (fractions * room).astype(np.int64)
+        possible_starts = np.maximum(self.lengths[indices] - self.samples + 1, 0)
+        starts = self.starts[indices] + (fractions * possible_starts).astype(np.int64)
         lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
         waveforms = self.windows[to_device_of(torch.from_numpy(starts), self.store)]
         sound = audio.within(to_device_of(lengths, waveforms), self.samples)
@@ -201,8 +201,8 @@ class _Steps(torch.utils.data.Dataset[Batch | DataError]):
             return error
 
 
-def _undisturbed(worker: int) -> None:
-    """Ctrl-C and an end asked of the whole process group are the training process's business: it ends its workers."""
+def _ignore_signals(worker: int) -> None:
+    """Workers ignore Ctrl-C and SIGTERM, which a terminal sends to all: the training process ends them."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -214,7 +214,7 @@ def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Ge
         return
     loader = torch.utils.data.DataLoader(
         _Steps(plan), batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, prefetch_factor=AHEAD,
-        worker_init_fn=_undisturbed,
+        worker_init_fn=_ignore_signals,
     )  # type: ignore[arg-type]  # fmt: skip
     for batch in _started(loader):  # in no variable: a traceback would keep it, and its workers, alive
         if isinstance(batch, DataError):

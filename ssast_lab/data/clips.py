@@ -93,10 +93,10 @@ def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:
                 f"There is no sound at {source or 'a place without a name'}: no such file, folder or pattern."
             )
         for path in map(Path, paths):
-            found = list(_clips_of(path))
-            if not found:
+            clips_here = list(_clips_of(path))
+            if not clips_here:
                 raise DataError(f"No sound was found in {path}.")
-            clips += found
+            clips += clips_here
     return clips
 
 
@@ -187,7 +187,7 @@ def _identity(clip: Clip) -> tuple[str, str]:
 
 
 def generator(*key: int) -> torch.Generator:
-    """What a key draws from: the same wherever and whenever it is asked for."""
+    """A random generator seeded by the key alone: one key gives the same numbers anywhere and at any time."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 

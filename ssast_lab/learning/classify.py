@@ -412,10 +412,12 @@ class LabelledEvaluator(Evaluator[Evaluation]):
 
     def evaluate(self, forward: Forward, model: Classifier) -> EvaluationResult[Evaluation]:
         rows = range(self.accelerator.process_index, self.clips, self.accelerator.num_processes)  # of this process
-        own = logits(model, [self.set.clips[i] for i in rows], forward=forward) if len(rows) else np.empty((0, 0))
+        own_logits = (
+            logits(model, [self.set.clips[i] for i in rows], forward=forward) if len(rows) else np.empty((0, 0))
+        )
         targets = self.set.targets
         scores = np.empty(targets.shape, np.float32)
-        for places, part in gather_object([(list(rows), own)]):
+        for places, part in gather_object([(list(rows), own_logits)]):
             scores[places] = part
         loss = float(self.task.loss_per_clip(torch.from_numpy(scores), torch.from_numpy(targets)).mean())
         precisions = metrics.average_precisions(targets > 0.5, scores)

@@ -56,17 +56,17 @@ def build(
             shutil.rmtree(leftover)
 
     with tqdm(total=len(entries), desc="packages", unit="package", disable=not progress) as bar:
-        found = {}
+        pieces = {}
         for name, piece in _pieces(content, entries, store, fetch, workers):
-            found[name] = piece
+            pieces[name] = piece
             bar.set_postfix_str(name)
             bar.update()
-    missing = [entry["name"] for entry in entries if found[entry["name"]] is None]
+    missing = [entry["name"] for entry in entries if pieces[entry["name"]] is None]
     if len(missing) == len(entries):
         raise CorpusError(
             "apt knows none of the packages; update its lists (apt-get update) with Debian's main section."
         )
-    manifest = assemble(out, content, size, recipe, [p for e in entries if (p := found[e["name"]])], missing)
+    manifest = assemble(out, content, size, recipe, [p for e in entries if (p := pieces[e["name"]])], missing)
     if not cache:
         shutil.rmtree(store)
     return manifest

@@ -58,12 +58,12 @@ def card(manifest: dict[str, Any], rows: list[list[str]]) -> str:
         "| --- | --- | --- | --- | --: |",
     ]
     for package, entry in manifest["packages"].items():
-        own = [row for row in rows if row[4] == package]
-        if own:
-            licences = ", ".join(sorted({part for row in own for part in row[5].split(" AND ")}))
+        package_rows = [row for row in rows if row[4] == package]
+        if package_rows:
+            licences = ", ".join(sorted({part for row in package_rows for part in row[5].split(" AND ")}))
             lines.append(
-                f"| {package} | {entry['version']} | {own[0][2]} | {licences} | "
-                f"{sum(float(row[6]) for row in own) / 60:.1f} |"
+                f"| {package} | {entry['version']} | {package_rows[0][2]} | {licences} | "
+                f"{sum(float(row[6]) for row in package_rows) / 60:.1f} |"
             )
     lines += [
         "",
