@@ -240,7 +240,7 @@ class TrainingConfig(LearningConfig):
             )
         if self.sampled is not None and self.softmax_over == "predictions":
             raise ConfigError(
-                'The official softmax over the predictions needs all of them: leave sampled out, or take softmax_over="targets".'
+                "The official softmax over the predictions needs all of them: set sampled to None, or softmax_over to targets."
             )
         if min(self.nce_weight, self.mse_weight) < 0 or self.nce_weight + self.mse_weight == 0:
             raise ConfigError("The weights of the two objectives cannot be negative, nor both be 0.")
@@ -269,7 +269,7 @@ class PretrainConfig:
         if self.training.sampled is not None and self.training.sampled > fewest:
             raise ConfigError(
                 f"{self.training.sampled} hidden patches cannot be asked for where only {fewest} are hidden: "
-                "sample fewer, or hide more."
+                "set training.sampled to fewer or to None, or hide more."
             )
 
 
@@ -367,7 +367,8 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
 
     *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``); *modern* is AdamW
     with a cosine, gradient clipping, and a learning rate that grows with the square root of the batch; *quick* is the same
-    with Muon and small batches, which learns more from the clips that a CPU has time for.
+    with Muon and small batches, which learns more from the clips that a CPU has time for. Both predict a quarter of the
+    hidden patches in each step and all of them in the last tenth, which takes about a third of the time for the same learning.
     """
     recipe, size, kind, *numbers = [*name.split("-"), "", "", ""][: max(4, name.count("-") + 1)]
     if (
@@ -396,7 +397,8 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         if recipe == "quick":
             usual, peak, more = 8, 2e-3, dict(optimizer="muon", warmup=200)
         batch = int(numbers[1]) if numbers[1:] else usual
-        training = TrainingConfig(batch=batch, learning_rate=peak * (batch / usual) ** 0.5, **more)
+        sampled = max(mask.count // 4, 2) if mask.count > 1 else None
+        training = TrainingConfig(batch=batch, learning_rate=peak * (batch / usual) ** 0.5, sampled=sampled, **more)
     return PretrainConfig(model, mask, DataConfig(**data), training)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LOWEST_HERTZ, HIGHEST_HERTZ = 20.0, 8000.0  # of the mel bands
+
 
 @dataclass(frozen=True)
 class PatchGrid:
@@ -75,7 +77,7 @@ class PatchGrid:
         _, _, start, end = self.bounds(patch)
         return start * hop, (end - 1) * hop + window
 
-    def hertz(self, patch: int, low: float = 20.0, high: float = 8000.0) -> tuple[float, float]:
+    def hertz(self, patch: int, low: float = LOWEST_HERTZ, high: float = HIGHEST_HERTZ) -> tuple[float, float]:
         """The band that a patch sees, in Hz: from the lower foot of its lowest triangular mel filter to the upper foot
         of its highest. Filter m reaches from edge m to edge m + 2 of ``mel_bins + 2`` edges that are evenly spaced on
         the HTK mel scale between ``low`` and ``high``."""
@@ -83,7 +85,7 @@ class PatchGrid:
         edges = mel_edges(self.mel_bins, low, high)
         return float(edges[bottom]), float(edges[top + 1])
 
-    def mel_bin(self, hertz: float, low: float = 20.0, high: float = 8000.0) -> float:
+    def mel_bin(self, hertz: float, low: float = LOWEST_HERTZ, high: float = HIGHEST_HERTZ) -> float:
         """Where a frequency lies among the mel bins: the filter of bin m peaks at m. The inverse of :func:`mel_edges`."""
         place = (_mel(hertz) - _mel(low)) / (_mel(high) - _mel(low))
         return place * (self.mel_bins + 1) - 1
@@ -94,7 +96,7 @@ def _mel(hertz: float) -> float:
     return 1127.0 * math.log1p(hertz / 700.0)
 
 
-def mel_edges(mel_bins: int = 128, low: float = 20.0, high: float = 8000.0) -> Tensor:
+def mel_edges(mel_bins: int = 128, low: float = LOWEST_HERTZ, high: float = HIGHEST_HERTZ) -> Tensor:
     """(mel_bins + 2,) float64 Hz: feet and peaks of the triangular filters on the HTK mel scale, mel = 1127 ln(1 + f/700);
     filter m rises from edge m to its peak at edge m + 1 and falls to edge m + 2 (Kaldi, feat/mel-computations.h)."""
     mels = torch.linspace(0, 1, mel_bins + 2, dtype=torch.float64) * (_mel(high) - _mel(low)) + _mel(low)

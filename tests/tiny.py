@@ -103,6 +103,8 @@ def _flags(config, before: str) -> list[str]:
             flags += _flags(value, f"{name}.")
         elif item.type is bool:
             flags += [f"--{name if value else before + 'no-' + item.name}"]
+        elif name == "training.sampled":  # which the recipe sets
+            flags += [f"--{name}", str(value)]
         elif value not in ((), "", None):
             flags += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return flags

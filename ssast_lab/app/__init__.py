@@ -1,6 +1,7 @@
 """The app: one local page on which a sound is hidden in part, drawn again by a model, and compared.
 
 sources.py         what can be chosen: models and sounds
+stage.py           what the stage is given: pictures, sounds, a painted mask
 reconstruction.py  the view of a reconstruction
 handlers.py        what happens when something is touched
 page.py            what lies where

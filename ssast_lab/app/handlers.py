@@ -2,36 +2,56 @@
 
 Each handler gives the new values of the parts that change, by the parts' names (:class:`ssast_lab.app.page.Parts`). What a
 visitor chose stays in two states, the decoded ``sound`` and the ``excerpt`` that the model sees: moving a slider of the mask
-starts from the excerpt, another model or window from the sound.
+starts from the excerpt, another model or window from the sound. A mask that was ``painted`` stays until another is asked for.
+The sounds of a picture follow it, made from what was ``shown`` last, so that no picture waits for them.
 """
 
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ssast_lab import analysis, audio, checkpoint, figures
-from ssast_lab.analysis import Excerpt
-from ssast_lab.model import SSAST
+from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
+from ssast_lab import analysis, audio, checkpoint
+from ssast_lab.analysis import Excerpt, Reconstruction
+from ssast_lab.app import stage
 from ssast_lab.app.reconstruction import (
-    PLURAL,
+    NOTHING_HIDDEN,
     SEEDS,
     analyse,
+    drawn_mask,
     figures_html,
     hidden_count,
     numbers,
-    playable,
-    plot,
     sound_line,
     status_line,
 )  # fmt: skip
 from ssast_lab.app.sources import Model, Sound, builtin_sound, load_model, own_sound, window_seconds
+from ssast_lab.config import AudioConfig
+from ssast_lab.model import SSAST
 
 Models = dict[str, Model]  # by name
 Shown = dict[str, Any]  # name of a part -> its new value
+FORGOTTEN = "This page forgot its sound in a long pause: choose one again."
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the stage shows, for the sounds that follow it."""
+
+    key: str
+    record: Reconstruction
+    config: AudioConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Ceiling:
+    """The original log-mel made audible, which is the same under every mask."""
+
+    stretch: int
+    waveform: Tensor  # (S,)
 
 
 def refusal(message: str, **more: Any) -> Exception:
@@ -48,33 +68,61 @@ def loaded(models: Models, name: str) -> SSAST:
         raise refusal(str(error), title="No usable model") from None
 
 
-def draw(models: Models, excerpt: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> Shown:
-    """From the mask on."""
+def usable(models: Models, excerpt: Excerpt | None, name: str) -> Excerpt:
+    """The excerpt, if there is one that was cut for this model."""
     if excerpt is None:
-        raise refusal("This page forgot its sound in a long pause: choose one again.")
+        raise refusal(FORGOTTEN)
     if excerpt.grid.shape != loaded(models, name).config.patch:  # it was cut for the model before this one
         raise refusal("This sound is too short for this model: choose another of them.")
-    record = analyse(excerpt, models[name], count, cluster, seed)
-    return {"pictures": plot(figures.overview(record)), "result": figures_html(numbers(record, models[name].kind))}
+    return excerpt
+
+
+def show(models: Models, excerpt: Excerpt, name: str, mask: Tensor, stroke: int | None = None) -> Shown:
+    """Pictures and figures of a mask."""
+    record, config = analyse(excerpt, models[name], mask), loaded(models, name).config.audio
+    key = secrets.token_urlsafe(6)
+    return {
+        "stage": stage.picture(record, config, key, stroke),
+        "seen": Seen(key, record, config),
+        "result": figures_html(numbers(record, models[name].kind)) if record.hidden else NOTHING_HIDDEN,
+    }
+
+
+def draw(models: Models, excerpt: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> Shown:
+    """From the mask on, which the controls ask for."""
+    piece = usable(models, excerpt, name)
+    mask = drawn_mask(piece, models[name], count, cluster, seed)
+    return show(models, piece, name, mask) | {"painted": None}
 
 
 def cut_and_draw(
-    models: Models, sound: Sound, name: str, start: float, share: float, cluster: str, seed: float
+    models: Models,
+    sound: Sound,
+    name: str,
+    start: float,
+    share: float,
+    cluster: str,
+    seed: float,
+    painted: Tensor | None = None,
 ) -> Shown:
     """From the excerpt on."""
-    import gradio as gr
-
     model, config = models[name], loaded(models, name).config
     spare = max(sound.seconds - window_seconds(config), 0.0)
     start = min(max(start or 0.0, 0.0), spare)
     excerpt = analysis.excerpt(sound.waveform, config, start)
-    count = hidden_count(share, excerpt)
+    mask = drawn_mask(excerpt, model, hidden_count(share, excerpt), cluster, seed, painted)
+    return show(models, excerpt, name, mask) | controls(model, excerpt, int(mask.sum()), start, spare)
+
+
+def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: float) -> Shown:
+    """What can be chosen for an excerpt, of which ``count`` patches are hidden and which begins at one of ``spare`` seconds."""
+    import gradio as gr
+
     frame = model.kind == "frame"
-    return draw(models, excerpt, name, count, cluster, seed) | {
+    return {
         "excerpt": excerpt,
-        "player": gr.Audio(playable(sound, start, config)),
         "window": gr.Slider(value=round(start, 1), maximum=round(max(spare, 0.1), 1), visible=spare > 0.05),
-        "hidden": gr.Slider(value=count, maximum=excerpt.grid.count, label=f"Hidden {PLURAL[model.kind]}"),
+        "hidden": gr.Slider(value=count, maximum=excerpt.grid.count, label=f"Hidden {stage.PLURAL[model.kind]}"),
         "blocks": gr.Dropdown(
             interactive=not frame,
             info="The paper hides single frames at random." if frame else "Patches are hidden in blocks of C x C.",
@@ -91,7 +139,7 @@ def take(models: Models, before: Sound | None, read: Callable[[], Sound], name: 
     try:
         sound = read()
         shown = cut_and_draw(models, sound, name, 0.0, *mask)
-        return shown | {"sound": sound, "caption": sound_line(sound)}
+        return shown | {"sound": sound, "caption": sound_line(sound), "painted": None}
     except audio.AudioError as error:
         gr.Warning(str(error), title="No usable sound", duration=5)
         return {"status": status_line(str(error), kept=before is not None)}
@@ -113,7 +161,7 @@ def on_record(models: Models, path: str, before: Sound | None, *rest: Any) -> Sh
 
 def on_model(models: Models, sound: Sound | None, name: str, start: float, *mask: Any) -> Shown:
     if sound is None:
-        return draw(models, None, name, *mask)
+        raise refusal(FORGOTTEN)
     try:
         return cut_and_draw(models, sound, name, start, *mask)
     except audio.AudioError as error:
@@ -129,3 +177,27 @@ def on_count(models: Models, excerpt: Excerpt | None, name: str, count: float, c
 def on_another(models: Models, excerpt: Excerpt, name: str, count: float, cluster: str, number: float | None) -> Shown:
     following = (int(number or 0) + 1) % SEEDS
     return draw(models, excerpt, name, count, cluster, following) | {"seed": following}
+
+
+def on_paint(models: Models, excerpt: Excerpt | None, name: str, hidden: Any, stroke: Any) -> Shown:
+    """A stroke of the brush has ended: ``hidden`` are the numbers of all patches that are hidden now. Their number is that of
+    the next mask, too, but for none, which cannot be asked for."""
+    piece = usable(models, excerpt, name)
+    mask = stage.painted_mask(hidden, piece.grid)
+    count = int(mask.sum())
+    shown = show(models, piece, name, mask, stroke if type(stroke) is int else None)
+    shown["painted"] = mask.reshape(piece.grid.rows, piece.grid.columns)
+    return shown | ({"hidden": count, "share": count / piece.grid.count} if count else {})
+
+
+def on_hear(models: Models, sound: Sound | None, seen: Seen | None, ceiling: Ceiling | None) -> Shown:
+    """The sounds of the picture that is shown."""
+    if sound is None or seen is None:
+        return {}
+    stretch, first = stage.stretch(seen.record), round(seen.record.start * audio.SAMPLE_RATE)
+    known = ceiling.waveform if ceiling is not None and ceiling.stretch == stretch else None
+    inversions = stage.inverted(seen.record, seen.config, known)
+    return {
+        "sounds": stage.sounds(seen.record, sound.waveform[first:], inversions, seen.key),
+        "ceiling": Ceiling(stretch, inversions[2]),
+    }

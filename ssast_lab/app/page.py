@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ssast_lab import analysis, audio, figures
-from ssast_lab.app import handlers
+from ssast_lab import analysis, audio
+from ssast_lab.app import handlers, stage
 from ssast_lab.app.handlers import Models, Shown, loaded
-from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, analyse, numbers, plot, status_line
+from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, analyse, drawn_mask, numbers, status_line
 from ssast_lab.app.sources import builtin_sound, own_sound
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ class Parts:
     sound: "gr.State"
     excerpt: "gr.State"
     share: "gr.State"  # of the patches that are hidden
+    painted: "gr.State"  # (rows, columns) bool: the mask that was painted, or None for that of the controls
+    seen: "gr.State"
+    ceiling: "gr.State"
     builtin: "gr.Dropdown"
     upload: "gr.File"
     microphone: "gr.Audio"
@@ -33,9 +36,9 @@ class Parts:
     seed: "gr.Number"
     another: "gr.Button"
     caption: "gr.HTML"
-    player: "gr.Audio"
+    stage: "gr.HTML"
+    sounds: "gr.HTML"
     result: "gr.HTML"
-    pictures: "gr.Plot"
 
     def of(self, *names: str) -> list[Any]:
         return [getattr(self, name) for name in names]
@@ -47,9 +50,8 @@ def build(models: Models) -> "gr.Blocks":
 
     with gr.Blocks(title="SSAST Lab", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML(
-            "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model: compare the third picture, all that it "
-            "was given, with the fourth, what it made of it. Hover over a patch to read whether it was recognised; drag to "
-            "zoom, double-click to go back.</p></header>",
+            "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model, which draws it again: compare with the keys 1 to 4, "
+            "drag to hear a part, paint to hide.</p></header>",
             elem_id="header",
         )
         if models:
@@ -62,29 +64,20 @@ def build(models: Models) -> "gr.Blocks":
 
 
 def lay_out(models: Models) -> Parts:
-    """Controls on the left, the sound and its pictures on the right."""
+    """Controls on the left, the stage and what belongs to it on the right."""
     import gradio as gr
 
-    states: dict[str, Any] = dict(
-        sound=gr.State(None, time_to_live=7200), excerpt=gr.State(None, time_to_live=7200), share=gr.State(SHARE)
-    )
-    with gr.Row(equal_height=False):
+    kept: dict[str, Any] = {
+        name: gr.State(None, time_to_live=7200) for name in ("sound", "excerpt", "painted", "seen", "ceiling")
+    }
+    with gr.Row(equal_height=False, elem_id="columns"):
         with gr.Column(scale=0, min_width=300, elem_id="controls"):
             controls = lay_out_sound() | lay_out_model(models) | lay_out_mask()
-        with gr.Column(scale=1, min_width=640):
-            with gr.Row(equal_height=False):
-                with gr.Column(scale=3, min_width=300):
-                    caption = gr.HTML("", elem_id="caption")
-                with gr.Column(scale=2, min_width=300):
-                    player = gr.Audio(
-                        label="The window that is shown", show_label=False, interactive=False, elem_id="player",
-                        buttons=[], waveform_options=gr.WaveformOptions(show_recording_waveform=False),
-                    )  # fmt: skip
+        with gr.Column(scale=1, min_width=320, elem_id="main"):
+            caption = gr.HTML("", elem_id="caption")
+            canvas, sounds = stage.lay_out()
             result = gr.HTML("", elem_id="figures")
-            pictures = gr.Plot(
-                plot(figures.blank()), label="Pictures", show_label=False, container=False, elem_id="pictures"
-            )
-    return Parts(**states, **controls, caption=caption, player=player, result=result, pictures=pictures)
+    return Parts(**kept, **controls, share=gr.State(SHARE), caption=caption, stage=canvas, sounds=sounds, result=result)
 
 
 def lay_out_sound() -> dict[str, Any]:
@@ -141,13 +134,13 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
 
         return dict(fn=by_part, outputs=parts.of(*outputs))
 
-    seen = ("pictures", "result")
-    # Another window leaves the slider in the visitor's hand alone, and those of the mask.
-    with_excerpt = ("excerpt", "player", "status", *seen)
-    with_model = ("window", "hidden", "blocks", "note", *with_excerpt)
-    with_sound = ("sound", "caption", *with_model)
     from_excerpt = parts.of("excerpt", "model", "hidden", "blocks", "seed")
-    from_sound = parts.of("sound", "model", "window", "share", "blocks", "seed")
+    from_sound = parts.of("sound", "model", "window", "share", "blocks", "seed", "painted")
+    shown = ("stage", "seen", "result")
+    # Another window leaves the slider in the visitor's hand alone, and those of the mask.
+    with_excerpt = ("excerpt", "status", *shown)
+    with_model = ("window", "hidden", "blocks", "note", *with_excerpt)
+    with_sound = ("sound", "caption", "painted", *with_model)
     model_event: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
     live: dict[str, Any] = dict(trigger_mode="always_last", show_progress="hidden", **model_event)
     slow: dict[str, Any] = dict(show_progress="minimal", show_progress_on=parts.caption, **model_event)
@@ -167,11 +160,37 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
     )  # fmt: skip
     parts.hidden.input(
         inputs=from_excerpt, js="(...all) => withinRange('#count', 2, all)",
-        **answered(handlers.on_count, *seen, "share"), **live,
+        **answered(handlers.on_count, *shown, "share", "painted"), **live,
     )  # fmt: skip
     for changed in (parts.blocks.input, parts.seed.input):
-        changed(inputs=from_excerpt, **answered(handlers.draw, *seen), **live)
-    parts.another.click(inputs=from_excerpt, **answered(handlers.on_another, "seed", *seen), **live)
+        changed(inputs=from_excerpt, **answered(handlers.draw, *shown, "painted"), **live)
+    parts.another.click(inputs=from_excerpt, **answered(handlers.on_another, "seed", *shown, "painted"), **live)
+    connect_stage(parts, answered, model_event)
+
+
+def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_event: dict[str, Any]) -> None:
+    """What the stage asks for."""
+    import gradio as gr
+
+    painted = answered(handlers.on_paint, "stage", "seen", "result", "painted", "hidden", "share")
+    by_part = painted.pop("fn")
+
+    def on_paint(excerpt: Any, name: str, event: gr.EventData) -> dict[Any, Any]:
+        return by_part(excerpt, name, getattr(event, "hidden", None), getattr(event, "stroke", None))
+
+    # Every stroke is answered in its turn: an event that is put off forgets what it was told.
+    parts.stage.paint(
+        on_paint,
+        parts.of("excerpt", "model"),
+        **painted,
+        trigger_mode="multiple",
+        show_progress="hidden",
+        **model_event,
+    )
+    parts.stage.hear(
+        inputs=parts.of("sound", "seen", "ceiling"), **answered(handlers.on_hear, "sounds", "ceiling"),
+        trigger_mode="always_last", show_progress="hidden", concurrency_id="sounds", concurrency_limit=1, api_visibility="private",
+    )  # fmt: skip
 
 
 def offer_reconstruct(parts: Parts, models: Models) -> None:
@@ -191,7 +210,8 @@ def offer_reconstruct(parts: Parts, models: Models) -> None:
             excerpt = analysis.excerpt(wave, loaded(models, model).config, start)
         except audio.AudioError as error:
             raise gr.Error(str(error)) from None
-        return numbers(analyse(excerpt, models[model], hidden, cluster, seed), models[model].kind)
+        chosen = models[model]
+        return numbers(analyse(excerpt, chosen, drawn_mask(excerpt, chosen, hidden, cluster, seed)), chosen.kind)
 
     sounds = list(audio.builtin_sounds())
     inputs = [

@@ -1,26 +1,22 @@
-"""The view of a reconstruction: from an excerpt and a mask to the record, its figures and its pictures."""
+"""The view of a reconstruction: from an excerpt and a mask to the record and its figures."""
 
 import html
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from ssast_lab import analysis, audio, masking
 from ssast_lab.analysis import Excerpt, Reconstruction
-from ssast_lab.config import MaskConfig, ModelConfig
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-    from gradio.components.plot import PlotData
-
 from ssast_lab.app.sources import Model, Sound, load_model
+from ssast_lab.app.stage import PLURAL
+from ssast_lab.config import MaskConfig
 
 PAPER = "3 to 5 (paper)"
-PLURAL = {"patch": "patches", "frame": "frames"}
 CLUSTERS = {PAPER: masking.CLUSTER} | {str(size): (size, size) for size in range(1, 9)}
 SEEDS = 2**31
+NOTHING_HIDDEN = '<p class="hint">Nothing is hidden, so the model has nothing to draw: paint over some patches.</p>'
 SHARE = 400 / 512  # of the patches are hidden at first, as in the paper
 
 
@@ -29,12 +25,25 @@ def hidden_count(portion: float, now: Excerpt) -> int:
     return min(max(round(portion * now.grid.count), 1), now.grid.count)
 
 
-def analyse(piece: Excerpt, model: Model, count: float | None, cluster: str, seed: float | None) -> Reconstruction:
-    """Mask and model on an excerpt that is already there."""
-    room = piece.grid.count
+def drawn_mask(
+    piece: Excerpt, model: Model, count: float | None, cluster: str, seed: float | None, painted: Tensor | None = None
+) -> Tensor:
+    """(N,) bool: the mask that was painted, (rows, columns), as long as it fits the excerpt; else one by count and chance."""
+    if painted is not None and painted.shape == (piece.grid.rows, piece.grid.columns):
+        return painted.flatten()
     blocks = None if model.kind == "frame" else CLUSTERS[cluster]
-    mask = analysis.draw_mask(piece, MaskConfig(min(max(round(count or 1), 1), room), blocks), int(seed or 0) % SEEDS)
-    return analysis.reconstruct(load_model(model.path), piece.fbank, mask, piece.start)
+    hidden = MaskConfig(min(max(round(count or 1), 1), piece.grid.count), blocks)
+    return analysis.draw_mask(piece, hidden, int(seed or 0) % SEEDS)
+
+
+def analyse(piece: Excerpt, model: Model, mask: Tensor) -> Reconstruction:
+    """What the model makes of an excerpt; where nothing is hidden there is nothing to make, and the figures are NaN."""
+    if mask.any():
+        return analysis.reconstruct(load_model(model.path), piece.fbank, mask, piece.start)
+    sound, nowhere, nan = piece.fbank.numpy(), np.full(piece.grid.count, np.nan, np.float32), math.nan
+    return Reconstruction(
+        piece.grid, piece.start, sound, mask.numpy(), sound, nowhere, np.full(piece.grid.count, -1), nan, nan, nan, nan
+    )
 
 
 def numbers(record: Reconstruction, kind: str) -> dict[str, Any]:
@@ -70,22 +79,6 @@ def figures_html(values: dict[str, Any]) -> str:
         f'<div id="{key}"><dt>{title}</dt><dd>{value}</dd><dd class="beside">{beside}</dd></div>'
         for key, title, value, beside in cards
     ) + "</dl>"  # fmt: skip
-
-
-def plot(figure: "go.Figure") -> "PlotData":
-    """The figure with its tool bar; a double click shows the whole sound again."""
-    from gradio.components.plot import PlotData
-    from plotly.io.json import to_json_plotly
-
-    tools = dict(displaylogo=False, doubleClick="reset", showTips=False)
-    return PlotData(type="plotly", plot=to_json_plotly(figure.to_dict() | {"config": tools}))
-
-
-def playable(sound: Sound, start: float, config: ModelConfig) -> tuple[int, np.ndarray]:
-    """The excerpt as 16-bit samples for the player."""
-    first = round(start * audio.SAMPLE_RATE)
-    cut = sound.waveform[first : first + audio.samples_of(config.frames)]
-    return audio.SAMPLE_RATE, (cut.clamp(-1, 1) * 32767).to(torch.int16).numpy()
 
 
 def sound_line(sound: Sound) -> str:

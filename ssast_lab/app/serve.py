@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 from ssast_lab.app.page import build
 from ssast_lab.app.sources import find_models
+from ssast_lab.app.stage import STATIC, head
 
 VISITORS = 64  # whose sounds are remembered at once
 LARGEST_UPLOAD = "50mb"
-STATIC = Path(__file__).parent / "static"
 
 
 def launch(page: "gr.Blocks", host: str, port: int, password: str | None) -> None:
@@ -34,7 +34,7 @@ def launch(page: "gr.Blocks", host: str, port: int, password: str | None) -> Non
         server_name=host, server_port=port, share=False, ssr_mode=False, max_file_size=LARGEST_UPLOAD, run_history=False,
         enable_monitoring=False, show_error=False, strict_cors=True, allowed_paths=[], footer_links=[], theme=theme,
         state_session_capacity=VISITORS, css_paths=STATIC / "app.css",
-        head=f"<script>{(STATIC / 'app.js').read_text(encoding='utf-8')}</script>", quiet=True, prevent_thread_lock=True,
+        head=head(), quiet=True, prevent_thread_lock=True,
         auth=(lambda user, given: hmac.compare_digest(given.encode(), password.encode())) if password else None,
     )  # fmt: skip
     print(f"SSAST Lab is at http://{host}:{port} (Ctrl-C ends it)", flush=True)

@@ -7,7 +7,12 @@ sounds.py  pictures of a sound
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
 from ssast_lab.figures.sounds import (
-    blank,
+    DEVIATION,
+    HIDDEN,
+    HOP_SECONDS,
+    LOUDNESS,
+    WINDOW_SECONDS,
+    colour_range,
     error,
     gallery,
     masked,
@@ -16,9 +21,10 @@ from ssast_lab.figures.sounds import (
     reconstruction,
     spectrogram,
 )
-from ssast_lab.figures.theme import RIGHT, WRONG, picture
+from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
-    "RIGHT", "WRONG", "Dot", "Line", "blank", "curves", "dots", "error", "gallery", "lines", "masked", "overview",
-    "patch_grid", "picture", "reconstruction", "spectrogram",
+    "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "colour_range",
+    "curves", "dots", "error", "gallery", "lines", "masked", "overview", "palette", "patch_grid", "picture", "reconstruction",
+    "spectrogram",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.colors import hex_to_rgb, sequential
 
-from ssast_lab.figures.theme import FONT, RIGHT, TEXT, WRONG, axis_name
+from ssast_lab.figures.theme import FONT, RIGHT, TEXT, WRONG, axis_name, palette
 
 if TYPE_CHECKING:
     from ssast_lab.analysis import Reconstruction
@@ -100,14 +100,6 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
     return go.Figure(dict(data=[], layout=layout | style))
 
 
-def blank() -> go.Figure:
-    """An empty figure of an overview's size. A page that shows it first has loaded plotly when the pictures come."""
-    row, gap, top, bottom = ROWS
-    unseen = dict(xaxis=dict(visible=False), yaxis=dict(visible=False), paper_bgcolor="rgba(0,0,0,0)",
-                  plot_bgcolor="rgba(0,0,0,0)")  # fmt: skip
-    return go.Figure(layout=dict(height=5 * row + 4 * gap + top + bottom, **unseen))
-
-
 TITLES = {
     "spectrogram": "<b>Spectrogram</b>  what was heard",
     "patch_grid": f'<b>{{grid}} and mask</b>  <span style="color:{RIGHT}">■</span> hidden and recognised   '
@@ -178,12 +170,8 @@ class _Pictures:
 
     def __init__(self, record: Reconstruction) -> None:
         self.record = record
-        sound = record.original
-        low, high = np.percentile(sound, (0.5, 99.9))
-        self.low, self.high = float(low), float(max(high, low + 1e-3))
-        self.most = (
-            self.high - self.low
-        ) / 2  # of the error; it depends on the sound alone, so that pictures of several masks can be compared
+        self.low, self.high = colour_range(record.original)
+        self.most = (self.high - self.low) / 2  # of the error; it depends on the sound alone, so that masks compare
 
     def of(self, name: str) -> str:
         record = self.record
@@ -198,6 +186,12 @@ class _Pictures:
         return _png(np.where(hidden, 255, index) if name == "masked" else index, LOUDNESS, HIDDEN)
 
 
+def colour_range(original: np.ndarray) -> tuple[float, float]:
+    """The values of a sound that have the first and the last colour: nearly its least and its greatest."""
+    low, high = np.percentile(original, (0.5, 99.9))
+    return float(low), float(max(high, low + 1e-3))
+
+
 def _index(scaled: np.ndarray) -> np.ndarray:
     """0..1 -> the first 255 colours of a palette; the last one is kept for what has no value."""
     return (np.clip(scaled, 0, 1) * 254 + 0.5).astype(np.uint8)
@@ -207,11 +201,8 @@ def _png(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> str:
     """(T, F) palette indices -> data address of a PNG. Colour 255 is ``extra``, or a translucent grey for None."""
     wide = index.astype(np.uint8).repeat(max(1024 // len(index), 1), axis=0)  # else browsers blur a few frames into one
     image = Image.fromarray(np.ascontiguousarray(wide.T[::-1]))
-    stops = np.array([hex_to_rgb(colour) for colour in ramp], dtype=float)
-    steps = np.linspace(0, len(stops) - 1, 255)
-    colours = np.stack([np.interp(steps, np.arange(len(stops)), channel) for channel in stops.T], axis=1)
     last = hex_to_rgb(extra or TEXT)
-    image.putpalette(np.vstack([colours.round(), [last]]).astype(np.uint8).tobytes())
+    image.putpalette(np.vstack([palette(ramp), [last]]).astype(np.uint8).tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=3, **({} if extra else {"transparency": b"\xff" * 255 + b"\x50"}))
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -6,6 +6,7 @@ schedule.py    the learning rate of each step
 run.py         the folder of a training run
 task.py        what can be trained, and what training says about each step
 trainer.py     one process's part of a step: forward, backward, clipping, update, evaluation
+processes.py   the processes that train together: how their group begins, and how it ends
 safeguards.py  what a run writes as it goes on, and what ends it early
 training.py    the loop of everything that is trained
 unlabelled.py  what all tasks that learn from sound without labels have in common

@@ -4,6 +4,7 @@ be written, a request to stop.
 In every step each process learns what happened to the others. All end in the same step, so that none waits for ever.
 """
 
+import atexit
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -39,11 +40,15 @@ class Safeguards:
         self.write_error: RunError | None = None
 
     def __enter__(self) -> "Safeguards":
+        atexit.register(
+            self._save_last_steps
+        )  # a run that is still held then is ended when nothing can be written any more
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        atexit.unregister(self._save_last_steps)
         if kind is None or kind is GeneratorExit:
             self._save_last_steps()
 

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ssast_lab import data
 from ssast_lab.config import ConfigError, RunConfig, to_dict
+from ssast_lab.learning import processes
 from ssast_lab.learning.run import Interrupts, Run
 from ssast_lab.learning.safeguards import Safeguards
 from ssast_lab.learning.task import E, StepResult, TrainingTask
@@ -97,9 +98,7 @@ def train(task: TrainingTask[E], run: RunConfig, progress: bool = False) -> Gene
 def _accelerator(run: RunConfig) -> Accelerator:
     if run.track and run.track not in {tracker.value for tracker in get_available_trackers()}:
         raise ConfigError(f"{run.track} is no tracker that is installed: install it, or do without --run.track.")
-    return Accelerator(
-        mixed_precision="no", log_with=run.track, project_dir=run.folder, cpu=not torch.cuda.is_available()
-    )
+    return processes.accelerator(log_with=run.track, project_dir=run.folder)
 
 
 def _open(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator) -> tuple[Run, int]:

@@ -4,7 +4,6 @@ Axes: T frames, F mel bins, N patches, M hidden patches, P values in a patch. An
 clips, their order and the seed: of each clip the same stretch is taken and the same patches are hidden every time.
 """
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 from ssast_lab import audio, data, masking, objectives
 from ssast_lab.analysis import Excerpt, Reconstruction, draw_mask, excerpt, reconstruct, visible_mean_mse
 from ssast_lab.config import ConfigError, MaskConfig
+from ssast_lab.data.corpus import CorpusError, read_rows
 from ssast_lab.model import SSAST
 from ssast_lab.patches import PatchGrid, unpatchify
 from ssast_lab.tables import text_table
@@ -260,10 +260,8 @@ def kinds_of(clips: Iterable[data.Clip]) -> list[str]:
 
 def _read_kinds(manifest: Path) -> dict[tuple[str, str], str]:
     try:
-        with manifest.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            return {(row["shard"], row["clip"]): row["kind"] for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError):  # there is none, or it is no corpus's
+        return {(row["shard"], row["clip"]): row["kind"] for row in read_rows(manifest)}
+    except CorpusError:  # there is none, or it is no corpus's
         return {}
 
 

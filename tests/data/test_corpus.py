@@ -6,78 +6,23 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
 import soundfile
+from packages import RATE, hertz, local_fetch, make_deb, sound, tone
 
 from ssast_lab import data
 from ssast_lab.data import corpus
 from ssast_lab.data.corpus import CorpusError, clips, packages
-from ssast_lab.data.corpus.build import check_reserved
-from ssast_lab.data.corpus.clips import GAP, WINDOW
-from ssast_lab.data.corpus.packages import SOUNDS
-from ssast_lab.data.corpus.table import kind_of
+from ssast_lab.data.corpus.clips import GAP
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb")), reason="the corpus is made on Debian or Ubuntu"
 )
-RATE = 16000
-TASKS = {"tones", "letters and digits", "phones", "drums", "game effects", "instruments", "built-in sounds"}
-
-
-def tone(hertz, seconds, rate=RATE):
-    t = np.arange(int(seconds * rate)) / rate
-    return (0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32)
-
-
-def sound(path, wave, rate=RATE):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".g722":
-        with av.open(str(path), "w", format="g722") as container:
-            stream = container.add_stream("g722", rate=16000, layout="mono", format="s16")
-            for start in range(0, len(wave) // 320 * 320, 320):
-                frame = av.AudioFrame.from_ndarray(
-                    (wave[None, start : start + 320] * 32767).astype("<i2"), "s16", "mono"
-                )
-                frame.sample_rate, frame.pts = 16000, start
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-    else:
-        soundfile.write(path, wave, rate)
-
-
-def make_deb(store, name, fill):
-    root = store / f"{name}.root"
-    fill(root / "usr/share" / name)
-    for file, text in (
-        (
-            "DEBIAN/control",
-            f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\n"
-            "Maintainer: Nobody <nobody@example.org>\nDescription: sounds\n",
-        ),
-        (f"usr/share/doc/{name}/copyright", f"{name} is by Nobody.\n"),
-    ):
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_text(text)
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, store / f"{name}.deb"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    shutil.rmtree(root)
-
-
-def local_fetch(store, package, folder):
-    """What apt_download does, from a folder of packages."""
-    deb = Path(store) / f"{package}.deb"
-    return Path(shutil.copy(deb, folder)) if deb.exists() else None
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +116,6 @@ def read_clips(out, role="train"):
                     wave, rate = soundfile.read(io.BytesIO(tar.extractfile(member.name.replace("json", "opus")).read()))
                     assert rate == RATE
                     yield json.load(tar.extractfile(member)), wave
-
-
-def hertz(wave):
-    return np.abs(np.fft.rfft(wave * np.hanning(len(wave)))).argmax() * RATE / len(wave)
 
 
 def test_same_bytes_from_one_process_and_from_two(built, world, tmp_path):
@@ -378,41 +319,6 @@ def test_every_clip_names_its_source_licence_and_kind(built):
     assert sum(sum(hours.values()) for hours in manifest["hours"].values()) == pytest.approx(total, abs=0.005)
 
 
-def test_cutting_and_joining_lose_nothing():
-    rng = np.random.default_rng(0)
-    lengths = [400, 5000, 3 * WINDOW - 1, 60_000, 60_000, 60_000, WINDOW, 100_000, 90_000, 20_000]
-    waves = [rng.normal(size=n).astype(np.float32) for n in lengths]
-    every = list(clips.cut_and_join((dict(path=str(i)), wave) for i, wave in enumerate(waves)))
-    back = {str(i): [] for i in range(len(waves))}
-    for files, wave in every:
-        position = 0
-        for file in files:
-            whole = waves[int(file["path"])]
-            length = len(wave) if len(files) == 1 and len(whole) >= WINDOW else len(whole)
-            back[file["path"]].append(wave[position : position + length])
-            position += length + GAP
-    for i, wave in enumerate(waves):
-        np.testing.assert_array_equal(np.concatenate(back[str(i)]), wave)
-    assert all(WINDOW <= len(wave) < 2 * WINDOW for _, wave in every[:-1])
-    assert len(every[-1][1]) < WINDOW
-
-
-@pytest.mark.parametrize("name", ["a.wav", "a.g722"])
-def test_a_long_track_gives_its_middle(tmp_path, name):
-    sound(tmp_path / name, np.concatenate([tone(200, 3), tone(1000, 4), tone(3000, 3)]))
-    wave = clips.decode(tmp_path / name, "music", {"music": 4})
-    assert len(wave) == pytest.approx(4 * RATE, abs=1)
-    assert hertz(wave) == pytest.approx(1000, abs=1)
-    assert len(clips.decode(tmp_path / name, "speech", {"music": 4})) == pytest.approx(10 * RATE, abs=1)
-
-
-def test_a_voice_without_a_header(tmp_path):
-    (tmp_path / "L1.als").write_bytes((128 + 100 * tone(440, 3, 11025)).round().astype(np.uint8).tobytes())
-    wave = clips.decode(tmp_path / "L1.als", "speech")
-    assert len(wave) == pytest.approx(3 * RATE, abs=1)
-    assert hertz(wave) == pytest.approx(440, abs=1)
-
-
 def test_an_entry_may_take_more_of_a_file(world, tmp_path, monkeypatch):
     monkeypatch.setitem(clips.CUT, "music", 12)
     table = json.loads((world / "table.json").read_text())
@@ -424,14 +330,6 @@ def test_an_entry_may_take_more_of_a_file(world, tmp_path, monkeypatch):
             made = [json.load(tar.extractfile(name)) for name in tar.getnames() if name[0] == "0" and name[-1] == "n"]
         lengths.append(sum(clip["seconds"] for clip in made if clip["files"][0]["path"].endswith("long.flac")))
     assert lengths == pytest.approx([12, 24], abs=0.01)
-
-
-def test_reading_back_notices_a_bad_encoder(monkeypatch):
-    real = av.AudioFrame.from_ndarray
-    quiet = SimpleNamespace(from_ndarray=lambda array, **kind: real(array // 10, **kind))
-    monkeypatch.setattr(av, "AudioFrame", quiet)
-    with pytest.raises(CorpusError, match="came back"):
-        clips.encode(tone(440, 2))
 
 
 def test_damage_is_noticed(built, tmp_path):
@@ -450,81 +348,3 @@ def test_what_is_missing_is_said(world, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CorpusError, match=r"dpkg-deb was not found.*Debian or Ubuntu"):
         build(world, tmp_path / "b")
-
-
-def test_the_real_table_keeps_the_tasks_sounds_out(tmp_path):
-    """Packages under the real names, each with a file at every reserved place and one that is free."""
-    table = corpus.read_table()
-    rules = table["reserved"]
-    assert {rule["use"] for rule in rules} - {"independent evaluation"} == TASKS
-    assert all(rule["why"] and rule["paths"] for rule in rules)
-    used = {entry["name"] for entry in table["packages"]}
-    elsewhere = [entry for entry in table["packages"] if entry["role"] == "elsewhere"]
-    assert len(elsewhere) >= 8
-    assert {kind for entry in elsewhere for _, kind in entry["kinds"] if kind} == {"speech", "music", "effect"}
-    whole = {rule["package"] for rule in rules if "*" in rule["paths"]}
-    assert not used & (whole | set(table["left_out"]["packages"]))
-    assert len(table["left_out"]["packages"]) == 7
-
-    store, expected = tmp_path / "debs", {}
-    store.mkdir()
-    for name in sorted({rule["package"] for rule in rules} & used):
-        patterns = [path for rule in rules if rule["package"] == name for path in rule["paths"]]
-        entry = next(entry for entry in table["packages"] if entry["name"] == name)
-
-        def fill(root, patterns=patterns):
-            base = root.parent.parent.parent
-            for i, pattern in enumerate(patterns):
-                path = base / ("usr/share" + pattern.replace("*", "/x", 1).replace("*", "x"))
-                path = path if path.suffix in SOUNDS else Path(f"{path}.wav")
-                if "!" in pattern:  # in an archive
-                    data = io.BytesIO()
-                    soundfile.write(data, tone(300 + i, 1), RATE, format="WAV")
-                    root.mkdir(parents=True, exist_ok=True)
-                    with zipfile.ZipFile(root / "x.pk3", "w") as pack:
-                        pack.writestr(pattern.strip("*!") + "x.wav", data.getvalue())
-                else:
-                    sound(path, tone(300 + i, 1))
-            sound(root / "free/sound.wav", tone(700, 2))
-
-        make_deb(store, name, fill)
-        expected[name] = (len(patterns), kind_of(entry, "free/sound.wav"))
-    asked = []
-
-    def fetch(package, folder):
-        asked.append(package)
-        return local_fetch(store, package, folder)
-
-    manifest = corpus.build(tmp_path / "out", fetch=fetch, progress=False)
-    assert set(asked) == used
-    assert {name: record["kept_back"] for name, record in manifest["packages"].items()} == {
-        name: count for name, (count, _) in expected.items()
-    }
-    rows = [line.split("\t") for line in (tmp_path / "out/manifest.tsv").read_text().splitlines()[1:]]
-    for row in rows:
-        assert all(path.endswith("free/sound.wav") for path in row[7].split("|"))
-    assert all(not corpus.reserved(table, row[4], path) for row in rows for path in row[7].split("|"))
-    with pytest.raises(CorpusError, match="kept for drums"):
-        check_reserved(
-            table,
-            [
-                [
-                    "train/00000.tar",
-                    "000000",
-                    "train",
-                    "music",
-                    "hydrogen-data",
-                    "GPL-2+",
-                    "10",
-                    "usr/share/hydrogen/data/drumkits/GMRockKit/Kick-Hard.wav",
-                ]
-            ],
-        )
-
-
-def test_a_contradictory_table_is_refused(tmp_path):
-    table = corpus.read_table()
-    table["left_out"]["packages"].append("festvox-ru")
-    (tmp_path / "table.json").write_text(json.dumps(table))
-    with pytest.raises(CorpusError, match="festvox-ru"):
-        corpus.read_table(tmp_path / "table.json")

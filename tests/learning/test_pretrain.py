@@ -72,6 +72,7 @@ def test_every_preset_builds_as_published(recipe_name, size, kind):
         assert masks.sum(1).tolist() == [count] * 2
         assert config.from_dict(config.PretrainConfig, json.loads(json.dumps(to_dict(preset)))) == preset
         assert preset.training.optimizer == {"official": "adam", "modern": "adamw", "quick": "muon"}[recipe_name]
+        assert preset.training.sampled == (None if recipe_name == "official" else count // 4)
         if recipe_name == "official":
             t, little = preset.training, size in ("nano", "tiny")
             assert (t.optimizer, t.betas, t.weight_decay, t.clip_norm) == ("adam", (0.95, 0.999), 5e-7, None)

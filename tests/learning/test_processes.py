@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from tiny import ALONE, PATIENCE, command, here, tiny, write_clips
+from torch.distributed import TCPStore
 
 from ssast_lab import audio, data
 from ssast_lab.config import PretrainConfig, RunConfig, to_dict
@@ -130,3 +133,78 @@ def test_two_processes_out_of_a_notebook_cell_make_the_run_of_one(alone, tmp_pat
     difference = largest_difference(Run(folder).metrics(), Run(run.folder).metrics())
     print(f"largest relative difference of 2 processes out of a cell: {difference:.2g}")
     assert difference < 1e-5
+
+
+SITE = """
+import atexit, ctypes
+atexit.register(ctypes.PyDLL({library!r}).linger)  # the first to be registered is the last to be called
+"""
+SCRIPT = """
+import json, sys
+from ssast_lab.config import PretrainConfig, RunConfig, from_dict
+from ssast_lab.learning.pretrain import pretrain
+
+config, status, *runs = map(json.loads, sys.argv[1:])
+for run in runs:
+    training = pretrain(from_dict(PretrainConfig, config), RunConfig(**run))
+    for step in training:
+        if status:
+            break
+sys.exit(status)
+"""
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory) -> dict[str, str]:
+    """The environment in which gloo's threads are late at the end of a process: see late.cpp."""
+    compiler = shutil.which("c++")
+    if sys.platform != "linux" or not compiler:
+        pytest.skip("it takes Linux and a C++ compiler to hold the threads of another library")
+    folder = tmp_path_factory.mktemp("late")
+    library, source = str(folder / "late.so"), str(Path(__file__).with_name("late.cpp"))
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    (folder / "sitecustomize.py").write_text(SITE.format(library=library))
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return ALONE | {"LD_PRELOAD": library, "PYTHONPATH": path, "PYTHONWARNINGS": "default"}
+
+
+def two(command: list[str], environment: dict[str, str]) -> list[tuple[int, str, str]]:
+    """(exit status, output, errors) of two processes, which meet as torchrun's do."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = environment | {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+    }  # fmt: skip
+    both = [
+        subprocess.Popen(command, env=environment | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True) for rank in "01"
+    ]  # fmt: skip
+    said = [process.communicate(timeout=PATIENCE) for process in both]
+    return [(process.returncode, out, err) for process, (out, err) in zip(both, said, strict=True)]
+
+
+def ended(ends: list[tuple[int, str, str]], status: int) -> None:
+    for code, _, err in ends:
+        assert "A thread of gloo is late." in err  # else nothing was put to the test
+        assert "terminate called" not in err
+        assert (code, "Traceback" in err) == (status, False), err
+
+
+def test_two_processes_of_the_command_line_end_well_with_gloo_late(late, tmp_path):
+    write_clips(tmp_path / "clips", 8)
+    config = tiny(tmp_path / "clips", steps=3, evaluate_every=3)
+    ends = two(command(config, here(tmp_path / "run")), late)
+    ended(ends, 0)
+    assert [out.count("step 3: ") for _, out, _ in ends] == [1, 0]
+
+
+@pytest.mark.parametrize(("trainings", "status"), [("whole", 0), ("unfinished", 3)])
+def test_two_processes_of_a_script_end_as_it_says_with_gloo_late(late, tmp_path, trainings, status):
+    """Two trainings one after the other; unfinished ones are still held at the end."""
+    write_clips(tmp_path / "clips", 8)
+    config = to_dict(tiny(tmp_path / "clips", steps=3, evaluate_every=3))
+    runs = [to_dict(here(tmp_path / name)) for name in ("one", "two")]
+    (tmp_path / "script.py").write_text(SCRIPT)
+    given = [json.dumps(each) for each in (config, status, *runs)]
+    ended(two([sys.executable, str(tmp_path / "script.py"), *given], late), status)
+    assert [len(Run(run["folder"]).metrics()) for run in runs] == [1 if status else 3] * 2

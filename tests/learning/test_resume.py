@@ -1,6 +1,7 @@
 """The same run, however it is run: from files or memory, in parts, and left and resumed anywhere."""
 
 import contextlib
+import json
 import threading
 from dataclasses import replace
 
@@ -98,3 +99,18 @@ def test_a_run_of_an_earlier_release_goes_on(clips, undisturbed, tmp_path):
     torch.save(state, Run(run.folder).checkpoints()[5] / "training.pt")
     train(plateau(clips), replace(run, resume=True))
     assert_same_run(undisturbed, tmp_path / "run", 12)
+
+
+def test_a_run_that_was_started_under_older_names_goes_on(clips, tmp_path):
+    """Its configuration has a field under its old name, and none of those that came later."""
+    train(tiny(clips), here(tmp_path / "whole"))
+    with contextlib.closing(pretrain(tiny(clips), here(tmp_path / "old"))) as steps:
+        while next(steps).step < 6:
+            pass
+    path = tmp_path / "old" / "config.json"
+    old = json.loads(path.read_text())
+    old["training"]["over"] = old["training"].pop("softmax_over")
+    assert not {"sampled", "settle", "cooldown", "start_from"} & old["training"].keys()
+    path.write_text(json.dumps(old))
+    train(tiny(clips), here(tmp_path / "old", resume=True))
+    assert_same_run(tmp_path / "whole", tmp_path / "old", 12)

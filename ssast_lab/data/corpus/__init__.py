@@ -4,7 +4,9 @@
     clips.py     from sound files to clips, and to Opus
     tars.py      shards without anything that differs between two builds
     packages.py  from a package to its piece of the corpus
-    build.py     from the pieces to the corpus
+    card.py      the README of a corpus
+    assemble.py  from the pieces to shards, lists and manifest
+    build.py     from the packages to the corpus
 
     package --fetch--> .deb --unpack--> sound files --clips--> clips --encode--> Opus --pack--> piece of the package
     pieces --build--> train/00000.tar ..., heldout/, elsewhere/, train-effect.tsv ..., manifest.tsv, manifest.json, README.md
@@ -15,7 +17,8 @@ clips: nothing depends on the time, the machine's name, the order of a folder or
 bytes are the same on one machine, and may differ on one with another processor: see :func:`same`.
 """
 
-from ssast_lab.data.corpus.build import build, same, verify
-from ssast_lab.data.corpus.table import TABLE, CorpusError, read_table, reserved
+from ssast_lab.data.corpus.assemble import same
+from ssast_lab.data.corpus.build import build, verify
+from ssast_lab.data.corpus.table import TABLE, CorpusError, read_rows, read_table, reserved
 
-__all__ = ["TABLE", "CorpusError", "build", "read_table", "reserved", "same", "verify"]
+__all__ = ["TABLE", "CorpusError", "build", "read_rows", "read_table", "reserved", "same", "verify"]

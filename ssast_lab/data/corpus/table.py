@@ -7,6 +7,7 @@ and their files' kinds: [pattern, kind], the first that fits decides, null takes
 "carve" names files of some game's own format that sounds are cut out of, "licences" are those of single files. "reserved" names files that are kept for something else, "left_out" whole packages.
 """
 
+import csv
 import json
 import os
 from fnmatch import fnmatchcase
@@ -66,3 +67,18 @@ def licence_of(entry: dict[str, Any], path: str) -> str:
     """The licence of a package's file: its own where the table knows one, else the package's."""
     special = (licence for pattern, licence in entry.get("licences", ()) if fnmatchcase(path, pattern))
     return next(special, entry["licence"])
+
+
+COLUMNS = ("shard", "clip", "role", "kind", "package", "licence", "seconds", "files")  # of a corpus's manifest.tsv
+
+
+def read_rows(manifest: Path) -> list[dict[str, str]]:
+    """The clips that a corpus's ``manifest.tsv`` lists. :class:`CorpusError` where it cannot be read or is none."""
+    try:
+        with manifest.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if tuple(rows.fieldnames or ()) != COLUMNS:
+                raise CorpusError(f"{manifest} is no corpus's manifest: its first line is not {' '.join(COLUMNS)}.")
+            return list(rows)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{manifest} cannot be read: {getattr(error, 'strerror', None) or error}.") from None

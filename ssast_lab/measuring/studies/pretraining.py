@@ -4,7 +4,6 @@ The name of a run's folder is made of a checksum of its recipe, so that nothing 
 a run.
 """
 
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import torch
 
 from ssast_lab import checkpoint, files
 from ssast_lab.config import DataConfig, PretrainConfig, RunConfig, to_dict
+from ssast_lab.data.corpus import CorpusError, read_rows
 from ssast_lab.learning.pretrain import Pretraining, pretrain
 from ssast_lab.learning.run import Run
 from ssast_lab.measuring.compare import Comparison, compare, write_text
@@ -158,18 +158,11 @@ def _source(variant: Variant, study: Study, corpus: Path, runs: Path) -> Path:
 
 def _members(corpus: Path) -> list[tuple[str, str]]:
     """(kind, "shard:member") of the training clips in the corpus's manifest, in a random order that is always the same."""
-    path = corpus / "manifest.tsv"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [
-                row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row["role"] == "train"
-            ]
-        members = [(row["kind"], f"{row['shard']}:{row['clip']}.opus") for row in rows]
-    except (OSError, KeyError) as error:
-        raise StudyError(
-            f"{path} does not say which kind each clip is ({type(error).__name__}: {error}): "
-            "this study needs a corpus made by ssast-lab data corpus."
-        ) from None
+        rows = read_rows(corpus / "manifest.tsv")
+    except CorpusError as error:
+        raise StudyError(f"{error} This study needs a corpus made by ssast-lab data corpus.") from None
+    members = [(row["kind"], f"{row['shard']}:{row['clip']}.opus") for row in rows if row["role"] == "train"]
     return [members[i] for i in np.random.default_rng(0).permutation(len(members))]
 
 

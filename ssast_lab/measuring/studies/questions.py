@@ -66,7 +66,8 @@ class Size:
         steps = max(clips // batch, 1)
         family = "modern" if variant.batch else self.family
         recipe = pretrain_config(f"{family}-{self.model}-patch-400-{batch}")
-        model, mask, training = recipe.model, recipe.mask, recipe.training
+        # All hidden patches are predicted, as the variants differ in their number and in the softmax.
+        model, mask, training = recipe.model, recipe.mask, replace(recipe.training, sampled=None)
         for changes in (self.changes, variant.changes):
             model = replace(model, **changes.get("model", {}))
             mask = replace(mask, **changes.get("mask", {}))
