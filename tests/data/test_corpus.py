@@ -229,7 +229,10 @@ def test_sounds_are_cut_out_of_archives_of_a_games_own(tmp_path):
     for ending in (".wav", ".ogg", ".ogg", ".wav", ".ogg"):
         sound(tmp_path / f"one{ending}", tone(300 + 100 * len(sounds), 0.5))
         sounds.append((ending, (tmp_path / f"one{ending}").read_bytes()))
-    archive = b"a header".join([b"", *(data for _, data in sounds[:2]), b"".join(data for _, data in sounds[2:])]) + b"the end"
+    archive = (
+        b"a header".join([b"", *(data for _, data in sounds[:2]), b"".join(data for _, data in sounds[2:])])
+        + b"the end"
+    )
     assert list(packages.carve(archive)) == sounds
     squeezed = gzip.compress(archive)
     assert list(packages.carve(b"\x1e\x8c" + squeezed[2:])) == sounds  # as OpenClonk has it
