@@ -226,10 +226,13 @@ def test_what_is_heard_alike_is_the_same_corpus_whatever_its_bytes(built, world,
 
 def test_sounds_are_cut_out_of_archives_of_a_games_own(tmp_path):
     sounds = []
-    for ending in (".wav", ".ogg", ".ogg", ".wav"):
+    for ending in (".wav", ".ogg", ".ogg", ".wav", ".ogg"):
         sound(tmp_path / f"one{ending}", tone(300 + 100 * len(sounds), 0.5))
         sounds.append((ending, (tmp_path / f"one{ending}").read_bytes()))
-    archive = b"a header".join([b"", *(data for _, data in sounds[:2]), sounds[2][1] + sounds[3][1]]) + b"the end"
+    archive = (
+        b"a header".join([b"", *(data for _, data in sounds[:2]), b"".join(data for _, data in sounds[2:])])
+        + b"the end"
+    )
     assert list(packages.carve(archive)) == sounds
     squeezed = gzip.compress(archive)
     assert list(packages.carve(b"\x1e\x8c" + squeezed[2:])) == sounds  # as OpenClonk has it
@@ -243,7 +246,7 @@ def test_sounds_are_cut_out_of_archives_of_a_games_own(tmp_path):
     make_deb(tmp_path, "odd", fill)
     (tmp_path / "files").mkdir()
     found, _ = packages.unpack(tmp_path / "odd.deb", tmp_path / "files", carved=["*/all.dat"])
-    assert [name for name, _ in found] == [f"usr/share/odd/all.dat!{i:04d}{sounds[i][0]}" for i in range(4)]
+    assert [name for name, _ in found] == [f"usr/share/odd/all.dat!{i:04d}{sounds[i][0]}" for i in range(5)]
     assert [file.read_bytes() for _, file in found] == [data for _, data in sounds]
 
 

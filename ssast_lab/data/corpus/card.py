@@ -38,7 +38,7 @@ def card(manifest: dict[str, Any], rows: list[list[str]]) -> str:
         "names no other length. The clips of `elsewhere` are ten continuous seconds out of one file.",
         "",
         "The held-out sets are whole packages that training never sees. Files that the downstream tasks test on, the "
-        "built-in sounds and the packages of the independent evaluation are in neither; nor are files with the same "
+        "built-in sounds and the packages of the independent evaluation are in none of the sets; nor are files with the same "
         "bytes under other names.",
         "",
         "## Checksums",

@@ -73,16 +73,16 @@ def carve(data: bytes) -> Iterator[tuple[str, bytes]]:
     if data[:2] == b"\x1e\x8c":  # OpenClonk's groups are gzip under another name
         data = zlib.decompress(b"\x1f\x8b" + data[2:], wbits=31)
     end = 0
-    while start := re.compile(rb"RIFF....WAVE|OggS\x00\x02", re.DOTALL).search(data, end):
-        end = at = start.start()
-        if data[at : at + 4] == b"RIFF":
-            end += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
-        while data[end : end + 4] == b"OggS":  # page by page, up to the one that says that it is the last
-            sizes, last = data[end + 27 : end + 27 + data[end + 26]], data[end + 5] & 4
-            end += 27 + len(sizes) + sum(sizes)
-            if last:
-                break
-        yield (".wav" if data[at : at + 4] == b"RIFF" else ".ogg"), data[at:end]
+    while found := re.compile(rb"(RIFF)....WAVE|OggS\x00\x02", re.DOTALL).search(data, end):
+        end = start = found.start()
+        if found[1]:
+            end += 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+        else:  # page by page, up to the one that says that it is the last
+            last = 0
+            while data[end : end + 4] == b"OggS" and not last:
+                sizes, last = data[end + 27 : end + 27 + data[end + 26]], data[end + 5] & 4
+                end += 27 + len(sizes) + sum(sizes)
+        yield (".wav" if found[1] else ".ogg"), data[start:end]
 
 
 def unpack(
