@@ -89,6 +89,7 @@ def test_frame_model_gives_its_own(page, models, sounds):
     assert page.get_by_label("Cluster factor C").is_disabled()
     assert "single frames at random" in page.locator("#cluster").inner_text()
     assert "Hidden frames" in page.locator("#count").inner_text()
+    assert page.locator("#stage [data-of=pointer] .of-patch i").inner_text() == "Frame"
     shot(page, "frame_model")
 
 

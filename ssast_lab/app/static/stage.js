@@ -9,7 +9,7 @@
     masked: ["Masked", "all that the model was given"],
     reconstructed: ["Reconstructed", "what was visible as it is, what was hidden as the model drew it"],
     error: ["Error", "reconstruction minus original, where it was hidden"],
-    recognised: ["Recognised", "hidden patches: green were recognised, orange taken for another"],
+    recognised: ["Recognised", "green: hidden and recognised; orange: hidden and taken for another; grey: visible"],
   };
   const VERSIONS = {
     original: ["Original", "the sound itself"],
@@ -436,6 +436,8 @@
       canvas.style.cursor = "crosshair";
       canvas.style.touchAction = tool === "listen" ? "pan-y" : "none";
       canvas.setAttribute("aria-label", `Spectrogram of ${picture.mask.length} ${picture.data.plural}, ${picture.hiddenCount()} of them hidden`);
+      const title = noun()[0].toUpperCase() + noun().slice(1);
+      for (const label of root.querySelectorAll(".of-patch i")) label.textContent = title;
       caption();
       resize();
     }
