@@ -164,8 +164,10 @@ def test_a_recording_is_shown(page, models):
     choose(page, "patch")
     began = time.monotonic()
     page.get_by_role("button", name="Record", exact=True).click()
+    stop = page.get_by_role("button", name="Stop", exact=True).first
+    stop.wait_for()  # the microphone is open
     page.wait_for_timeout(1500)
-    page.get_by_role("button", name="Stop", exact=True).first.click()
+    stop.click()
     page.locator("#caption b", has_text="Recording").wait_for()
     seconds = float(page.locator("#caption span").inner_text().split(" s,")[0])
     assert 0.1 < seconds < time.monotonic() - began  # a busy machine opens the microphone late
