@@ -33,25 +33,31 @@ class Muon(torch.optim.AdamW):
         super().step()
 
     def _orthogonal(self, group: dict) -> None:
-        """One step of a group; its gradients are then set to None, so that AdamW skips it."""
-        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # matrices of one shape are computed together
-        for weight in group["params"]:
-            if weight.grad is not None:
-                state = self.state[weight]
-                if not state:  # named as AdamW's own state is
-                    state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
-                    state["exp_avg"] = torch.zeros_like(weight)
-                state["step"] += 1
-                state["exp_avg"].lerp_(weight.grad, 1 - self.momentum)
-                nesterov = weight.grad.lerp(state["exp_avg"], self.momentum)
-                by_shape.setdefault(weight.shape, []).append((weight, nesterov))
-                weight.grad = None
+        """One step of a group; its gradients are then set to None, so that AdamW skips it.
+
+        All matrices are computed together where they can be: a small model waits for the launches of its kernels."""
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        if not weights:
+            return
+        for weight in weights:
+            if not self.state[weight]:  # named as AdamW's own state is
+                self.state[weight]["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+                self.state[weight]["exp_avg"] = torch.zeros_like(weight)
+        torch._foreach_add_([self.state[weight]["step"] for weight in weights], 1)
+        gradients, averages = [w.grad for w in weights], [self.state[w]["exp_avg"] for w in weights]
+        torch._foreach_lerp_(averages, gradients, 1 - self.momentum)
+        nesterov = torch._foreach_lerp(gradients, averages, self.momentum)
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        for weight, direction in zip(weights, nesterov, strict=True):
+            by_shape.setdefault(weight.shape, []).append((weight, direction))
+            weight.grad = None
+        dtype = torch.bfloat16 if fast_bf16(weights[0].device) else torch.float32
         for shape, pairs in by_shape.items():
             scale = 0.2 * max(shape) ** 0.5  # so that the steps have the root mean square of AdamW's
-            dtype = torch.bfloat16 if fast_bf16(pairs[0][0].device) else torch.float32
-            steps = orthogonalise(torch.stack([direction for _, direction in pairs]), dtype)
-            for (weight, _), step in zip(pairs, steps, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * scale)
+            alike, directions = map(list, zip(*pairs, strict=True))
+            steps = orthogonalise(torch.stack(directions), dtype)
+            torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(alike, list(steps), alpha=-group["lr"] * scale)
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
