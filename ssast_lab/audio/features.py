@@ -146,19 +146,32 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128, hop: int = HOP) -> Tenso
     return energies if waveforms.ndim == 2 else energies[0]
 
 
+def _paced_fbank(waveforms: Tensor, mel_bins: int, hops: Tensor, frames: int) -> Tensor:
+    """(B, S), hops (B,) on the CPU -> (B, T, F): :func:`kaldi_fbank` of clips that have different hops, cut or padded with 0 to
+    so many frames."""
+    paces, counts = hops.unique(return_counts=True)
+    order = hops.argsort()
+    parts = []
+    for hop, rows in zip(paces.tolist(), to_device_of(order, waveforms).split(counts.tolist()), strict=True):
+        fbank = kaldi_fbank(waveforms[rows, : samples_of(frames, hop)], mel_bins, hop)
+        parts.append(torch.nn.functional.pad(fbank, (0, 0, 0, frames - fbank.shape[1])))
+    return torch.cat(parts)[to_device_of(order.argsort(), waveforms)]
+
+
 def log_mel(
     waveform: Tensor,
     config: AudioConfig = OFFICIAL,
     frames: int | None = None,
     lengths: Sequence[int] | Tensor | None = None,
-    hop: int = HOP,
+    hops: Tensor | None = None,
 ) -> Tensor:
     """(S,) -> (T, F) or (B, S) -> (B, T, F): the model's input, ``(fbank - mean) / (2 * std)``, of the waveform without
     its mean.
 
     With ``frames`` it is cut or padded at the end to that many. ``lengths`` (B,) says how many samples of a padded
     batch are each clip's own. As in the official loader, padding is 0 before it is normalised, so 0.467 afterwards.
-    ``hop`` other than 160 makes the sound faster or slower (:func:`kaldi_fbank`).
+    With ``hops`` (B,), whole numbers on the CPU, each clip is heard ``hop / 160`` times as fast (:func:`kaldi_fbank`); it goes with
+    ``frames`` and ``lengths``, none of which is shorter than its :func:`window_of`.
     """
     waveform = torch.as_tensor(waveform).float()
     samples = waveform.shape[-1]
@@ -178,11 +191,17 @@ def log_mel(
         lengths = to_device_of(lengths, waveform)
         sums = waveform.where(within(lengths, samples), 0).sum(-1)
         waveform = waveform - (sums / lengths).unsqueeze(1)
-    if frames is not None:  # compute no frame that would be cut
-        waveform = waveform[..., : samples_of(max(1, frames), hop)]
-    fbank = kaldi_fbank(waveform, config.mel_bins, hop)
+    if hops is not None:
+        assert frames is not None
+        fbank = _paced_fbank(waveform, config.mel_bins, hops, frames)
+    else:
+        if frames is not None:  # compute no frame that would be cut
+            waveform = waveform[..., : samples_of(max(1, frames))]
+        fbank = kaldi_fbank(waveform, config.mel_bins)
     if lengths is not None:
-        fbank = fbank.where(within(1 + (lengths - window_of(hop)) // hop, fbank.shape[1]).unsqueeze(-1), 0)
+        hop = torch.tensor(HOP) if hops is None else to_device_of(hops, waveform)
+        own = 1 + (lengths - window_of(hop)) // hop
+        fbank = fbank.where(within(own, fbank.shape[1]).unsqueeze(-1), 0)
     if frames is not None:
         fbank = torch.nn.functional.pad(fbank, (0, 0, 0, frames - fbank.shape[-2]))
     return (fbank - config.mean) / (2 * config.std)

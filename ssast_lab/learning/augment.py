@@ -70,26 +70,14 @@ def features(batch: data.Batch, config: AudioConfig, frames: int) -> Tensor:
     waveforms = torch.cat([batch.waveforms, partners.waveforms])
     lengths, hop = torch.cat([batch.lengths, partners.lengths]), torch.cat([hop, hop[mixed]])
     hop = hop.where(lengths >= audio.window_of(hop), audio.HOP)
-    plain, other = paced(waveforms, lengths, hop, config, frames).split([len(batch.lengths), len(mixed)])
-    counts = to_device_of(1 + (lengths - audio.window_of(hop)) // hop, plain)
-    sound, other_sound = audio.within(counts, frames).unsqueeze(2).split([len(plain), len(other)])  # (B or R, T, 1)
-    rows = to_device_of(mixed, plain)
-    both = mix(plain[rows], other.masked_fill(~other_sound, -math.inf), partner_level, config)
-    fbank = amplify(plain.index_copy(0, rows, both), gains(level, tilt, plain.shape[2]), config)
-    return fbank.where(sound, plain)
-
-
-def paced(waveforms: Tensor, lengths: Tensor, hop: Tensor, config: AudioConfig, frames: int) -> Tensor:
-    """(B, T, F) normalised log-mel of clips (B, S) int16 whose frames lie ``hop`` (B,) samples apart, and which so are
-    ``hop / 160`` times as fast; ``lengths`` (B,) are in samples, on the CPU like ``hop``."""
-    paces, counts = hop.unique(return_counts=True)
-    order = hop.argsort()
-    rows = to_device_of(order, waveforms)
-    parts = [
-        audio.log_mel(waveforms[here].float() / 32768, config, frames, lengths[own], pace)
-        for pace, own, here in zip(paces.tolist(), *(o.split(counts.tolist()) for o in (order, rows)), strict=True)
-    ]
-    return torch.cat(parts)[to_device_of(order.argsort(), waveforms)]
+    fbank = audio.log_mel(waveforms.float() / 32768, config, frames, lengths, hop)
+    own = to_device_of(1 + (lengths - audio.window_of(hop)) // hop, fbank)
+    is_sound = audio.within(own, frames).unsqueeze(2)
+    clips = len(batch.lengths)
+    plain, other, rows = fbank[:clips], fbank[clips:], to_device_of(mixed, fbank)
+    both = mix(plain[rows], other.masked_fill(~is_sound[clips:], -math.inf), partner_level, config)
+    changed = amplify(plain.index_copy(0, rows, both), gains(level, tilt, plain.shape[2]), config)
+    return changed.where(is_sound[:clips], plain)
 
 
 def mix(one: Tensor, other: Tensor, decibels: Tensor, config: AudioConfig) -> Tensor:
