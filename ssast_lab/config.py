@@ -131,7 +131,10 @@ class MaskConfig:
 
 
 # Fields that older runs and caches do not have, with the defaults that mean what was done then.
-_LATER: dict[str, Any] = dict(norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2)
+_LATER: dict[str, Any] = dict(
+    norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2,
+    mix=0.0, level=0.0, stretch=0.0, tilt=0.0,
+)  # fmt: skip
 
 
 _RENAMED = {"over": "softmax_over"}  # fields that had another name in what was written earlier
@@ -227,6 +230,10 @@ class TrainingConfig(LearningConfig):
     )
     sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
     settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
+    mix: float = 0.0  # share of the clips into which another is mixed, up to 10 dB louder or softer than it is
+    level: float = 0.0  # dB by which a clip is made louder or softer at most
+    stretch: float = 0.0  # share by which it is played faster or slower at most, as a tape is, in steps of 1/32
+    tilt: float = 0.0  # dB by which its highest mel band gains on the lowest at most, or loses
     evaluate_every: int = 500
     evaluate_masks: int = 400  # patches hidden in evaluation, whatever training hides
 
@@ -234,6 +241,12 @@ class TrainingConfig(LearningConfig):
         super().__post_init__()
         self._at_least_one("steps", "evaluate_every", "evaluate_masks")
         self._share("settle")
+        self._share("mix")
+        for name in ("level", "tilt"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise ConfigError(f"{name} is from 0 to 60 dB, not {getattr(self, name)}.")
+        if self.stretch != 0 and not 1 / 32 <= self.stretch <= 1 / 2:
+            raise ConfigError(f"stretch is 0, or from 1/32 (half a semitone) to 1/2, not {self.stretch}.")
         if self.sampled is not None and self.sampled < 2:
             raise ConfigError(
                 f"At least 2 hidden patches must be asked for, or there is nothing to tell apart, not {self.sampled}."

@@ -1,6 +1,7 @@
 """A corpus and a configuration so small that a pretraining step takes milliseconds, and what tests ask of its runs."""
 
 import os
+import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -93,6 +94,15 @@ def command(config: PretrainConfig | FineTuneConfig, run: RunConfig) -> list[str
     """The command line that asks for this run."""
     asked = ["pretrain", "modern-nano-patch-400"] if isinstance(config, PretrainConfig) else ["finetune", "small-patch"]
     return [sys.executable, "-m", "ssast_lab", *asked, *_flags(config, ""), *_flags(run, "run.")]
+
+
+def launch(processes: int, config: PretrainConfig, run: RunConfig) -> subprocess.Popen:
+    """So many processes that share a run."""
+    python, *rest = command(config, run)
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *rest]
+    # Warnings of torchrun's own are not ours to turn into errors.
+    return subprocess.Popen(torchrun, env=ALONE | {"PYTHONWARNINGS": "default"}, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 
 def _flags(config, before: str) -> list[str]:

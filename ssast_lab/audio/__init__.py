@@ -6,11 +6,24 @@ inversion.py  from log-mel back to sound
 """
 
 from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError, AudioInfo, builtin_sounds, info, load_waveform
-from ssast_lab.audio.features import HOP, denormalise, frames_of, kaldi_fbank, log_mel, samples_of, within
+from ssast_lab.audio.features import (
+    EPSILON,
+    HOP,
+    PACE,
+    denormalise,
+    frames_of,
+    kaldi_fbank,
+    log_mel,
+    samples_of,
+    window_of,
+    within,
+)
 from ssast_lab.audio.inversion import invert
 
 __all__ = [
+    "EPSILON",
     "HOP",
+    "PACE",
     "SAMPLE_RATE",
     "WINDOW",
     "AudioError",
@@ -24,5 +37,6 @@ __all__ = [
     "load_waveform",
     "log_mel",
     "samples_of",
+    "window_of",
     "within",
 ]

@@ -9,7 +9,7 @@ corpus/      free sound to learn from, that anyone with Debian can rebuild
 tasks/       small labelled tasks to be measured on, likewise
 """
 
-from ssast_lab.data.batches import AHEAD, Batch, Corpus, Files, Memory, Plan, batches
+from ssast_lab.data.batches import AHEAD, Batch, Changes, Corpus, Files, Memory, Plan, batches
 from ssast_lab.data.clips import (
     COLUMNS,
     EXTENSIONS,
@@ -27,6 +27,6 @@ from ssast_lab.data.clips import (
 from ssast_lab.data.streams import Stream
 
 __all__ = [
-    "AHEAD", "COLUMNS", "EXTENSIONS", "Batch", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
+    "AHEAD", "COLUMNS", "EXTENSIONS", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
     "find_clips", "generator", "read_piece", "rows_of", "split", "spread", "statistics", "to_int16",
 ]  # fmt: skip

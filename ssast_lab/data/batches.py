@@ -35,11 +35,15 @@ class Batch(NamedTuple):
     unreadable: dict[str, str]  # name -> why, of clips that others stand in for
     indices: Tensor  # (B,) the number of that clip in its corpus
     targets: Tensor | None = None  # (B, L) which labels each has, where there are any
+    changes: "Changes | None" = None  # what is to be done to them, where they are augmented
 
     def part(self, rows: slice) -> "Batch":
         """Some of its rows; what could not be read is not repeated."""
         targets = None if self.targets is None else self.targets[rows]
-        return Batch(self.waveforms[rows], self.lengths[rows], self.names[rows], {}, self.indices[rows], targets)
+        changes = None if self.changes is None else self.changes.part(rows)
+        return Batch(
+            self.waveforms[rows], self.lengths[rows], self.names[rows], {}, self.indices[rows], targets, changes
+        )
 
     def features(self, config: AudioConfig, frames: int) -> Tensor:
         """(B, T, F) normalised log-mel, made on whichever device the batch lies."""
@@ -51,7 +55,30 @@ class Batch(NamedTuple):
             for name, value in self._asdict().items()
             if isinstance(value, Tensor) and name != "lengths"
         }
+        if self.changes is not None:
+            moved["changes"] = self.changes._replace(partners=self.changes.partners.to(device))
         return self._replace(**moved)
+
+
+class Changes(NamedTuple):
+    """What is to be done to the clips of a batch (:mod:`ssast_lab.learning.augment`). Its tensors lie on the CPU."""
+
+    hop: Tensor  # (B,) samples from one frame to the next
+    level: Tensor  # (B,) dB
+    tilt: Tensor  # (B,) dB
+    mixed: Tensor  # (R,) the rows that have a partner, in order
+    partner_level: Tensor  # (R,) dB
+    partners: Batch  # R clips, each to be mixed into one of these rows
+
+    def part(self, rows: slice) -> "Changes":
+        """What is done to some rows of the batch, one after the other."""
+        begin, end, _ = rows.indices(len(self.hop))
+        first, last = torch.searchsorted(self.mixed, torch.tensor([begin, end])).tolist()
+        own = slice(first, last)
+        return Changes(
+            self.hop[rows], self.level[rows], self.tilt[rows],
+            self.mixed[own] - begin, self.partner_level[own], self.partners.part(own),
+        )  # fmt: skip
 
 
 class Corpus(Protocol):

@@ -9,6 +9,7 @@ trainer.py     one process's part of a step: forward, backward, clipping, update
 processes.py   the processes that train together: how their group begins, and how it ends
 safeguards.py  what a run writes as it goes on, and what ends it early
 training.py    the loop of everything that is trained
+augment.py     clips mixed, louder, faster and brighter, where pretraining is asked for it
 unlabelled.py  what all tasks that learn from sound without labels have in common
 pretrain.py    the masked pretext task: ``for step in pretrain(config)``
 forecast.py    the training of APC and wav2vec

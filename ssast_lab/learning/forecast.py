@@ -137,7 +137,7 @@ class Autoregression(Forecasting):
         super().__init__(config)
         assert isinstance(config.model, APCConfig)
         self.model = config.model
-        self.samples = audio.samples_of(self.model.frames)
+        self.samples = self.held_out_samples = audio.samples_of(self.model.frames)
 
     def build(self) -> APC:
         return APC(self.model)
@@ -165,7 +165,7 @@ class ContrastivePrediction(Forecasting):
         super().__init__(config)
         assert isinstance(config.model, Wav2VecConfig)
         self.model = config.model
-        self.samples = self.model.samples
+        self.samples = self.held_out_samples = self.model.samples
 
     def build(self) -> Wav2Vec:
         return Wav2Vec(self.model)

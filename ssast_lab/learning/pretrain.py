@@ -13,6 +13,7 @@ from torch import Tensor
 from ssast_lab import analysis, audio, checkpoint, data, masking, objectives
 from ssast_lab.analysis import Reconstruction
 from ssast_lab.config import ConfigError, MaskConfig, PretrainConfig, RunConfig, TrainingConfig, to_dict
+from ssast_lab.learning import augment
 from ssast_lab.learning.task import EvaluationResult, Forward, StepResult
 from ssast_lab.learning.training import train
 from ssast_lab.learning.unlabelled import UnlabelledTask
@@ -71,7 +72,8 @@ class Pretraining(UnlabelledTask[Evaluation]):
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config)
-        self.samples = audio.samples_of(config.model.frames)
+        self.held_out_samples = audio.samples_of(config.model.frames)
+        self.samples = audio.samples_of(config.model.frames, augment.hops(config.training.stretch)[-1])
         self.better = "min" if config.training.nce_weight == 0 else "max"
 
     def build(self) -> SSAST:
@@ -99,6 +101,9 @@ class Pretraining(UnlabelledTask[Evaluation]):
             )
         return model.train() if wanted.frames == model.config.frames else model.resized(wanted.frames).train()
 
+    def plan(self, corpus: data.Corpus, rows: slice) -> data.Plan:
+        return augment.AugmentingPlan(corpus, self.settings.batch, self.settings.seed, rows, self.settings)
+
     def draw(self, step: int) -> tuple[Tensor, ...]:
         """(B, N) masks, and (B, K) which of the hidden patches are predicted, in steps that do not predict all."""
         s = self.settings
@@ -119,7 +124,7 @@ class Pretraining(UnlabelledTask[Evaluation]):
 
     def losses_per_clip(self, forward: Forward, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
         mask, *queried = drawn
-        fbank, s = batch.features(self.config.model.audio, self.config.model.frames), self.settings
+        fbank, s = augment.features(batch, self.config.model.audio, self.config.model.frames), self.settings
         prediction, targets = forward(fbank, mask, *queried), model.targets(fbank, mask)
         asked = [to_device_of(each, fbank) for each in queried]
         return objectives.per_clip(prediction, targets, s.mse_weight, s.nce_weight, s.softmax_over, *asked)

@@ -33,6 +33,7 @@ class UnlabelledTask(TrainingTask[E]):
     """A task whose losses are means over clips, in training as in evaluation."""
 
     losses_type: type  # a NamedTuple
+    held_out_samples: int  # S of a held-out clip, which is never augmented
 
     def __init__(self, config: Any) -> None:
         """``config`` has the fields ``data``, a :class:`DataConfig`, and ``training``."""
@@ -77,7 +78,7 @@ class UnlabelledEvaluator(Evaluator[E]):
         self.clips = len(task.held_out)
         rows = np.arange(self.clips)[accelerator.process_index :: accelerator.num_processes]  # of this process
         keys = [(task.settings.seed, data.Stream.HELD_OUT, int(row)) for row in rows]
-        corpus = data.Files(task.held_out, task.samples)
+        corpus = data.Files(task.held_out, task.held_out_samples)
         self.batch = corpus.crop(rows, np.full(len(rows), 0.5), keys) if len(rows) else None
         self.drawn = [drawn[rows] for drawn in task.draw_held_out()]
         self.unreadable = self.batch.unreadable if self.batch else {}

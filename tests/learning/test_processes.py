@@ -12,11 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from tiny import ALONE, PATIENCE, command, here, tiny, write_clips
+from tiny import ALONE, PATIENCE, command, here, launch, tiny, write_clips
 from torch.distributed import TCPStore
 
 from ssast_lab import audio, data
-from ssast_lab.config import PretrainConfig, RunConfig, to_dict
+from ssast_lab.config import PretrainConfig, to_dict
 from ssast_lab.learning.pretrain import pretrain
 from ssast_lab.learning.run import Run
 from ssast_lab.learning.unlabelled import find_clips
@@ -24,14 +24,6 @@ from ssast_lab.learning.unlabelled import find_clips
 STEPS = 50
 SAMPLES = audio.WINDOW + 63 * audio.HOP
 COMPARED = ("loss", "nce", "mse", "held_out_loss", "held_out_nce", "held_out_mse")
-
-
-def launch(processes: int, config: PretrainConfig, run: RunConfig) -> subprocess.Popen:
-    python, *rest = command(config, run)
-    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *rest]
-    # Warnings of torchrun's own are not ours to turn into errors.
-    return subprocess.Popen(torchrun, env=ALONE | {"PYTHONWARNINGS": "default"}, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 
 def largest_difference(one: list[dict], other: list[dict]) -> float:
