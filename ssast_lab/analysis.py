@@ -3,6 +3,7 @@
 Axes: T frames, F mel bins, N patches, M hidden patches.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ssast_lab import audio, masking, objectives
+from ssast_lab.checkpoint import Head
 from ssast_lab.config import ConfigError, MaskConfig, ModelConfig
 from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
-from ssast_lab.patches import PatchGrid, unpatchify
+from ssast_lab.patches import PatchGrid, patchify, unpatchify
 
 
 @dataclass(frozen=True)
@@ -226,3 +228,26 @@ def _ranks(scores: Tensor) -> Tensor:
     first counts as recognised, as in the accuracy."""
     true_scores = scores.diagonal()[:, None]
     return ((scores > true_scores) | (scores == true_scores).tril(-1)).sum(1)
+
+
+@torch.no_grad()
+def predict(
+    model: SSAST | EncoderModel, heads: Iterable[Head], fbank: Tensor, mask: Tensor | None = None
+) -> dict[str, np.ndarray]:
+    """What linear heads of a model say about (T, F) log-mel: name of the head -> (L,) probabilities of its labels.
+
+    Where (N,) ``mask`` is True, a patch is left out: the encoder sees the others only. Raises :class:`ConfigError` where
+    none is left.
+    """
+    heads, encoder = list(heads), model.encoder
+    batch, grid = fbank[None].to(encoder.positions.device), encoder.grid_of(fbank)
+    visible = None
+    if mask is not None:
+        visible = (~mask).nonzero().T.to(batch.device)  # (1, n)
+        if not visible.numel():
+            raise ConfigError("All patches are hidden: there is nothing left to predict from.")
+    x = encoder.patch_embedding(patchify(batch, grid))
+    x = x if visible is None else x[:, visible[0]]
+    tokens = encoder.transform(x, grid, layers=sorted({head.layer for head in heads}), patches=visible).layers
+    means = {layer: values[0, SPECIAL:].mean(0).float().cpu() for layer, values in tokens.items()}
+    return {head.name: head(means[head.layer]).numpy() for head in heads}

@@ -5,6 +5,7 @@
     huggingface.py  the folders of transformers
     own.py          our own folders: weights, and a description of them
     by_name.py      any of these by a name or path
+    heads.py        linear heads that are kept beside a model
 
 A checkpoint is a folder: ``model.safetensors`` holds the weights, and ``config.json`` says what they are (the whole
 configuration, a checksum of the weights, and whatever its maker wrote about it). Files from strangers are data: nothing in
@@ -12,11 +13,12 @@ them is ever executed, and whatever is wrong with one is said in a :class:`Check
 """
 
 from ssast_lab.checkpoint.by_name import builtin_models, checkpoints_of, describe, load
+from ssast_lab.checkpoint.heads import Head, heads, save_head
 from ssast_lab.checkpoint.official import from_official
 from ssast_lab.checkpoint.own import CONFIG, FORMAT, WEIGHTS, Model, save
 from ssast_lab.checkpoint.tensors import CheckpointError
 
 __all__ = [
-    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Model", "builtin_models", "checkpoints_of", "describe", "from_official",
-    "load", "save",
+    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Head", "Model", "builtin_models", "checkpoints_of", "describe",
+    "from_official", "heads", "load", "save", "save_head",
 ]  # fmt: skip

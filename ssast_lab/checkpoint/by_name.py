@@ -79,15 +79,16 @@ def _reading(name_or_path: str | os.PathLike[str], read: Callable[[Path], T]) ->
     """Calls ``read`` on the checkpoint of that name. A run that is still training may delete it meanwhile, for a newer one:
     then the newer one is read."""
     while True:
-        path = _located(name_or_path)
+        path = located(name_or_path)
         try:
             return read(path)
         except CheckpointError:
-            if os.path.exists(path) or path == _located(name_or_path):
+            if os.path.exists(path) or path == located(name_or_path):
                 raise
 
 
-def _located(name_or_path: str | os.PathLike[str]) -> Path:
+def located(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder or file of that name: of a run its best checkpoint."""
     path = builtin_models().get(str(name_or_path), Path(name_or_path))
     old = replaced(path)
     if not os.path.exists(path) and os.path.isdir(old):

@@ -9,6 +9,7 @@ def probe(arguments: list[str]) -> None:
     """``ssast-lab probe UPSTREAM TASK...``"""
     import tyro
 
+    from ssast_lab import checkpoint
     from ssast_lab.data.labelled import read_labelled
     from ssast_lab.measuring.probe import probe_task
     from ssast_lab.measuring.upstreams import upstream as find_upstream
@@ -20,6 +21,7 @@ def probe(arguments: list[str]) -> None:
         pooling: str = "mean",
         cache: Path = Path("runs/embeddings"),
         seed: int = 0,
+        heads: Path | None = None,
         download: bool = False,
     ) -> None:
         """A linear probe: a logistic regression on the frozen embeddings of a model, tested on unseen sounds.
@@ -32,11 +34,16 @@ def probe(arguments: list[str]) -> None:
             pooling: mean, max, cls or statistics.
             cache: a folder for the embeddings, so that each sound goes through each model only once.
             seed: of the cross-validation.
+            heads: a folder to keep the fitted regressions in, under the names of the tasks. In the folder "heads" of a
+                model's own folder they are found by checkpoint.heads and by the app.
             download: download the weights of wav2vec2-base or hubert-base when they are not on this machine.
         """
         model, progress = find_upstream(upstream, download), sys.stderr.isatty()
         for task in tasks:
-            print(f"{task}\n{probe_task(model, read_labelled(task), layer, pooling, cache, seed, progress=progress)}\n")
+            result = probe_task(model, read_labelled(task), layer, pooling, cache, seed, progress=progress)
+            print(f"{task}\n{result}\n")
+            if heads:
+                print(f"{checkpoint.save_head(result.head(Path(task).stem), heads, upstream)}\n")
 
     tyro.cli(run, args=arguments, prog="ssast-lab probe")
 

@@ -12,17 +12,20 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from ssast_lab import data, metrics
+from ssast_lab import checkpoint, data, metrics
 from ssast_lab.data import labelled
 from ssast_lab.data.labelled import LabelledSet, Split, joined
 from ssast_lab.measuring.embedding import embed_clips
 from ssast_lab.measuring.upstreams import Upstream
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C, the inverse strength of regularisation
 MIDDLE = 1e-2  # the C at which the layers are compared
@@ -59,6 +62,8 @@ class ProbeResult:
     layers: int  # number of layers of the upstream
     embedding_seconds: float
     fitting_seconds: float
+    regression: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)  # (L, D) and (L,), of one split
+    # whose clips have one label each: its softmax on embeddings of the layer gives the probabilities
 
     @property
     def layer(self) -> int:
@@ -71,6 +76,19 @@ class ProbeResult:
         """The chosen regularisation; of several choices the most frequent."""
         values = [choice.regularisation for choice in self.choices]
         return max(sorted(set(values)), key=values.count)
+
+    def head(self, name: str) -> checkpoint.Head:
+        """What was fitted, to be kept beside the model, with what it reached. Raises :class:`ProbeError` where it is not one
+        regression on means."""
+        if self.regression is None or self.pooling != "mean":
+            raise ProbeError(
+                f"{name}: a head is kept of a probe on means, fitted to one training fold of clips with one label each."
+            )
+        weight, bias = (torch.from_numpy(values).float() for values in self.regression)
+        reached = {figure: [float(x) for x in value[:3]] for figure, value in self.scores.headlines.items()}
+        counts = self.scores.targets.sum(0)
+        about = {"test_clips": len(self.scores.targets), "most_frequent": float(counts.max() / counts.sum()), **reached}
+        return checkpoint.Head(name, self.scores.labels, self.layer, weight, bias, about)
 
     def __str__(self) -> str:
         return (
@@ -147,12 +165,13 @@ def _probe(
         fits = [_fit(_Fitter(pool, multi), split, embeddings, layers, seed) for split in splits]
     fitting_seconds = time.perf_counter() - clock
 
-    choices, probabilities = zip(*fits, strict=True)
+    choices, probabilities, regressions = zip(*fits, strict=True)
     tests = joined([split.test for split in splits])
     scores = metrics.score(tests.targets, np.concatenate(probabilities), tests.labels, tests.sources, seed=seed)
     return ProbeResult(
-        upstream.name, pooling, scores, choices, len(clips), upstream.layers, embedding_seconds, fitting_seconds
-    )
+        upstream.name, pooling, scores, choices, len(clips), upstream.layers, embedding_seconds, fitting_seconds,
+        regressions[0] if len(splits) == 1 else None,
+    )  # fmt: skip
 
 
 def _layers(upstream: Upstream, layer: int | str) -> Sequence[int]:
@@ -166,8 +185,8 @@ def _layers(upstream: Upstream, layer: int | str) -> Sequence[int]:
 
 def _fit(
     fitter: "_Fitter", split: Split, embeddings: Mapping[data.Clip, np.ndarray], layers: Sequence[int], seed: int
-) -> tuple[Choice, np.ndarray]:
-    """The choice for a split, and (C, L) probabilities of its test clips."""
+) -> tuple[Choice, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """The choice for a split, (C, L) probabilities of its test clips, and the regression that gave them."""
     train, valid, test = (
         np.stack([embeddings[clip] for clip in part.clips]) if len(part) else np.empty((0,))
         for part in (split.train, split.valid, split.test)
@@ -179,8 +198,9 @@ def _fit(
         choice = fitter.choose(np.concatenate((train, valid)), targets, layers, [fold])
     else:
         choice = fitter.choose(train, split.train.targets, layers, _cross_validation(split.train, seed))
-    features = train[:, choice.layer], split.train.targets, test[:, choice.layer]
-    return choice, probabilities_of(*features, choice.regularisation, fitter.multi)
+    labels = split.train.targets.shape[1]
+    model = fitted(train[:, choice.layer], split.train.targets, choice.regularisation, fitter.multi)
+    return choice, _probabilities(model, test[:, choice.layer], labels), _linear(model, labels)
 
 
 @contextmanager
@@ -270,6 +290,11 @@ def probabilities_of(
 ) -> np.ndarray:
     """(C, D), (C, L), (C', D) -> (C', L) probabilities of the labels by logistic regression on standardised embeddings; 0 for
     labels that no training clip has. ``multi``: one regression for each label instead of one for all."""
+    return _probabilities(fitted(train, targets, strength, multi), test, targets.shape[1])
+
+
+def fitted(train: np.ndarray, targets: np.ndarray, strength: float, multi: bool) -> "Pipeline":
+    """The logistic regression of :func:`probabilities_of`, behind what standardises the embeddings."""
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -283,7 +308,24 @@ def probabilities_of(
         classifier = DummyClassifier()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Label .* is present in all training examples", UserWarning)
-        model = make_pipeline(StandardScaler(), classifier).fit(train.astype(np.float64), true)
-    probabilities = np.zeros((len(test), targets.shape[1]))
+        return make_pipeline(StandardScaler(), classifier).fit(train.astype(np.float64), true)
+
+
+def _probabilities(model: "Pipeline", test: np.ndarray, labels: int) -> np.ndarray:
+    probabilities = np.zeros((len(test), labels))
     probabilities[:, model.classes_] = model.predict_proba(test.astype(np.float64))
     return probabilities
+
+
+def _linear(model: "Pipeline", labels: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """(L, D) and (L,): the standardisation and the regression as one linear map, of which the softmax is taken."""
+    scaler, classifier = model[0], model[-1]
+    if not hasattr(classifier, "coef_"):
+        return None
+    weight, bias = classifier.coef_ / scaler.scale_, classifier.intercept_
+    if len(classifier.classes_) == 2:  # of two classes the regression keeps the second one's odds only
+        weight, bias = np.concatenate((np.zeros_like(weight), weight)), np.concatenate((np.zeros_like(bias), bias))
+    all_weights, all_biases = np.zeros((labels, weight.shape[1])), np.full(labels, -np.inf)
+    all_weights[classifier.classes_] = weight
+    all_biases[classifier.classes_] = bias - weight @ scaler.mean_
+    return all_weights, all_biases
