@@ -9,6 +9,8 @@ SETS = {  # of a corpus, to measure on
     "elsewhere": "makers that neither training nor choice has met; it only tells",
 }
 
+DRAWN = (".png", ".svg", ".html")
+
 
 def info(arguments: list[str]) -> None:
     """``ssast-lab info MODEL``"""
@@ -23,6 +25,7 @@ def info(arguments: list[str]) -> None:
         counts: tuple[int, ...] = (100, 250, 400),
         json: Path | None = None,
         pictures: Path | None = None,
+        curves: Path | None = None,
     ) -> None:
         """What a model is: a built-in name, a checkpoint or run folder, or an official .pth file.
 
@@ -32,9 +35,13 @@ def info(arguments: list[str]) -> None:
             counts: how many patches the evaluation hides.
             json: a file to write the figures to as well.
             pictures: a .png, .svg or .html file for pictures of eight sounds: original, masked, reconstructed.
+            curves: a .csv, .png, .svg or .html file for how it learned: both losses and the accuracy against the clips heard.
         """
         if (json or pictures) and not evaluate:
             raise ConfigError("--json and --pictures belong to an evaluation: say on which sounds by --evaluate DIR.")
+        for path, kinds in ((pictures, DRAWN), (curves, (".csv", *DRAWN))):
+            if path and path.suffix not in kinds:
+                raise ConfigError(f"{path.name} would have to end in {', '.join(kinds[:-1])} or {kinds[-1]}.")
         loaded = checkpoint.load(model)
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
         config = loaded.config
@@ -55,6 +62,8 @@ def info(arguments: list[str]) -> None:
             for name, value in checkpoint.describe(model)["about"].items():
                 if isinstance(value, str | int | float):
                     print(f"  {name:9} {value}")
+        if curves:
+            _write_curves(model, curves)
         if evaluate:
             _evaluate(loaded, evaluate, counts, json, pictures)
 
@@ -69,12 +78,9 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
 
     from ssast_lab import files
     from ssast_lab.checkpoint import CheckpointError
-    from ssast_lab.config import ConfigError
     from ssast_lab.measuring.evaluation import evaluate, examples
     from ssast_lab.model import SSAST
 
-    if pictures and pictures.suffix not in (".png", ".svg", ".html"):
-        raise ConfigError(f"Pictures are written as .png, .svg or .html, not as {pictures.name}.")
     if not isinstance(model, SSAST):
         raise CheckpointError("Only a pretext model can be evaluated: this one has no pretext heads.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,18 +97,48 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     if pictures:
         from ssast_lab import figures as draw
 
-        figure = draw.gallery(examples(model, places.values(), count=max(counts)))
-        if pictures.suffix == ".html":
-            files.write(pictures, figure.to_html())
-            return
-        try:
-            image = draw.picture(figure, pictures.suffix[1:])
-        except Exception as error:  # kaleido is not installed, or its browser is missing or fails in one of many ways
-            raise ConfigError(
-                f"No {pictures.suffix} could be drawn ({type(error).__name__}: {error}): install kaleido and Chromium, "
-                "or have the pictures written as .html."
-            ) from error
-        files.write(pictures, image)
+        _write_picture(draw.gallery(examples(model, places.values(), count=max(counts))), pictures)
+
+
+def _write_curves(model: str, out: Path) -> None:
+    import csv
+    import io
+
+    from ssast_lab import checkpoint, files
+    from ssast_lab import figures as draw
+
+    about = checkpoint.describe(model)["about"]
+    if not about.get("learned") or "nce" not in about["learned"][0]:
+        raise checkpoint.CheckpointError(
+            f"{model} does not say how it learned: models that ssast-lab export writes do."
+        )
+    if out.suffix != ".csv":
+        _write_picture(draw.learned(about), out)
+        return
+    batch, names = about["recipe"]["training"]["batch"], ("nce", "mse", "accuracy")
+    rows = [["training", one["clips"], *(one[name] for name in names)] for one in about["learned"]]
+    rows += [["held out", one["step"] * batch, *(one[name] for name in names)] for one in about["curves"]]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["set", "clips", *names], *rows])
+    files.write(out, text.getvalue())
+
+
+def _write_picture(figure: Any, out: Path) -> None:
+    from ssast_lab import figures as draw
+    from ssast_lab import files
+    from ssast_lab.config import ConfigError
+
+    if out.suffix == ".html":
+        files.write(out, figure.to_html())
+        return
+    try:
+        image = draw.picture(figure, out.suffix[1:])
+    except Exception as error:  # kaleido is not installed, or its browser is missing or fails in one of many ways
+        raise ConfigError(
+            f"No {out.suffix} could be drawn ({type(error).__name__}: {error}): install kaleido and Chromium, "
+            "or have the pictures written as .html."
+        ) from error
+    files.write(out, image)
 
 
 def export(arguments: list[str]) -> None:

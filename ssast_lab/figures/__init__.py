@@ -5,7 +5,7 @@ charts.py  measurements
 sounds.py  pictures of a sound
 """
 
-from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
+from ssast_lab.figures.charts import Dot, Line, curves, dots, learned, lines
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,
@@ -25,6 +25,6 @@ from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
     "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "colour_range",
-    "curves", "dots", "error", "gallery", "lines", "masked", "overview", "palette", "patch_grid", "picture", "reconstruction",
+    "curves", "dots", "error", "gallery", "learned", "lines", "masked", "overview", "palette", "patch_grid", "picture", "reconstruction",
     "spectrogram",
 ]  # fmt: skip

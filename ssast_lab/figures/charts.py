@@ -4,7 +4,7 @@ Dots and lines are for pages that are read and printed: dark on white."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,27 +20,57 @@ if TYPE_CHECKING:
 INK, RULE, BAND = "#1b1e23", "#d9dde3", "#f5f6f8"
 HUES = ("#0b62c4", "#d1480d", "#0a8754", "#8a2fb8", "#b8860b", "#c2185b", "#00838f", "#5d4037", "#607d8b", "#7cb518")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
+MEASURES = {"nce": "InfoNCE (nats)", "accuracy": "accuracy", "mse": "MSE"}
 STEP, SPACE = 17, 16  # pixels between the names of a row, and around them
 
 
 def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     """How a pretraining run learns: InfoNCE, accuracy and MSE of every step, and of the held-out clips."""
     evaluations = [(step.step, step.evaluation) for step in steps if step.evaluation]
+    training = {name: _smoothed(np.array([getattr(step, name) for step in steps], dtype=float)) for name in MEASURES}
+    held_out = {name: [getattr(one, name) for _, one in evaluations] for name in MEASURES}
+    chance = 1 / evaluations[0][1].masked if evaluations else None
+    return _learning([step.step for step in steps], training, [at for at, _ in evaluations], held_out, chance, "step")
+
+
+def learned(about: Mapping[str, Any]) -> go.Figure:
+    """The same of a finished model, against the clips that it had heard: ``about`` is what its ``config.json`` says of it."""
+    batch, training, evaluations = about["recipe"]["training"]["batch"], about["learned"], about["curves"]
+    figure = _learning(
+        [one["clips"] for one in training],
+        {name: [one[name] for one in training] for name in MEASURES},
+        [one["step"] * batch for one in evaluations],
+        {name: [one[name] for one in evaluations] for name in MEASURES},
+        1 / evaluations[0]["masked"] if evaluations else None,
+        "clips heard",
+    )
+    figure.update_xaxes(type="log", exponentformat="SI", dtick=1)
+    return figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color=INK, width=1100)
+
+
+def _learning(
+    at: Sequence[float],
+    training: Mapping[str, Sequence[float] | np.ndarray],
+    evaluated_at: Sequence[float],
+    held_out: Mapping[str, Sequence[float]],
+    chance: float | None,
+    what: str,
+) -> go.Figure:
+    """A panel for each measure, of training and of the held-out clips."""
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
-    for place, (name, title) in enumerate((("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE")), 1):
+    for place, (name, title) in enumerate(MEASURES.items(), 1):
         axes: dict[str, Any] = dict(xaxis=axis_name("x", place), yaxis=axis_name("y", place), showlegend=place == 1)
-        smooth = _smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
-        traces.append(axes | dict(type="scatter", mode="lines", name="training", x=[step.step for step in steps], y=smooth,
+        traces.append(axes | dict(type="scatter", mode="lines", name="training", x=at, y=training[name],
                                   line=dict(color=sequential.Magma[4], width=1.5)))  # fmt: skip
-        traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=[at for at, _ in evaluations],
-                                  y=[getattr(one, name) for _, one in evaluations], line=dict(color=RIGHT, width=2)))  # fmt: skip
-        if name == "accuracy" and evaluations:
-            traces.append(axes | dict(type="scatter", mode="lines", name="guessing", x=[steps[0].step, steps[-1].step],
-                                      y=[1 / evaluations[0][1].masked] * 2, line=dict(color=TEXT, dash="dot", width=1),
+        traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=evaluated_at,
+                                  y=held_out[name], line=dict(color=RIGHT, width=2)))  # fmt: skip
+        if name == "accuracy" and chance is not None:
+            traces.append(axes | dict(type="scatter", mode="lines", name="guessing", x=[at[0], at[-1]],
+                                      y=[chance] * 2, line=dict(color=TEXT, dash="dot", width=1),
                                       showlegend=True))  # fmt: skip
         low = (place - 1) * 0.36
-        layout["xaxis" + axes["xaxis"][1:]] = dict(domain=[low, low + 0.28], anchor=axes["yaxis"], title=dict(text="step"),
+        layout["xaxis" + axes["xaxis"][1:]] = dict(domain=[low, low + 0.28], anchor=axes["yaxis"], title=dict(text=what),
                                                    gridcolor="rgba(128,134,145,0.2)")  # fmt: skip
         layout["yaxis" + axes["yaxis"][1:]] = dict(anchor=axes["xaxis"], title=dict(text=title), zeroline=False,
                                                    gridcolor="rgba(128,134,145,0.2)",

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -191,6 +191,7 @@ class Run:
             "recipe": {name: part for name, part in recipe.items() if name != "model"},  # the checkpoint has that
             **{name: starts[-1].get(name) for name in ("commit", "device", "torch")},
             "curves": curves,
+            "learned": _learned(self.metrics(), recipe["training"]["batch"]),
         }
         model = checkpoint.load(steps[step] / "model")
         with self.writing():
@@ -305,6 +306,19 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return output
+
+
+def _learned(lines: Sequence[Mapping[str, Any]], batch: int) -> list[dict[str, float]]:
+    """What training itself said, as means over stretches that each end at 1.4 times the clips of the one before."""
+    names = [name for name in ("loss", "nce", "mse", "accuracy") if all(name in line for line in lines)]
+    ends = sorted({min(round(2 ** (place / 2)), len(lines)) for place in range(2 * len(lines).bit_length() + 1)})
+    stretches = [lines[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    return [
+        {"clips": stretch[-1]["step"] * batch}
+        | {name: float(np.mean([line[name] for line in stretch])) for name in names}
+        for stretch in stretches
+        if stretch
+    ]
 
 
 def _corpora(sources: Any) -> list[dict[str, Any]]:

@@ -286,6 +286,7 @@ def test_a_run_hands_out_its_best_model_with_its_history(tmp_path, model):
     assert [(c["size"], c["sha256"]) for c in about["corpus"]] == [("small", "abc")]
     assert about["recipe"]["training"] == json.loads(json.dumps(config["training"]))
     assert about["torch"] == torch.__version__
+    assert [(stretch["clips"], stretch["loss"]) for stretch in about["learned"]] == [(20, 1.0), (40, 1.0), (44, 1.0)]
     kept, given = checkpoint.load(run.checkpoints()[5]).state_dict(), checkpoint.load(out).state_dict()
     assert all(torch.equal(value.half().float(), given[name]) for name, value in kept.items())
     with pytest.raises(RunError, match="is there already"):
