@@ -1,7 +1,9 @@
 """The app: one local page on which a sound is hidden in part, drawn again by a model, and compared.
 
 sources.py         what can be chosen: models and sounds
+state.py           what the page keeps of a visitor
 stage.py           what the stage is given: pictures, sounds, a painted mask
+views/             the tabs under the stage, one file each: how one is made stands there
 reconstruction.py  the view of a reconstruction
 handlers.py        what happens when something is touched
 page.py            what lies where

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
-SCRIPTS = ("player.js", "picture.js", "view.js", "stage.js")  # each needs those before it
+SCRIPTS = ("player.js", "picture.js", "view.js", "stage.js", "views.js")  # each needs those before it; then each view's
 DECIBEL = 10 / math.log(10)  # of a natural logarithm of energy
 SILENCE = math.log(torch.finfo(torch.float32).eps)  # log-mel of no sound
 ROOM = 0.98  # of full scale for the loudest sample
@@ -47,10 +47,11 @@ watch("value", () => props.value && props.value.key && document.querySelector("#
 
 
 def head() -> str:
-    """The scripts and the look of the stage, and the page's own script; they ask nothing of any other machine."""
-    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "app.js"))
+    """The scripts and the look of the stage and the views, and the page's own script; they ask nothing of any other machine."""
+    others = sorted({path.name for path in STATIC.glob("*.js")} - set(SCRIPTS))
+    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *others))
     # Not among the page's own styles, which gradio rewrites: it loses those that depend on the width of the stage.
-    style = (STATIC / "stage.css").read_text(encoding="utf-8")
+    style = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("stage.css", "views.css"))
     return f"<style>{style}</style><script>{script}</script>"
 
 
@@ -83,10 +84,10 @@ def picture(record: Reconstruction, config: AudioConfig, key: str, stroke: int |
                  "rows": grid.rows, "columns": grid.columns},
         "hertz": [LOWEST_HERTZ, HIGHEST_HERTZ],
         "floor": floor, "step": step, "low": low, "high": high, "most": (high - low) / 2,  # all in dB
-        "original": _text(_levels(original, floor, step)), "reconstructed": _text(_levels(drawn, floor, step)),
-        "mask": _text(record.mask.astype(np.uint8)), "rank": _text(record.rank.astype("<i4")),
-        "mse": _text(record.patch_mse.astype("<f4")),
-        "colours": {"loudness": _text(figures.palette(figures.LOUDNESS)), "deviation": _text(figures.palette(figures.DEVIATION)),
+        "original": text(_levels(original, floor, step)), "reconstructed": text(_levels(drawn, floor, step)),
+        "mask": text(record.mask.astype(np.uint8)), "rank": text(record.rank.astype("<i4")),
+        "mse": text(record.patch_mse.astype("<f4")),
+        "colours": {"loudness": text(figures.palette(figures.LOUDNESS)), "deviation": text(figures.palette(figures.DEVIATION)),
                     "hidden": figures.HIDDEN, "right": figures.RIGHT, "wrong": figures.WRONG},
     }  # fmt: skip
 
@@ -108,7 +109,7 @@ def sounds(record: Reconstruction, original: Tensor, inversions: Tensor, key: st
     samples = (versions * gain * 32767).round().to(torch.int16).numpy()
     named = zip(("original", "masked", "reconstructed", "ceiling"), samples, strict=True)
     return {"key": key, "stretch": stretch(record), "rate": audio.SAMPLE_RATE, "scale": 1 / 32767} | {
-        name: _text(version) for name, version in named
+        name: text(version) for name, version in named
     }
 
 
@@ -140,5 +141,6 @@ def _levels(decibels: np.ndarray, floor: float, step: float) -> np.ndarray:
     return np.clip(np.rint((decibels - floor) / step), 0, 255).astype(np.uint8)
 
 
-def _text(values: np.ndarray) -> str:
+def text(values: np.ndarray) -> str:
+    """The bytes of an array for the browser, where ``ssast.bytes`` takes them out again."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()

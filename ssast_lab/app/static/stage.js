@@ -2,7 +2,21 @@
 //
 // callbacks.paint(hidden, stroke): the patches that are hidden now; the answer is a picture with the same stroke.
 // callbacks.hear(): the sounds of the picture that is shown are wanted.
-// It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them.
+// It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them; and what others may ask of it:
+//
+//   mark(patches, colour)     frames patches in a colour, until others are marked in it
+//   overlay(values, colour)   one value for each patch, 0 (dark) to 1 (bright), over every layer; null takes it away
+//   clear()                   takes marks and overlay away
+//   point(patch)              shows a patch as if it were pointed at, -1 none
+//   pin(patch)                pins a patch, -1 none
+//   play(patches, version)    plays patches one after another, in the version named or the chosen one
+//   paint(mask)               hides the patches where a mask of 0 and 1 says so, as the brush does
+//
+// It tells, as events of its element that bubble up to the document, with the stage itself as detail.stage:
+//
+//   ssast:shown { picture }   another picture is shown
+//   ssast:hover { patch }     another patch is pointed at, or none (-1)
+//   ssast:pin   { patch }     another patch is pinned, or none (-1)
 (() => {
   const LAYERS = {
     original: ["Original", "what was heard"],
@@ -82,6 +96,8 @@
     let hover = -1, pinned = -1, point = null; // point: { name, frame, bin } under the pointer
     let drag = null; // what the pointer does between down and up
     let box = null; // the part that is heard: { from, until (frames), low, high (bins) }
+    let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, a canvas of a pixel for each patch, a patch
+    let told = { hover: -1, pin: -1 };
     let stroke = 0, answered = 0, undo = [], foreign = false, soundsKey = null;
 
     // ---- what comes in ----
@@ -104,6 +120,8 @@
       }
       clearTimeout(waiting);
       waiting = setTimeout(callbacks.hear, QUIET);
+      if (before && (before.mask.length !== picture.mask.length || before.grid.rows !== picture.grid.rows)) clear();
+      tell("shown", { picture });
       resize();
       refresh();
     }
@@ -114,6 +132,48 @@
       player.load(Object.fromEntries(versions), sounds.rate, sounds.scale);
       soundsKey = sounds.key;
       refresh();
+    }
+
+    // ---- what others show, and are told ----
+
+    function clear() {
+      [marks, overlay, pointed] = [new Map(), null, -1];
+      draw();
+    }
+
+    function mark(patches, colour) {
+      marks.set(colour, patches);
+      draw();
+    }
+
+    function lay(values, colour = "#4df0d8") {
+      overlay = values && ssast.overlay(values, colour, picture.grid);
+      draw();
+    }
+
+    function pointAt(patch) {
+      pointed = patch;
+      draw();
+    }
+
+    function pin(patch) {
+      pinned = patch;
+      refresh();
+    }
+
+    function play([patch, ...others], version = player.chosen) {
+      if (patch === undefined || !player.has(version)) return;
+      const { from: begin, until, band } = picture.heard(patch);
+      box = null;
+      player.part(begin, until, band, { version, then: () => play(others, version) });
+    }
+
+    const tell = (what, detail) => root.dispatchEvent(new CustomEvent(`ssast:${what}`, { bubbles: true, detail: { stage, ...detail } }));
+
+    function tellPatches() {
+      const before = told;
+      told = { hover, pin: pinned };
+      for (const what of ["hover", "pin"]) if (told[what] !== before[what]) tell(what, { patch: told[what] });
     }
 
     // ---- what goes out ----
@@ -361,6 +421,7 @@
 
     let asked = 0;
     function draw() {
+      tellPatches();
       asked ||= requestAnimationFrame(() => {
         asked = 0;
         if (!picture) return;
@@ -371,7 +432,7 @@
         if (player.playing) follow();
         context.clearRect(0, 0, width, canvas.height);
         ssast.draw(context, {
-          picture, panels, width, from, to, ink, hover, pinned, box, grid, narrow,
+          picture, panels, width, from, to, ink, hover: hover < 0 ? pointed : hover, pinned, box, grid, narrow, overlay, marks,
           cursor: player.has(player.chosen) ? picture.frameOf(player.time()) : null, point: point ? point.frame : null, veiled: tool !== "listen",
         });
         find(".stage-clock").textContent = `${(picture.data.start + player.time()).toFixed(2)} s`;
@@ -496,13 +557,15 @@
     new ResizeObserver(() => resize()).observe(find(".stage-view"));
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
-    return {
-      show, hear,
+    const stage = {
+      show, hear, mark, clear, pin, play, overlay: lay, point: pointAt,
+      paint: (mask) => change(Uint8Array.from(mask)),
       state: () => ({
         picture, panels, layer, tool, from, to, hover, pinned, box, version: player.chosen, playing: player.playing, time: player.time(),
-        clock: player.clock, ready: soundsKey === picture?.data.key, settled: answered === stroke, length: player.length,
+        clock: player.clock, ready: soundsKey === picture?.data.key, settled: answered === stroke, length: player.length, marks, overlay, pointed,
       }),
     };
+    return stage;
   }
 
   globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { mount });

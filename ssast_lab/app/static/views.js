@@ -1,0 +1,100 @@
+// The views under the stage. A view's script says
+//
+//   ssast.view(name, (element, host) => ({ show, hover, pin, close }))
+//
+// It lays out its panel in the element, once, and gives back what is called of it while its tab is open; only `show` is needed:
+//
+//   show(answer)   what its Python `look` gave, for the picture that the stage shows now
+//   hover(patch)   another patch of the stage is pointed at, or none (-1)
+//   pin(patch)     another patch is pinned, or none (-1)
+//   close()        its tab is left; the stage's marks and overlay are cleared for it
+//
+// and it is given
+//
+//   host.ask(asked)   asks Python for what `asked`, plain JSON, names; the same is asked again of every later picture
+//   host.stage        the stage, whose own comment says what may be asked of it: stage.mark, overlay, point, pin, play, paint, state
+//
+// Python is asked when the tab is opened, unless its last answer is that of the shown picture, and when another picture is shown
+// while it is open. An answer to an older question is passed over.
+(() => {
+  const makers = {};
+  const PATIENCE = 40; // milliseconds in which a slider may go on before Python is asked
+
+  // For a view's script, what most of them need.
+  const choice = (label, entries) => `<div class="stage-choice" role="group" aria-label="${label}">${entries.map(([name, title, words = ""]) =>
+    `<button type="button" data-choose="${name}" title="${words}" aria-pressed="false">${title}</button>`).join("")}</div>`;
+
+  // A panel of the page: `send(asked, ticket)` asks, and what comes back goes to `answer`.
+  function openView(name, element, send) {
+    const root = Object.assign(document.createElement("div"), { className: "stage view" });
+    const body = document.createElement("div"), refused = Object.assign(document.createElement("p"), { className: "view-refused", hidden: true });
+    root.append(refused, body);
+    element.replaceChildren(root);
+    const life = new AbortController(), listen = (what, act) => document.addEventListener(`ssast:${what}`, act, { signal: life.signal });
+    let view = null, asked = {}, ticket = 0, waiting = 0, open = false, last = null; // last: the latest answer
+
+    const host = {
+      stage: document.querySelector("#stage .stage")?.parentElement.stage,
+      ask(next) {
+        asked = next;
+        question();
+      },
+    };
+
+    function question() {
+      clearTimeout(waiting);
+      if (!open || !host.stage?.state().picture) return;
+      ticket += 1;
+      root.classList.add("is-waiting");
+      waiting = setTimeout(() => send(asked, ticket), PATIENCE);
+    }
+
+    function answer(data) {
+      if (!data || data.ticket !== ticket) return;
+      root.classList.remove("is-waiting");
+      last = data;
+      refused.hidden = !data.refused;
+      body.hidden = Boolean(data.refused);
+      refused.textContent = data.refused ?? "";
+      if (data.refused) return host.stage.clear();
+      view ??= makers[name](body, host);
+      if (open) view.show(data);
+    }
+
+    const fits = () => last?.ticket === ticket && last.key === host.stage.state().picture.data.key;
+
+    // A tab is open while it has a size.
+    function look() {
+      const now = element.isConnected && element.getClientRects().length > 0;
+      if (now === open) return;
+      open = now;
+      clearTimeout(waiting);
+      if (open) waiting = setTimeout(() => host.stage?.state().picture && (fits() ? answer(last) : question())); // once the other tab is closed
+      else {
+        view?.close?.();
+        host.stage?.clear();
+      }
+      if (!element.isConnected) life.abort();
+    }
+
+    const told = (what) => ({ detail }) => {
+      look();
+      if (open && view && !root.classList.contains("is-waiting")) view[what]?.(detail.patch);
+    };
+    listen("shown", ({ detail }) => {
+      host.stage = detail.stage;
+      look();
+      if (open && !fits()) question();
+    });
+    listen("hover", told("hover"));
+    listen("pin", told("pin"));
+    new ResizeObserver(look).observe(element);
+    look();
+    return { answer };
+  }
+
+  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, {
+    openView, choice,
+    view: (name, make) => (makers[name] = make),
+  });
+})();

@@ -1,0 +1,60 @@
+"""What a view is, and how it is laid out and answered."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssast_lab.app.sources import Model
+from ssast_lab.app.state import Parts, Seen
+
+Asked = Mapping[str, Any]  # what a view's script asks for
+Answer = dict[str, Any]  # plain data for it
+
+ON_LOAD = """
+const view = ssast.openView(%s, element, (asked, ticket) => trigger("look", { asked, ticket }));
+watch("value", () => view.answer(props.value));
+"""
+
+
+class Refusal(Exception):
+    """A sentence that stands in a view's place."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A tab under the stage."""
+
+    name: str  # of its script, and of its tab in the page
+    title: str
+    hint: str  # one line: what to look at
+    look: Callable[[Seen, Asked], Answer]
+    more: Callable[[Parts, Mapping[str, Model]], None] | None = None  # lays out parts of gradio's own below the panel
+
+
+def lay_out(view: View, parts: Parts) -> None:
+    """The panel of a view, which is filled by its script with what ``look`` gives."""
+    import gradio as gr
+
+    gr.HTML(f"<p>{view.hint}</p>", elem_classes="view-hint")
+    panel = gr.HTML({}, html_template="", js_on_load=ON_LOAD % json.dumps(view.name), elem_id=f"view-{view.name}",
+                    elem_classes="view-panel", apply_default_css=False)  # type: ignore[arg-type]  # fmt: skip
+
+    def on_look(seen: Seen | None, event: gr.EventData) -> Answer:
+        return answered(view, seen, getattr(event, "asked", None), getattr(event, "ticket", None))
+
+    # Every question is answered in its turn: an event that is put off forgets what it was told.
+    panel.look(
+        on_look, [parts.seen], [panel], trigger_mode="multiple", show_progress="hidden",
+        concurrency_id="model", concurrency_limit=1, api_visibility="private",
+    )  # fmt: skip
+
+
+def answered(view: View, seen: Seen | None, asked: Any, ticket: Any) -> Answer:
+    """The answer to the question of a ``ticket``: the view's data, or a sentence as ``refused``."""
+    if seen is None:
+        return {"ticket": ticket, "refused": "This page forgot its sound in a long pause: choose one again."}
+    try:
+        return {"ticket": ticket, "key": seen.key} | view.look(seen, asked if isinstance(asked, dict) else {})
+    except Refusal as refusal:
+        return {"ticket": ticket, "key": seen.key, "refused": str(refusal)}
