@@ -37,6 +37,7 @@ const stage = ssast.mount(element, {
   hear: () => trigger("hear"),
 });
 element.stage = stage;
+keepInSight(element);
 const show = () => props.value && props.value.key && stage.show(props.value);
 watch("value", show);
 show();

@@ -5,7 +5,8 @@
 // It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them; and what others may ask of it:
 //
 //   mark(patches, colour)     frames patches in a colour, until others are marked in it
-//   overlay(values, colour)   one value for each patch, 0 (dark) to 1 (bright), over every layer; null takes it away
+//   overlay(values, colour)   one value for each patch, 0 (dark) to 1 (bright), over every layer; NaN leaves a patch as it is, and
+//                             null takes all away
 //   clear()                   takes marks and overlay away
 //   point(patch)              shows a patch as if it were pointed at, -1 none
 //   pin(patch)                pins a patch, -1 none
@@ -96,7 +97,7 @@
     let hover = -1, pinned = -1, point = null; // point: { name, frame, bin } under the pointer
     let drag = null; // what the pointer does between down and up
     let box = null; // the part that is heard: { from, until (frames), low, high (bins) }
-    let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, a canvas of a pixel for each patch, a patch
+    let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, { values, canvas }, a patch
     let told = { hover: -1, pin: -1 };
     let stroke = 0, answered = 0, undo = [], foreign = false, soundsKey = null;
 
@@ -147,7 +148,7 @@
     }
 
     function lay(values, colour = "#4df0d8") {
-      overlay = values && ssast.overlay(values, colour, picture.grid);
+      overlay = values && { values, canvas: ssast.overlay(values, colour, picture.grid) };
       draw();
     }
 
@@ -432,7 +433,7 @@
         if (player.playing) follow();
         context.clearRect(0, 0, width, canvas.height);
         ssast.draw(context, {
-          picture, panels, width, from, to, ink, hover: hover < 0 ? pointed : hover, pinned, box, grid, narrow, overlay, marks,
+          picture, panels, width, from, to, ink, hover: hover < 0 ? pointed : hover, pinned, box, grid, narrow, overlay: overlay?.canvas, marks,
           cursor: player.has(player.chosen) ? picture.frameOf(player.time()) : null, point: point ? point.frame : null, veiled: tool !== "listen",
         });
         find(".stage-clock").textContent = `${(picture.data.start + player.time()).toFixed(2)} s`;

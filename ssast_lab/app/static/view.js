@@ -56,11 +56,12 @@
     context.drawImage(picture.layer(panel.name), from, 0, frames, picture.grid.bins, panel.x, panel.y, panel.w, panel.h);
   }
 
-  // (N,) 0 to 1 -> a canvas of a pixel for each patch: what is low is darkened, what is high has the colour.
+  // (N,) 0 to 1 -> a canvas of a pixel for each patch: what is low is darkened, what is high has the colour, NaN has nothing.
   function overlay(values, colour, { rows, columns }) {
     const canvas = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
     const image = new ImageData(columns, rows), rgb = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
     for (let patch = 0; patch < values.length; patch++) {
+      if (Number.isNaN(values[patch])) continue;
       const value = Math.min(Math.max(values[patch], 0), 1), alpha = 0.66 - 0.66 * value + 0.78 * value;
       const at = 4 * ((rows - 1 - Math.floor(patch / columns)) * columns + (patch % columns));
       for (let i = 0; i < 3; i++) image.data[at + i] = (rgb[i] * 0.78 * value) / alpha;

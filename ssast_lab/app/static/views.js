@@ -20,15 +20,46 @@
   const makers = {};
   const PATIENCE = 40; // milliseconds in which a slider may go on before Python is asked
 
-  // For a view's script, what most of them need.
+  // ---- what most views need ----
+
+  // Buttons of which one is chosen: [name, title, explanation] each.
   const choice = (label, entries) => `<div class="stage-choice" role="group" aria-label="${label}">${entries.map(([name, title, words = ""]) =>
     `<button type="button" data-choose="${name}" title="${words}" aria-pressed="false">${title}</button>`).join("")}</div>`;
 
+  function choose(group, name) {
+    for (const button of group.querySelectorAll("[data-choose]")) button.setAttribute("aria-pressed", button.dataset.choose === String(name));
+  }
+
+  const percent = (value) => `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`;
+  const capital = (word) => word[0].toUpperCase() + word.slice(1);
+
+  // "1.32 s, 874 Hz": the middle of a patch.
+  function place(picture, patch) {
+    const { low, high, first, end } = picture.bounds(patch), hertz = picture.hertzOf((low + high) / 2 - 0.5);
+    const seconds = (picture.data.start + picture.timeOf((first + end) / 2)).toFixed(2);
+    return picture.grid.rows === 1 ? `${seconds} s` : `${seconds} s, ${hertz < 1000 ? hertz.toFixed(0) : `${(hertz / 1000).toFixed(1)}k`} Hz`;
+  }
+
+  // The patch of a small picture of one pixel for each that a pointer is at.
+  function patchUnder(canvas, event) {
+    const area = canvas.getBoundingClientRect(), within = (share, count) => Math.min(Math.max(Math.floor(share * count), 0), count - 1);
+    const column = within((event.clientX - area.left) / area.width, canvas.width);
+    return within((area.bottom - event.clientY) / area.height, canvas.height) * canvas.width + column;
+  }
+
+  // A patch of a layer as a picture of its own.
+  function drawPatch(canvas, picture, patch, layer = "original") {
+    const { low, high, first, end } = picture.bounds(patch);
+    Object.assign(canvas, { width: end - first, height: high - low });
+    canvas.getContext("2d").drawImage(picture.layer(layer), first, picture.grid.bins - high, end - first, high - low, 0, 0, end - first, high - low);
+  }
+
   // A panel of the page: `send(asked, ticket)` asks, and what comes back goes to `answer`.
-  function openView(name, element, send) {
-    const root = Object.assign(document.createElement("div"), { className: "stage view" });
-    const body = document.createElement("div"), refused = Object.assign(document.createElement("p"), { className: "view-refused", hidden: true });
-    root.append(refused, body);
+  function openView(name, words, element, send) {
+    const part = (tag, more) => Object.assign(document.createElement(tag), more), root = part("div", { className: "stage view" });
+    const hint = part("p", { className: "view-hint", textContent: words }), body = part("div", { className: "view-body" });
+    const refused = part("p", { className: "view-refused", hidden: true });
+    root.append(hint, refused, body);
     element.replaceChildren(root);
     const life = new AbortController(), listen = (what, act) => document.addEventListener(`ssast:${what}`, act, { signal: life.signal });
     let view = null, asked = {}, ticket = 0, waiting = 0, open = false, last = null; // last: the latest answer
@@ -94,7 +125,7 @@
   }
 
   globalThis.ssast = Object.assign(globalThis.ssast ?? {}, {
-    openView, choice,
+    openView, choice, choose, percent, capital, place, patchUnder, drawPatch,
     view: (name, make) => (makers[name] = make),
   });
 })();

@@ -10,7 +10,8 @@ the order of their tabs, and nothing else has to know of them.
   visitor asked for (``asked``: plain JSON from the view's script, to be trusted in nothing), and gives plain data. It is called
   when the tab is opened and whenever the shown picture changes while it is open, never else. It computes nothing itself:
   ``analysis`` does, and what is needed again of the same picture is kept by ``lru_cache`` on a function of ``seen``, which is
-  one visitor's. A sentence for the visitor is raised as ``Refusal``.
+  one visitor's. A sentence for the visitor is raised as ``Refusal``. Values of the controls that the picture does not tell, such
+  as the seed, are named in ``inputs`` and given after ``asked``.
 - In the browser, ``ssast.view(name, make)`` lays the panel out and fills it: how it speaks with the stage is said in
   ``static/views.js``. What answers a pointer is looked up there, without the server.
 - A view that needs parts of gradio's own (an upload, a table) lays them out in ``more(parts, models)``, below its panel.

@@ -1,7 +1,7 @@
 """What a view is, and how it is laid out and answered."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ Asked = Mapping[str, Any]  # what a view's script asks for
 Answer = dict[str, Any]  # plain data for it
 
 ON_LOAD = """
-const view = ssast.openView(%s, element, (asked, ticket) => trigger("look", { asked, ticket }));
+const view = ssast.openView(%s, %s, element, (asked, ticket) => trigger("look", { asked, ticket }));
 watch("value", () => view.answer(props.value));
 """
 
@@ -28,7 +28,8 @@ class View:
     name: str  # of its script, and of its tab in the page
     title: str
     hint: str  # one line: what to look at
-    look: Callable[[Seen, Asked], Answer]
+    look: Callable[..., Answer]  # of a Seen, an Asked, and the values of the inputs
+    inputs: tuple[str, ...] = ()  # parts of the page whose values it is given, too
     more: Callable[[Parts, Mapping[str, Model]], None] | None = None  # lays out parts of gradio's own below the panel
 
 
@@ -36,25 +37,24 @@ def lay_out(view: View, parts: Parts) -> None:
     """The panel of a view, which is filled by its script with what ``look`` gives."""
     import gradio as gr
 
-    gr.HTML(f"<p>{view.hint}</p>", elem_classes="view-hint")
-    panel = gr.HTML({}, html_template="", js_on_load=ON_LOAD % json.dumps(view.name), elem_id=f"view-{view.name}",
-                    elem_classes="view-panel", apply_default_css=False)  # type: ignore[arg-type]  # fmt: skip
+    script = ON_LOAD % (json.dumps(view.name), json.dumps(view.hint))
+    panel = gr.HTML({}, html_template="", js_on_load=script, elem_id=f"view-{view.name}", apply_default_css=False)  # type: ignore[arg-type]
 
-    def on_look(seen: Seen | None, event: gr.EventData) -> Answer:
-        return answered(view, seen, getattr(event, "asked", None), getattr(event, "ticket", None))
+    def on_look(event: gr.EventData, seen: Seen | None, *values: Any) -> Answer:
+        return answered(view, seen, getattr(event, "asked", None), getattr(event, "ticket", None), values)
 
     # Every question is answered in its turn: an event that is put off forgets what it was told.
     panel.look(
-        on_look, [parts.seen], [panel], trigger_mode="multiple", show_progress="hidden",
+        on_look, parts.of("seen", *view.inputs), [panel], trigger_mode="multiple", show_progress="hidden",
         concurrency_id="model", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
 
 
-def answered(view: View, seen: Seen | None, asked: Any, ticket: Any) -> Answer:
+def answered(view: View, seen: Seen | None, asked: Any, ticket: Any, values: Sequence[Any] = ()) -> Answer:
     """The answer to the question of a ``ticket``: the view's data, or a sentence as ``refused``."""
     if seen is None:
         return {"ticket": ticket, "refused": "This page forgot its sound in a long pause: choose one again."}
     try:
-        return {"ticket": ticket, "key": seen.key} | view.look(seen, asked if isinstance(asked, dict) else {})
+        return {"ticket": ticket, "key": seen.key} | view.look(seen, asked if isinstance(asked, dict) else {}, *values)
     except Refusal as refusal:
         return {"ticket": ticket, "key": seen.key, "refused": str(refusal)}
