@@ -51,7 +51,8 @@ def questions(page):
 
 
 def overlay(page):
-    return np.array(stage(page, "s.overlay && Array.from(s.overlay.values)"))
+    values = stage(page, "s.overlay && Array.from(s.overlay.values, value => Number.isNaN(value) ? null : value)")
+    return np.array(values, float)
 
 
 def brightness(weights):
@@ -107,6 +108,96 @@ def test_attention_of_other_layers_of_all_and_without_the_mask(page, shown):
     page.get_by_role("button", name="Another mask").click()  # which changes nothing where nothing is hidden
     answered(page)
     shows(analysis.attend(model, piece.fbank).rollout()[2:, 2:][60])
+
+
+# --- recognition --------------------------------------------------------------------------------------------------
+
+
+def softmax(scores):
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def likeness(record, mask, row):
+    """What the stage shows of a row of probabilities: NaN where a patch is visible."""
+    values = np.full(len(mask), np.nan)
+    values[record.patches] = np.sqrt(row / row.max())
+    return values
+
+
+def test_recognition_says_what_each_hidden_patch_is_taken_for(page, shown):
+    model, piece, mask = shown
+    record = analysis.match(model, piece.fbank, mask)
+    open_tab(page, "Recognition")
+    until(page, "s.ready")
+    asked, count = questions(page), len(record.patches)
+    view = page.locator("#view-recognition")
+    assert f"{(record.rank == 0).sum()} of {count} recognised" in view.locator(".view-line").inner_text()
+    shares = [int(words.split()[-1]) for words in view.locator("[data-group]").all_inner_texts()]
+    edges = [0, 1, 2, 5, 10, 20, 50, count]
+    assert shares == np.histogram(record.rank, edges)[0].tolist()
+    ranks = np.full(len(mask), np.nan)
+    ranks[record.patches] = 1 - np.log1p(record.rank) / np.log(count)
+    np.testing.assert_allclose(overlay(page), ranks, atol=1e-5)
+
+    for number in (3, 60, count - 1):
+        point_at(page, int(record.patches[number]))
+        wanted = likeness(record, mask, softmax(record.scores)[number])
+        np.testing.assert_allclose(overlay(page), wanted, atol=1e-4)
+        pictured = [int(words) for words in view.locator(".match-pictures > :last-child b").all_inner_texts()]
+        assert pictured == record.taken_for[number].tolist()
+        place = record.rank[number] + 1
+        assert ("recognised" if place == 1 else f"place {place} of {count}") in view.locator(".match-fate").inner_text()
+    point_at(page, int(np.flatnonzero(~mask)[0]))
+    assert "Point at a hidden patch" in view.locator(".match-fate").inner_text()
+    np.testing.assert_allclose(overlay(page), ranks, atol=1e-5)
+
+    page.get_by_role("button", name="Patch among predictions").click()
+    right = (record.rank_among_predictions == 0).sum()
+    assert f"{right} of {count} recognised" in view.locator(".view-line").inner_text()
+    point_at(page, int(record.patches[60]))
+    wanted = likeness(record, mask, softmax(record.scores.T)[60])
+    np.testing.assert_allclose(overlay(page), wanted, atol=1e-4)
+    assert asked == []
+
+
+@pytest.mark.parametrize("order", ["By band", "By time"])
+def test_a_row_of_the_matrix_lights_both_patches_up_and_plays_them(page, shown, order):
+    model, piece, mask = shown
+    record = analysis.match(model, piece.fbank, mask)
+    open_tab(page, "Recognition")
+    until(page, "s.ready")
+    page.get_by_role("button", name=order).click()
+    row = int(np.flatnonzero(record.rank > 0)[7])
+    place = row
+    if order == "By time":
+        columns, rows = record.patches % piece.grid.columns, record.patches // piece.grid.columns
+        place = np.lexsort((rows, columns)).tolist().index(row)
+    matrix = page.locator(".match-matrix canvas")
+    matrix.scroll_into_view_if_needed()
+    area = matrix.bounding_box()
+    page.mouse.move(area["x"] + 1, area["y"] + (place + 0.5) / len(record.patches) * area["height"])
+    until(page, f"Number.isNaN(s.overlay.values[0]) === {str(not mask[0]).lower()}")
+    shot(page, f"recognition_{order[3:]}")
+    page.mouse.down()
+    page.mouse.up()
+    patch, other = int(record.patches[row]), int(record.taken_for[row, 0])
+    until(page, f"s.pinned === {patch}")
+    assert stage(page, "[...s.marks.values()].flat()") == [other]
+    for heard in (patch, other):
+        begin, end = piece.grid.seconds(heard)
+        until(page, f"s.playing && s.time >= {begin - 0.001} && s.time <= {end + 0.001}")
+    until(page, "!s.playing")
+
+
+def test_nothing_hidden_is_said_and_not_shown(page):
+    open_tab(page, "Recognition")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.locator("#view-recognition .view-refused", has_text="Nothing is hidden").wait_for()
+    until(page, "s.settled && !s.overlay")
+    page.get_by_role("button", name="Another mask").click()
+    page.locator("#view-recognition .match-matrix").wait_for()
+    until(page, "s.overlay")
 
 
 # --- the contract -------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The tabs under the stage: views of what is shown there, one file each.
 
 view.py         what a view is, and how it is laid out and answered
+recognition.py  which hidden patch each prediction is taken for
 attention.py    who attends to whom
 
 A view is a ``View`` in a file of its own here, and a script in ``static/`` that is named after it; ``VIEWS`` below lists them in
@@ -21,10 +22,11 @@ from collections.abc import Mapping
 
 from ssast_lab.app.sources import Model
 from ssast_lab.app.state import Parts
-from ssast_lab.app.views import attention
+from ssast_lab.app.views import attention, recognition
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
+    recognition.VIEW,
     attention.VIEW,
 ]
 
