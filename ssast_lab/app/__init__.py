@@ -3,8 +3,8 @@
 sources.py         what can be chosen: models and sounds
 state.py           what the page keeps of a visitor
 stage.py           what the stage is given: pictures, sounds, a painted mask
+reconstruction.py  from an excerpt and a mask to the record and its figures
 views/             the tabs under the stage, one file each: how one is made stands there
-reconstruction.py  the view of a reconstruction
 handlers.py        what happens when something is touched
 page.py            what lies where
 serve.py           the server

@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from visitor import SHARE, place, shot, stage, until
+import torch
+from visitor import SHARE, place, shot, stage, until, upload
 
-from ssast_lab import analysis, audio, checkpoint
+from ssast_lab import analysis, audio, checkpoint, masking
 from ssast_lab.app import views
 from ssast_lab.app.stage import STATIC
 from ssast_lab.app.views import view as core
@@ -108,6 +109,71 @@ def test_attention_of_other_layers_of_all_and_without_the_mask(page, shown):
     page.get_by_role("button", name="Another mask").click()  # which changes nothing where nothing is hidden
     answered(page)
     shows(analysis.attend(model, piece.fbank).rollout()[2:, 2:][60])
+
+
+# --- patches and masks --------------------------------------------------------------------------------------------
+
+
+def test_masks_are_counted_as_in_the_core(page, shown):
+    _, piece, mask = shown
+    count = int(mask.sum())
+    rates = {
+        name: masking.coverage(draw(torch.Generator().manual_seed(0)), piece.grid).rate.ravel()
+        for name, draw in {
+            "clusters": lambda g: masking.cluster_mask(piece.grid, count, generator=g, batch=1000),
+            "random": lambda g: masking.random_mask(piece.grid, count, generator=g, batch=1000),
+            "the official code": lambda g: masking.official_mask(piece.grid, count, generator=g, batch=1000),
+        }.items()
+    }
+    open_tab(page, "Patches and masks")
+    until(page, "s.ready")
+    asked = questions(page)
+    for patch in (0, 20, 100, 167):
+        point_at(page, patch)
+        said = page.locator("#view-masks .view-line").inner_text()
+        for name, rate in rates.items():
+            share = re.search(rf"([\d.]+) % of the masks \({name}\)", said)
+            assert float(share[1]) == pytest.approx(100 * rate[patch], abs=0.51)
+    page.locator("#view-masks [data-map='2']").hover(position={"x": 2, "y": 90})  # the official code's lowest band
+    until(page, "s.pointed === 0")
+    assert "Patch 0 " in page.locator("#view-masks .view-line").inner_text()
+    page.locator("#view-masks [data-lay='2']").click()
+    wanted = np.clip(0.5 + (rates["the official code"] - count / len(mask)) / 0.5, -2, 2)
+    np.testing.assert_allclose(overlay(page), wanted, atol=1e-4)
+    assert asked == []
+    shot(page, "masks")
+
+
+def test_an_example_is_put_on_the_stage_and_taken_back(page, shown):
+    _, piece, mask = shown
+    open_tab(page, "Patches and masks")
+    page.locator("#view-masks [data-example='2 1']").click()
+    wanted = masking.official_mask(piece.grid, int(mask.sum()), generator=torch.Generator().manual_seed(1))
+    until(page, f"s.settled && String(Array.from(s.picture.mask)) === '{','.join(map(str, wanted.int().tolist()))}'")
+    answered(page)
+    page.get_by_role("button", name="Undo").click()
+    until(page, f"s.settled && String(Array.from(s.picture.mask)) === '{','.join(map(str, mask.int().tolist()))}'")
+
+
+def test_the_stage_takes_masks_of_the_official_code(page, models, sounds):
+    upload(page, sounds["ten.flac"])
+    page.get_by_label("Cluster factor C").click()
+    page.get_by_role("option", name="official code").click()
+    piece = analysis.excerpt(audio.load_waveform(sounds["ten.flac"]), checkpoint.load("tiny-patch").config)
+    wanted = masking.official_mask(
+        piece.grid, round(SHARE * piece.grid.count), generator=torch.Generator().manual_seed(0)
+    )
+    until(page, f"s.settled && String(Array.from(s.picture.mask)) === '{','.join(map(str, wanted.int().tolist()))}'")
+    open_tab(page, "Patches and masks")
+    assert "on the stage" in page.locator("#view-masks section", has_text="Official code").locator("h4").inner_text()
+
+
+def test_the_other_grid_is_counted_too(page):
+    open_tab(page, "Patches and masks")
+    page.get_by_role("button", name="Frames", exact=True).click()
+    page.locator("#view-masks .masks-kinds.is-alone").wait_for()
+    assert "of 168 frames" in page.locator("#view-masks .view-line").inner_text()
+    shot(page, "masks_frames")
 
 
 # --- recognition --------------------------------------------------------------------------------------------------
@@ -217,7 +283,7 @@ def test_scripts_and_views_belong_together():
 )
 def test_what_is_asked_may_be_anything(seen, asked):
     for view in views.VIEWS:
-        answer = core.answered(view, seen, asked, 3, ["random"] * len(view.inputs))
+        answer = core.answered(view, seen, asked, 3, [{"blocks": "random", "seed": None}[name] for name in view.inputs])
         assert answer["ticket"] == 3
         assert "refused" not in answer
         json.dumps(answer, allow_nan=False)

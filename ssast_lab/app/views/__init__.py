@@ -1,6 +1,7 @@
 """The tabs under the stage: views of what is shown there, one file each.
 
 view.py         what a view is, and how it is laid out and answered
+masks.py        how often each patch is hidden
 recognition.py  which hidden patch each prediction is taken for
 attention.py    who attends to whom
 
@@ -22,10 +23,11 @@ from collections.abc import Mapping
 
 from ssast_lab.app.sources import Model
 from ssast_lab.app.state import Parts
-from ssast_lab.app.views import attention, recognition
+from ssast_lab.app.views import attention, masks, recognition
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
+    masks.VIEW,
     recognition.VIEW,
     attention.VIEW,
 ]
