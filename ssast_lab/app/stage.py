@@ -73,10 +73,8 @@ def stretch(record: Reconstruction) -> int:
 def picture(record: Reconstruction, config: AudioConfig, key: str, stroke: int | None = None) -> dict[str, Any]:
     """All that is seen and read of a reconstruction. ``stroke`` is the brush's that asked for it, ``key`` the name under which
     its sounds follow."""
-    grid, original, drawn = record.grid, _decibels(record.original, config), _decibels(record.reconstruction, config)
-    floor = float(min(original.min(), drawn.min()))
-    step = max(float(max(original.max(), drawn.max())) - floor, 1e-3) / 255
-    low, high = figures.colour_range(original)
+    grid, (floor, step) = record.grid, _scale(record, config)
+    low, high = figures.colour_range(_decibels(record.original, config))
     noun = "patch" if grid.rows > 1 else "frame"
     return {
         "key": key, "stroke": stroke, "stretch": stretch(record), "noun": noun, "plural": PLURAL[noun],
@@ -85,12 +83,26 @@ def picture(record: Reconstruction, config: AudioConfig, key: str, stroke: int |
                  "rows": grid.rows, "columns": grid.columns},
         "hertz": [LOWEST_HERTZ, HIGHEST_HERTZ],
         "floor": floor, "step": step, "low": low, "high": high, "most": (high - low) / 2,  # all in dB
-        "original": text(_levels(original, floor, step)), "reconstructed": text(_levels(drawn, floor, step)),
+        "original": levels(record, record.original, config), "reconstructed": levels(record, record.reconstruction, config),
         "mask": text(record.mask.astype(np.uint8)), "rank": text(record.rank.astype("<i4")),
         "mse": text(record.patch_mse.astype("<f4")),
         "colours": {"loudness": text(figures.palette(figures.LOUDNESS)), "deviation": text(figures.palette(figures.DEVIATION)),
                     "hidden": figures.HIDDEN, "right": figures.RIGHT, "wrong": figures.WRONG},
     }  # fmt: skip
+
+
+def _scale(record: Reconstruction, config: AudioConfig) -> tuple[float, float]:
+    """The lowest level of a record's picture, and the step from one to the next, about 0.4 dB."""
+    both = _decibels(np.stack([record.original, record.reconstruction]), config)
+    floor = float(both.min())
+    return floor, max(float(both.max()) - floor, 1e-3) / 255
+
+
+def levels(record: Reconstruction, log_mel: np.ndarray, config: AudioConfig) -> str:
+    """(T, F) as a layer of a record's picture: in the steps of its levels."""
+    floor, step = _scale(record, config)
+    steps = np.rint((_decibels(log_mel, config) - floor) / step)
+    return text(np.clip(steps, 0, 255).astype(np.uint8))
 
 
 def inverted(record: Reconstruction, config: AudioConfig, ceiling: Tensor | None = None) -> Tensor:
@@ -109,7 +121,7 @@ def sounds(record: Reconstruction, original: Tensor, inversions: Tensor, key: st
     gain = ROOM / max(float(versions.abs().max()), ROOM)  # what is beyond full scale turns all of them down
     samples = (versions * gain * 32767).round().to(torch.int16).numpy()
     named = zip(("original", "masked", "reconstructed", "ceiling"), samples, strict=True)
-    return {"key": key, "stretch": stretch(record), "rate": audio.SAMPLE_RATE, "scale": 1 / 32767} | {
+    return {"key": key, "stretch": stretch(record), "rate": audio.SAMPLE_RATE, "scale": 1 / 32767, "gain": gain} | {
         name: text(version) for name, version in named
     }
 
@@ -135,11 +147,6 @@ def hidden_values(record: Reconstruction) -> np.ndarray:
 
 def _decibels(log_mel: np.ndarray, config: AudioConfig) -> np.ndarray:
     return DECIBEL * (log_mel * (2 * config.std) + config.mean)
-
-
-def _levels(decibels: np.ndarray, floor: float, step: float) -> np.ndarray:
-    """(T, F) -> (T, F) in steps of about 0.4 dB from the lowest."""
-    return np.clip(np.rint((decibels - floor) / step), 0, 255).astype(np.uint8)
 
 
 def text(values: np.ndarray) -> str:

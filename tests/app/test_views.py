@@ -1,6 +1,7 @@
 """The tabs under the stage in a real browser: what they say of a built-in sound is what the core computes, and they and the stage
 speak with each other."""
 
+import base64
 import json
 import re
 
@@ -10,6 +11,7 @@ import torch
 from visitor import SHARE, place, shot, stage, until, upload
 
 from ssast_lab import analysis, audio, checkpoint, masking
+from ssast_lab.app import stage as core_stage
 from ssast_lab.app import views
 from ssast_lab.app.stage import STATIC
 from ssast_lab.app.views import view as core
@@ -165,7 +167,7 @@ def test_the_stage_takes_masks_of_the_official_code(page, models, sounds):
     )
     until(page, f"s.settled && String(Array.from(s.picture.mask)) === '{','.join(map(str, wanted.int().tolist()))}'")
     open_tab(page, "Patches and masks")
-    assert "on the stage" in page.locator("#view-masks section", has_text="Official code").locator("h4").inner_text()
+    assert "in use" in page.locator("#view-masks section", has_text="Official code").locator("h4").inner_text()
 
 
 def test_the_other_grid_is_counted_too(page):
@@ -174,6 +176,77 @@ def test_the_other_grid_is_counted_too(page):
     page.locator("#view-masks .masks-kinds.is-alone").wait_for()
     assert "of 168 frames" in page.locator("#view-masks .view-line").inner_text()
     shot(page, "masks_frames")
+
+
+# --- reconstruction -----------------------------------------------------------------------------------------------
+
+
+def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
+    model, piece, mask = shown
+    record = analysis.reconstruct(model, piece.fbank, mask)
+    rivals = analysis.rivals(record)
+    open_tab(page, "Reconstruction")
+    view = page.locator("#view-rivals")
+    assert view.locator("output").all_inner_texts() == [f"{one.mse:.3f}" for one in (record, *rivals)]
+    best = [(record.patch_mse < rival.patch_mse)[mask.numpy()].mean() for rival in rivals]
+    for share in best:
+        assert f"{100 * share:.0f} % of the hidden patches better" in view.locator(".view-line").inner_text()
+    for rival in rivals:
+        drawn = stage(page, f"Array.from(s.picture.levels['{rival.name}'])")
+        wanted = base64.b64decode(core_stage.levels(record, rival.drawn, model.config.audio))
+        assert drawn == list(wanted)
+    until(page, "s.ready && s.guests.every(guest => s.heard(guest.name))")
+    sounds = audio.invert(torch.from_numpy(np.stack([rival.drawn for rival in rivals])), model.config.audio)
+    for number, wave in enumerate(sounds.numpy()):
+        sent = np.array(
+            stage(page, f"Array.from(s.guests[{number}].sound.samples, v => v * s.guests[{number}].sound.scale)")
+        )
+        np.testing.assert_allclose(sent, wave, atol=np.abs(wave).max() / 20000)
+
+    page.locator("#stage canvas").focus()
+    page.keyboard.press(" ")
+    until(page, "s.playing && s.time > 0.2")
+    view.get_by_role("button", name="Inpainting").first.click()  # at the same place
+    assert stage(
+        page, "s.version === 'linear inpainting' && s.layer === 'linear inpainting' && s.playing && s.time > 0.2"
+    )
+    shot(page, "rivals")
+    page.keyboard.press("5")
+    until(page, "s.version === 'bin mean' && s.layer === 'bin mean'")
+    assert view.get_by_role("button", name="Bin mean").first.get_attribute("aria-pressed") == "true"
+    page.locator("#stage canvas").focus()
+    page.keyboard.press(" ")
+    until(page, "!s.playing")
+
+    patch = int(np.flatnonzero(mask)[30])
+    page.mouse.click(*place(page, patch))
+    until(page, f"s.pinned === {patch}")
+    said = view.locator(".match-pictures button").all_inner_texts()
+    for words, value in zip(said[1:], (record, *rivals), strict=True):
+        assert f"{value.patch_mse[patch]:.3f}" in words
+
+    open_tab(page, "Attention")
+    until(
+        page,
+        "s.guests.length === 0 && s.layer === 'reconstructed' && s.version === 'reconstructed' && !s.heard('bin mean')",
+    )
+
+
+def test_rivals_follow_the_mask(page, shown):
+    model, piece, mask = shown
+    open_tab(page, "Reconstruction")
+    page.locator("#view-rivals").get_by_role("button", name="Bin mean").first.click()
+    until(page, "s.layer === 'bin mean'")
+    page.get_by_role("button", name="Hide the rest").click()
+    until(page, "s.settled")
+    answered(page)
+    record = analysis.reconstruct(model, piece.fbank, ~mask)
+    (rival, _), config = analysis.rivals(record), model.config.audio
+    wanted = list(base64.b64decode(core_stage.levels(record, rival.drawn, config)))
+    page.wait_for_function(
+        "([state, wanted]) => (s => s.layer === 'bin mean' && s.picture.levels['bin mean'].every((v, i) => v === wanted[i]))(eval(state))",
+        arg=["document.querySelector('#stage .stage').parentElement.stage.state()", wanted],
+    )
 
 
 # --- recognition --------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@
       find(".masks-kinds").classList.toggle("is-alone", one);
       find(".masks-kinds").innerHTML = kinds.map((kind, at) => {
         const [title, words] = named(kind), least = Math.min(...kind.rate), most = Math.max(...kind.rate);
-        return `<section><h4>${title} <span>${words}${kind.chosen && data.own ? ", on the stage" : ""}</span></h4>
+        return `<section><h4>${title} <span>${words}${kind.chosen && data.own ? ", in use" : ""}</span></h4>
           <canvas class="masks-map" data-map="${at}" role="img" aria-label="How often each ${noun()} is hidden"></canvas>
           <p>Hidden in ${ssast.percent(least)} to ${ssast.percent(most)}; hidden regions of ${kind.region.toFixed(0)} in the mean.</p>
           <div class="masks-examples">${[...Array(kind.examples.length / kind.rate.length).keys()].map((example) =>

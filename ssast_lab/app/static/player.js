@@ -139,6 +139,15 @@
         );
         goOn();
       },
+      // One version more, and some fewer; what plays is not touched.
+      add(name, samples, scale) {
+        versions[name] = Float32Array.from(samples, (value) => value * scale);
+        if (now && (now.version ?? chosen) === name) goOn();
+        changed();
+      },
+      drop(names) {
+        for (const name of names) delete versions[name];
+      },
       forget() {
         stop();
         versions = {};

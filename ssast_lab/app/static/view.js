@@ -112,7 +112,7 @@
         context.lineTo(x, at.y(bins));
       }
     context.stroke();
-    if (panel.name === "original" || panel.name === "reconstructed") drawOutline(context, scene, at);
+    if (!["masked", "error", "recognised"].includes(panel.name)) drawOutline(context, scene, at);
   }
 
   // The edge between what is hidden and what is visible.

@@ -7,6 +7,8 @@
 //   show(answer)   what its Python `look` gave, for the picture that the stage shows now
 //   hover(patch)   another patch of the stage is pointed at, or none (-1)
 //   pin(patch)     another patch is pinned, or none (-1)
+//   version(name)  another version is chosen to be heard
+//   later(data)    what its Python `later` gave, which is asked for once it is shown, if there is one: sounds, say
 //   close()        its tab is left; the stage's marks and overlay are cleared for it
 //
 // and it is given
@@ -19,6 +21,7 @@
 (() => {
   const makers = {};
   const PATIENCE = 40; // milliseconds in which a slider may go on before Python is asked
+  const QUIET = 200; // milliseconds without another answer before what comes later is asked for
 
   // ---- what most views need ----
 
@@ -55,7 +58,7 @@
   }
 
   // A panel of the page: `send(asked, ticket)` asks, and what comes back goes to `answer`.
-  function openView(name, words, element, send) {
+  function openView(name, words, element, send, sendLater) {
     const part = (tag, more) => Object.assign(document.createElement(tag), more), root = part("div", { className: "stage view" });
     const hint = part("p", { className: "view-hint", textContent: words }), body = part("div", { className: "view-body" });
     const refused = part("p", { className: "view-refused", hidden: true });
@@ -82,6 +85,7 @@
 
     function answer(data) {
       if (!data || data.ticket !== ticket) return;
+      if (data.later) return open && view.later(data.later);
       root.classList.remove("is-waiting");
       last = data;
       refused.hidden = !data.refused;
@@ -89,7 +93,9 @@
       refused.textContent = data.refused ?? "";
       if (data.refused) return host.stage.clear();
       view ??= makers[name](body, host);
-      if (open) view.show(data);
+      if (!open) return;
+      view.show(data);
+      if (view.later) waiting = setTimeout(() => sendLater(asked, ticket), QUIET);
     }
 
     const fits = () => last?.ticket === ticket && last.key === host.stage.state().picture.data.key;
@@ -110,7 +116,7 @@
 
     const told = (what) => ({ detail }) => {
       look();
-      if (open && view && !root.classList.contains("is-waiting")) view[what]?.(detail.patch);
+      if (open && view && !root.classList.contains("is-waiting")) view[what]?.(detail.patch ?? detail.version);
     };
     listen("shown", ({ detail }) => {
       host.stage = detail.stage;
@@ -119,6 +125,7 @@
     });
     listen("hover", told("hover"));
     listen("pin", told("pin"));
+    listen("version", told("version"));
     new ResizeObserver(look).observe(element);
     look();
     return { answer };

@@ -2,6 +2,7 @@
 
 view.py         what a view is, and how it is laid out and answered
 masks.py        how often each patch is hidden
+rivals.py       the reconstruction beside rivals that need no model
 recognition.py  which hidden patch each prediction is taken for
 attention.py    who attends to whom
 
@@ -23,11 +24,12 @@ from collections.abc import Mapping
 
 from ssast_lab.app.sources import Model
 from ssast_lab.app.state import Parts
-from ssast_lab.app.views import attention, masks, recognition
+from ssast_lab.app.views import attention, masks, recognition, rivals
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
     masks.VIEW,
+    rivals.VIEW,
     recognition.VIEW,
     attention.VIEW,
 ]

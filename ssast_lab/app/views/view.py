@@ -12,7 +12,8 @@ Asked = Mapping[str, Any]  # what a view's script asks for
 Answer = dict[str, Any]  # plain data for it
 
 ON_LOAD = """
-const view = ssast.openView(%s, %s, element, (asked, ticket) => trigger("look", { asked, ticket }));
+const ask = (what) => (asked, ticket) => trigger(what, { asked, ticket });
+const view = ssast.openView(%s, %s, element, ask("look"), ask("later"));
 watch("value", () => view.answer(props.value));
 """
 
@@ -29,6 +30,9 @@ class View:
     title: str
     hint: str  # one line: what to look at
     look: Callable[..., Answer]  # of a Seen, an Asked, and the values of the inputs
+    later: Callable[[Seen, Asked], Answer] | None = (
+        None  # what takes longer, such as sounds, and is asked for once it is shown
+    )
     inputs: tuple[str, ...] = ()  # parts of the page whose values it is given, too
     more: Callable[[Parts, Mapping[str, Model]], None] | None = None  # lays out parts of gradio's own below the panel
 
@@ -49,12 +53,27 @@ def lay_out(view: View, parts: Parts) -> None:
         concurrency_id="model", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
 
+    def on_later(event: gr.EventData, seen: Seen | None) -> Answer:
+        ticket, asked = getattr(event, "ticket", None), getattr(event, "asked", None)
+        assert view.later is not None
+        return {"ticket": ticket, "later": view.later(seen, checked(asked)) if seen else {}}
+
+    if view.later:
+        panel.later(
+            on_later, [parts.seen], [panel], trigger_mode="multiple", show_progress="hidden",
+            concurrency_id="sounds", concurrency_limit=1, api_visibility="private",
+        )  # fmt: skip
+
+
+def checked(asked: Any) -> Asked:
+    return asked if isinstance(asked, dict) else {}
+
 
 def answered(view: View, seen: Seen | None, asked: Any, ticket: Any, values: Sequence[Any] = ()) -> Answer:
     """The answer to the question of a ``ticket``: the view's data, or a sentence as ``refused``."""
     if seen is None:
         return {"ticket": ticket, "refused": "This page forgot its sound in a long pause: choose one again."}
     try:
-        return {"ticket": ticket, "key": seen.key} | view.look(seen, asked if isinstance(asked, dict) else {}, *values)
+        return {"ticket": ticket, "key": seen.key} | view.look(seen, checked(asked), *values)
     except Refusal as refusal:
         return {"ticket": ticket, "key": seen.key, "refused": str(refusal)}
