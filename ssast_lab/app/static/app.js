@@ -12,7 +12,7 @@ function keepInSight(element) {
   function place() {
     const above = picture.offsetTop - 6, seen = block.offsetHeight - above;
     block.style.setProperty("--above", `${-above}px`);
-    block.classList.toggle("stays", seen < 0.66 * window.innerHeight);
+    block.classList.toggle("stays", seen < 0.68 * window.innerHeight);
   }
   new ResizeObserver(place).observe(element);
   window.addEventListener("resize", place);

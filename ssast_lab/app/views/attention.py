@@ -62,6 +62,6 @@ def packed(weights: np.ndarray) -> Answer:
 VIEW = View(
     name="attention",
     title="Attention",
-    hint="Point at a patch of the stage: bright is what it looks at, in the layer and head chosen here. A click holds it.",
+    hint="What does a patch look at? Point at one of the stage: bright is where its attention goes; a click holds it.",
     look=look,
 )

@@ -54,8 +54,7 @@ def kind(grid: PatchGrid, cluster: str, count: int, seed: int) -> Answer:
 VIEW = View(
     name="masks",
     title="Patches and masks",
-    hint="How often each patch is hidden over 1,000 masks: blue is less often than it should be, red more often. "
-    "The published code hides the lowest bands too seldom.",
+    hint="How often is each patch hidden over 1,000 masks? Blue is too seldom and red too often; dark is as it should be.",
     look=look,
     inputs=("blocks", "seed"),
 )

@@ -30,7 +30,6 @@ def look(seen: Seen, asked: Asked) -> Answer:
 VIEW = View(
     name="recognition",
     title="Recognition",
-    hint="Of every hidden patch the model says which of all hidden ones it is: bright on the stage is right, dark is far off. "
-    "Point at one to see what it is taken for.",
+    hint="Which of all hidden patches is it? Bright is recognised, dark is far off; point at one to see what it is taken for.",
     look=look,
 )

@@ -14,7 +14,7 @@ from ssast_lab.app.views.view import Answer, Asked, Refusal, View
 WORDS = {
     "bin mean": ("Bin mean", "every hidden value as the mean of what is visible in its mel bin"),
     "linear inpainting": ("Inpainting", "every hidden value as the mean of its four neighbours"),
-    "linear in time": ("Line in time", "hidden frames interpolated between the visible ones before and after"),
+    "linear in time": ("Linear", "hidden frames interpolated between the visible ones before and after"),
 }
 
 
@@ -53,8 +53,7 @@ def sixteen_bits(wave: np.ndarray) -> Answer:
 VIEW = View(
     name="rivals",
     title="Reconstruction",
-    hint="What does the model add? Below it, what needs no model: choose one to see and hear it at the same place. "
-    "In the maps, teal is where the model draws better.",
+    hint="What does the model add to what needs none? Choose one to see and hear it; in the maps, teal is where the model is better.",
     look=look,
     later=later,
 )
