@@ -181,22 +181,22 @@ def test_the_other_grid_is_counted_too(page):
 # --- reconstruction -----------------------------------------------------------------------------------------------
 
 
-def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
+def test_baselines_are_seen_and_heard_on_the_stage(page, shown):
     model, piece, mask = shown
     record = analysis.reconstruct(model, piece.fbank, mask)
-    rivals = analysis.rivals(record)
+    baselines = analysis.baselines(record)
     open_tab(page, "Reconstruction")
-    view = page.locator("#view-rivals")
-    assert view.locator("output").all_inner_texts() == [f"{one.mse:.3f}" for one in (record, *rivals)]
-    best = [(record.patch_mse < rival.patch_mse)[mask.numpy()].mean() for rival in rivals]
+    view = page.locator("#view-reconstruction")
+    assert view.locator("output").all_inner_texts() == [f"{one.mse:.3f}" for one in (record, *baselines)]
+    best = [(record.patch_mse < baseline.patch_mse)[mask.numpy()].mean() for baseline in baselines]
     for share in best:
         assert f"{100 * share:.0f} % of the hidden patches better" in view.locator(".view-line").inner_text()
-    for rival in rivals:
-        drawn = stage(page, f"Array.from(s.picture.levels['{rival.name}'])")
-        wanted = base64.b64decode(core_stage.levels(record, rival.drawn, model.config.audio))
+    for baseline in baselines:
+        drawn = stage(page, f"Array.from(s.picture.levels['{baseline.name}'])")
+        wanted = base64.b64decode(core_stage.levels(record, baseline.drawn, model.config.audio))
         assert drawn == list(wanted)
     until(page, "s.ready && s.guests.every(guest => s.heard(guest.name))")
-    sounds = audio.invert(torch.from_numpy(np.stack([rival.drawn for rival in rivals])), model.config.audio)
+    sounds = audio.invert(torch.from_numpy(np.stack([baseline.drawn for baseline in baselines])), model.config.audio)
     for number, wave in enumerate(sounds.numpy()):
         sent = np.array(
             stage(page, f"Array.from(s.guests[{number}].sound.samples, v => v * s.guests[{number}].sound.scale)")
@@ -210,7 +210,7 @@ def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
     assert stage(
         page, "s.version === 'linear inpainting' && s.layer === 'linear inpainting' && s.playing && s.time > 0.2"
     )
-    shot(page, "rivals")
+    shot(page, "reconstruction")
     page.keyboard.press("5")
     until(page, "s.version === 'bin mean' && s.layer === 'bin mean'")
     assert view.get_by_role("button", name="Bin mean").first.get_attribute("aria-pressed") == "true"
@@ -222,7 +222,7 @@ def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
     page.mouse.click(*place(page, patch))
     until(page, f"s.pinned === {patch}")
     said = view.locator(".match-pictures button").all_inner_texts()
-    for words, value in zip(said[1:], (record, *rivals), strict=True):
+    for words, value in zip(said[1:], (record, *baselines), strict=True):
         assert f"{value.patch_mse[patch]:.3f}" in words
 
     open_tab(page, "Attention")
@@ -232,17 +232,17 @@ def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
     )
 
 
-def test_rivals_follow_the_mask(page, shown):
+def test_baselines_follow_the_mask(page, shown):
     model, piece, mask = shown
     open_tab(page, "Reconstruction")
-    page.locator("#view-rivals").get_by_role("button", name="Bin mean").first.click()
+    page.locator("#view-reconstruction").get_by_role("button", name="Bin mean").first.click()
     until(page, "s.layer === 'bin mean'")
     page.get_by_role("button", name="Hide the rest").click()
     until(page, "s.settled")
     answered(page)
     record = analysis.reconstruct(model, piece.fbank, ~mask)
-    (rival, _), config = analysis.rivals(record), model.config.audio
-    wanted = list(base64.b64decode(core_stage.levels(record, rival.drawn, config)))
+    (baseline, _), config = analysis.baselines(record), model.config.audio
+    wanted = list(base64.b64decode(core_stage.levels(record, baseline.drawn, config)))
     page.wait_for_function(
         "([state, wanted]) => (s => s.layer === 'bin mean' && s.picture.levels['bin mean'].every((v, i) => v === wanted[i]))(eval(state))",
         arg=["document.querySelector('#stage .stage').parentElement.stage.state()", wanted],

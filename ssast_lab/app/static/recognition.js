@@ -149,7 +149,7 @@
         `, with ${ssast.percent(chance(at, at))} of the probability. ${way === "paper" ? "Its prediction is most like" : "Most like it are the predictions for"}:`;
       const one = (words, which, layer, more = "") => `<button type="button" data-patch="${which}" data-layer-of="${layer}" class="${more}" title="Plays it"><canvas></canvas><span>${words}</span></button>`;
       const layer = way === "paper" ? "original" : "reconstructed";
-      pictures.innerHTML = `<div>${one("<b>hidden</b>", patch, "original")}${one("<b>drawn</b>", patch, "reconstructed")}</div><div>` +
+      pictures.innerHTML = `<div>${one("<b>hidden</b>&nbsp;", patch, "original")}${one("<b>drawn</b>&nbsp;", patch, "reconstructed")}</div><div>` +
         five.map((other) => one(`<b>${patches[other]}</b> ${ssast.percent(chance(at, other))}`, patches[other], layer, other === at ? "is-right" : "is-wrong")).join("") + "</div>";
       for (const button of pictures.querySelectorAll("button")) ssast.drawPatch(button.querySelector("canvas"), picture(), Number(button.dataset.patch), button.dataset.layerOf);
     }
