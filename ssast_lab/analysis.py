@@ -232,9 +232,12 @@ class Attention:
         rows, columns = np.divmod(np.arange(self.grid.count), self.grid.columns)
         time = np.abs(columns[:, None] - columns) * self.grid.stride[1] * audio.HOP / audio.SAMPLE_RATE
         frequency = np.abs(rows[:, None] - rows) * self.grid.stride[0]
-        among = self.weights[..., SPECIAL:, SPECIAL:]
-        share = among / among.sum(-1, keepdims=True).clip(min=1e-12)
-        return tuple((share * apart).sum(-1).mean(-1) for apart in (time, frequency))  # type: ignore[return-value]
+        means = np.empty((2, *self.weights.shape[:2]))
+        for layer, weights in enumerate(self.weights):  # all at once would take as much memory again, several times
+            among = weights[:, SPECIAL:, SPECIAL:]
+            share = among / among.sum(-1, keepdims=True).clip(min=1e-12)
+            means[:, layer] = [(share * apart).sum(-1).mean(-1) for apart in (time, frequency)]
+        return means[0], means[1]
 
 
 @torch.no_grad()

@@ -69,6 +69,7 @@ def test_attention_follows_the_pointer(page, shown):
     until(page, "s.ready")
     asked = questions(page)
     mean = record.among_patches(11)
+    np.testing.assert_allclose(overlay(page), brightness(mean.mean(0)), atol=0.02)  # as long as nothing is pointed at
     for patch in (0, 40, 100, 167):
         point_at(page, patch)
         np.testing.assert_allclose(overlay(page), brightness(mean[patch]), atol=0.02)
@@ -327,6 +328,20 @@ def test_a_row_of_the_matrix_lights_both_patches_up_and_plays_them(page, shown, 
         begin, end = piece.grid.seconds(heard)
         until(page, f"s.playing && s.time >= {begin - 0.001} && s.time <= {end + 0.001}")
     until(page, "!s.playing")
+
+
+def test_the_surest_are_shown_until_one_is_pointed_at(page, shown):
+    model, piece, mask = shown
+    record = analysis.match(model, piece.fbank, mask)
+    open_tab(page, "Recognition")
+    until(page, "s.ready")
+    likeliest = softmax(record.scores).max(1)
+    named = page.locator("#view-recognition .match-surest b").all_inner_texts()
+    for chosen, found in ((record.rank == 0, named[:3]), (record.rank > 0, named[3:])):
+        rows = np.flatnonzero(chosen)[np.argsort(-likeliest[chosen])][:3]
+        assert found == [f"{record.patches[row]} as {record.taken_for[row, 0]}" for row in rows]
+    page.locator("#view-recognition [data-hold]").last.click()
+    until(page, f"s.pinned === {named[-1].split(' as ')[0]} && s.playing")
 
 
 def test_nothing_hidden_is_said_and_not_shown(page):

@@ -7,6 +7,7 @@ from typing import Any
 
 from ssast_lab.app.sources import Model
 from ssast_lab.app.state import Parts, Seen
+from ssast_lab.checkpoint import CheckpointError
 
 Asked = Mapping[str, Any]  # what a view's script asks for
 Answer = dict[str, Any]  # plain data for it
@@ -77,3 +78,5 @@ def answered(view: View, seen: Seen | None, asked: Any, ticket: Any, values: Seq
         return {"ticket": ticket, "key": seen.key} | view.look(seen, checked(asked), *values)
     except Refusal as refusal:
         return {"ticket": ticket, "key": seen.key, "refused": str(refusal)}
+    except CheckpointError:
+        return {"ticket": ticket, "key": seen.key, "refused": "This model can no longer be read: choose another one."}
