@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from visitor import SHARE, place, shot, stage, until, upload
+from visitor import SHARE, STATE, place, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, audio, checkpoint, masking
 from ssast_lab.app import stage as core_stage
@@ -19,14 +19,14 @@ from ssast_lab.app.views import view as core
 
 def open_tab(page, title):
     page.get_by_role("tab", name=title, exact=True).click()
-    answered(page)
+    answered(page, next(view.name for view in views.VIEWS if view.title == title))
 
 
-def answered(page):
+def answered(page, name=None):
     """Waits until the open view has its answer for the picture that is shown."""
     page.wait_for_function(
-        """[...document.querySelectorAll(".view")].some(view => view.getClientRects().length &&
-               !view.classList.contains("is-waiting") && view.querySelector(".view-body").childElementCount)"""
+        f"""[...document.querySelectorAll("{f"#view-{name} " if name else ""}.view")].some(view => view.getClientRects().length &&
+                !view.classList.contains("is-waiting") && view.dataset.shows === {STATE}.picture.data.key)"""
     )
 
 
@@ -109,7 +109,9 @@ def test_attention_of_other_layers_of_all_and_without_the_mask(page, shown):
     shows(record.rollout()[2:, 2:][60])
     page.get_by_role("button", name="Nothing hidden").click()
     shows(analysis.attend(model, piece.fbank).rollout()[2:, 2:][60])
+    before = stage(page, "s.picture.data.key")
     page.get_by_role("button", name="Another mask").click()  # which changes nothing where nothing is hidden
+    until(page, f"s.picture.data.key !== '{before}'")
     answered(page)
     shows(analysis.attend(model, piece.fbank).rollout()[2:, 2:][60])
 
@@ -352,6 +354,54 @@ def test_nothing_hidden_is_said_and_not_shown(page):
     page.get_by_role("button", name="Another mask").click()
     page.locator("#view-recognition .match-matrix").wait_for()
     until(page, "s.overlay")
+
+
+# --- visitors and tabs --------------------------------------------------------------------------------------------
+
+
+def test_two_visitors_see_each_their_own(browser, server):
+    model, names = checkpoint.load("tiny-patch"), ("frogs", "blackbird")
+    pages = [visit(browser, server) for _ in names]
+    visitors = [next(page) for page in pages]
+    for page, name in zip(visitors, names):
+        page.get_by_label("Built-in sound").click()
+        page.get_by_role("option", name=audio.builtin_sounds()[name]["title"]).click()
+    for page, name in zip(visitors, names):
+        page.locator("#caption b", has_text=audio.builtin_sounds()[name]["title"]).wait_for()
+        page.get_by_role("tab", name="Attention", exact=True).click()
+    for page, name in zip(visitors, names):
+        piece = analysis.excerpt(audio.load_waveform(audio.builtin_sounds()[name]["path"]), model.config)
+        record = analysis.attend(model, piece.fbank, analysis.draw_mask(piece, SHARE))
+        until(
+            page,
+            f"s.picture.mask.length === {piece.grid.count} && s.overlay && s.overlay.values.length === {piece.grid.count}",
+        )
+        answered(page)
+        point_at(page, 50)
+        np.testing.assert_allclose(overlay(page), brightness(record.among_patches(11)[50]), atol=0.02)
+    for page in pages:
+        next(page, None)
+
+
+def test_only_the_open_tab_is_asked_for_and_a_left_one_leaves_nothing(page):
+    open_tab(page, "Recognition")
+    until(page, "s.ready && s.overlay")
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data or "") if "queue/join" in request.url else None)
+    before = stage(page, "s.picture.data.key")
+    page.get_by_role("button", name="Another mask").click()
+    until(page, f"s.picture.data.key !== '{before}'")
+    answered(page)
+    until(page, "s.ready")
+    assert sum('"ticket"' in body for body in asked) == 1
+    page.locator("#view-recognition .match-matrix canvas").hover(position={"x": 50, "y": 100})
+    until(page, "[...s.marks.values()].flat().length === 1")
+    open_tab(page, "Patches and masks")
+    until(page, "s.marks.size === 0 && !s.overlay")
+    asked.clear()
+    page.get_by_role("tab", name="Recognition", exact=True).click()  # the same picture: nothing new to ask
+    until(page, "s.overlay")
+    assert not any('"ticket"' in body for body in asked)
 
 
 # --- the contract -------------------------------------------------------------------------------------------------

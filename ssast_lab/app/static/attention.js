@@ -158,7 +158,7 @@
       const order = [...all.keys()].sort((one, other) => all[other] - all[one]).slice(0, BEST), sum = all.reduce((total, value) => total + value, 0);
       const who = way === "cls" || patch < 0 ? "" : `${ssast.capital(noun)} ${patch} (${ssast.place(picture(), patch)}, ${asked.hidden && picture().mask[patch] ? "hidden" : "visible"})`;
       find(".view-line").textContent = (way !== "cls" && patch < 0 ? `What all ${plural} look at, in the mean: point at one, or tap it, to see its own.` : {
-        looks: `${who} looks at itself with ${percent(all[patch])} of its attention, and at [CLS] and distillation with ${percent(Math.max(1 - sum, 0))}.`,
+        looks: `${who} gives itself ${percent(all[patch])} of its attention, [CLS] and distillation ${percent(Math.max(1 - sum, 0))}.`,
         seen: `${who} gets ${percent(sum / all.length)} of each ${noun}'s attention in the mean; it would be ${percent(1 / size)} if all were looked at alike.`,
         cls: `[CLS] looks at the ${plural} with ${percent(sum)} of its attention.`,
       }[way]) + ` Full colour: ${percent(full(all))} or more.`;

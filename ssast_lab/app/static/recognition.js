@@ -62,6 +62,11 @@
       return [...row.keys()].sort((one, other) => row[other] - row[one] || one - other).slice(0, howMany);
     }
 
+    function likeliest(of) {
+      const row = logs.subarray(of * count(), (of + 1) * count());
+      return row.reduce((most, value, other) => (value > row[most] ? other : most), 0);
+    }
+
     // ---- the panel ----
 
     function turn() {
@@ -120,7 +125,7 @@
     const bySuccess = () => spread((at) => 1 - Math.log1p(rank()[at]) / Math.log(count() + 1e-6));
 
     function byLikeness(of) {
-      const [most] = best(of, 1);
+      const most = likeliest(of);
       return spread((other) => Math.sqrt(chance(of, other) / chance(of, most)));
     }
 
@@ -165,7 +170,7 @@
 
     // Those that were recognised, and those that were taken for another, with the greatest probability: what was hidden, and what it was taken for.
     function surest() {
-      const tops = patches.map((_, of) => [of, best(of, 1)[0]]).sort((one, other) => chance(...other) - chance(...one));
+      const tops = patches.map((_, of) => [of, likeliest(of)]).sort((one, other) => chance(...other) - chance(...one));
       const layer = way === "paper" ? "original" : "reconstructed";
       const pair = ([of, other]) => `<button type="button" data-hold="${of}" title="Holds it and plays both"><canvas data-of="${patches[of]}" data-layer-of="original"></canvas><canvas data-of="${patches[other]}" data-layer-of="${layer}"></canvas>
         <span><b>${patches[of]} as ${patches[other]}</b> ${ssast.percent(chance(of, other))}</span></button>`;
@@ -190,7 +195,7 @@
 
     // The patch of a row and the one that it is taken for: both light up and are heard.
     function playRow(of) {
-      const [other] = best(of, 1);
+      const other = likeliest(of);
       stage.pin(patches[of]);
       over = null;
       redraw();
