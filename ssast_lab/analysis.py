@@ -125,14 +125,80 @@ def reconstruct(model: SSAST, fbank: Tensor, mask: Tensor, start: float = 0.0) -
 
 
 def visible_mean_mse(sound: Tensor, hidden: Tensor) -> float:
-    """(T, F) log-mel, (T, F) bool -> the mean squared distance of the hidden values from the visible mean
-    of their mel bin; from the mean of all that is visible where a bin shows nothing, or from 0, the mean of the training
-    data, where nothing is visible at all."""
+    """(T, F) log-mel, (T, F) bool -> the mean squared distance of the hidden values from :func:`visible_mean`."""
+    return float((sound - visible_mean(sound, hidden)).square()[hidden].mean())
+
+
+# --- baselines, which need no model --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What hidden patches are drawn as without a model."""
+
+    name: str
+    drawn: np.ndarray  # (T, F) the visible values as they are
+    patch_mse: np.ndarray  # (N,) of each hidden patch; NaN where it was visible
+    mse: float  # mean over the hidden patches
+
+
+def baselines(record: Reconstruction) -> tuple[Baseline, ...]:
+    """The visible mean of every mel bin, and linear interpolation: in time where patches are whole frames, else in two
+    dimensions. Where nothing is visible, both are 0, the mean of the training data."""
+    grid, sound, mask = record.grid, torch.from_numpy(record.original), torch.from_numpy(record.mask)
+    where = unpatchify(mask[:, None].expand(-1, grid.values).float(), grid) > 0
+    means = torch.where(where, visible_mean(sound, where), sound).numpy()
+    picture, hidden = record.original.astype(np.float64), where.numpy()
+    if hidden.all():
+        drawn = np.zeros_like(picture)
+    else:
+        drawn = linear_in_time(picture, hidden[:, 0]) if grid.rows == 1 else linear_inpainting(picture, hidden)
+    named = (("bin mean", means), ("linear in time" if grid.rows == 1 else "linear inpainting", drawn))
+    return tuple(_baseline(name, record, values.astype(np.float32)) for name, values in named)
+
+
+def _baseline(name: str, record: Reconstruction, drawn: np.ndarray) -> Baseline:
+    errors = patchify(torch.from_numpy((drawn - record.original) ** 2), record.grid).mean(-1).numpy()
+    patch_mse = np.where(record.mask, errors, np.float32(np.nan))
+    return Baseline(name, drawn, patch_mse, float(errors[record.mask].mean()) if record.hidden else float("nan"))
+
+
+def visible_mean(sound: Tensor, hidden: Tensor) -> Tensor:
+    """(T, F) log-mel, (T, F) bool -> (F,): the mean of what is visible in each mel bin; that of all that is visible where a
+    bin shows nothing, or 0, the mean of the training data, where nothing is visible at all."""
     visible = ~hidden
     count = visible.sum(0)
     anywhere = sound[visible].mean() if bool(visible.any()) else sound.new_zeros(())
-    means = torch.where(count > 0, (sound * visible).sum(0) / count.clamp(min=1), anywhere)
-    return float((sound - means).square()[hidden].mean())
+    return torch.where(count > 0, (sound * visible).sum(0) / count.clamp(min=1), anywhere)
+
+
+def linear_in_time(sound: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """(T, F), (T,) bool -> (T, F): hidden frames are interpolated between the visible frames before and after them; at the
+    ends the nearest visible frame is repeated."""
+    visible = sound[~hidden]
+    numbers = np.arange(len(visible))
+    places = np.interp(np.arange(len(sound)), np.flatnonzero(~hidden), numbers)  # 2.5 is half way from visible 2 to 3
+    before = places.astype(int)
+    after = np.minimum(before + 1, len(visible) - 1)
+    share = (places - before)[:, None]
+    return (1 - share) * visible[before] + share * visible[after]
+
+
+def linear_inpainting(sound: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """(T, F), (T, F) bool -> (T, F): linear interpolation in two dimensions. Every hidden value is the mean of its four
+    neighbours (fewer at the borders), and visible values stay: Laplace's equation, solved exactly.
+
+    This is a stronger baseline than linear interpolation over a triangulation of the visible values.
+    """
+    from scipy.sparse.linalg import LaplacianNd, splu
+
+    gaps, drawn = hidden.ravel(), sound.flatten()
+    equations = LaplacianNd(sound.shape, boundary_conditions="neumann", dtype=np.float64).tosparse().tocsr()[gaps]
+    drawn[gaps] = splu(equations[:, gaps].tocsc()).solve(-(equations[:, ~gaps] @ drawn[~gaps]))
+    return drawn.reshape(sound.shape)
+
+
+# --- attention and matches ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -168,9 +234,12 @@ class Attention:
         rows, columns = np.divmod(np.arange(self.grid.count), self.grid.columns)
         time = np.abs(columns[:, None] - columns) * self.grid.stride[1] * audio.HOP / audio.SAMPLE_RATE
         frequency = np.abs(rows[:, None] - rows) * self.grid.stride[0]
-        among = self.weights[..., SPECIAL:, SPECIAL:]
-        share = among / among.sum(-1, keepdims=True).clip(min=1e-12)
-        return tuple((share * apart).sum(-1).mean(-1) for apart in (time, frequency))  # type: ignore[return-value]
+        means = np.empty((2, *self.weights.shape[:2]))
+        for layer, weights in enumerate(self.weights):  # all at once would take as much memory again, several times
+            among = weights[:, SPECIAL:, SPECIAL:]
+            share = among / among.sum(-1, keepdims=True).clip(min=1e-12)
+            means[:, layer] = [(share * apart).sum(-1).mean(-1) for apart in (time, frequency)]
+        return means[0], means[1]
 
 
 @torch.no_grad()

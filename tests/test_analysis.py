@@ -81,6 +81,70 @@ def test_the_same_seed_hides_the_same_patches():
     assert int(one.sum()) == 100
 
 
+# --- baselines ----------------------------------------------------------------------------------------------------
+
+
+def test_linear_in_time_is_interpolation_bin_by_bin():
+    random = np.random.default_rng(0)
+    sound, hidden = random.standard_normal((40, 5)), random.random(40) < 0.8
+    hidden[[0, 1, 39]] = True
+    drawn = analysis.linear_in_time(sound, hidden)
+    t = np.arange(40)
+    for mel in range(5):
+        expected = np.interp(t, t[~hidden], sound[~hidden, mel])
+        np.testing.assert_allclose(drawn[:, mel], expected, atol=1e-12)
+
+
+def test_linear_inpainting_is_the_mean_of_the_neighbours():
+    random = np.random.default_rng(1)
+    sound, hidden = random.standard_normal((9, 8)), random.random((9, 8)) < 0.6
+    hidden[:2, :3] = True  # a corner
+    slow = np.where(hidden, 0, sound)
+    for _ in range(1000):
+        for t, f in np.argwhere(hidden):
+            near = [(t - 1, f), (t + 1, f), (t, f - 1), (t, f + 1)]
+            slow[t, f] = np.mean([slow[a, b] for a, b in near if 0 <= a < 9 and 0 <= b < 8])
+    drawn = analysis.linear_inpainting(sound, hidden)
+    np.testing.assert_allclose(drawn, slow, atol=1e-9)
+    assert np.array_equal(drawn[~hidden], sound[~hidden])
+
+
+def test_linear_inpainting_continues_a_slope():
+    frames, mel = np.meshgrid(np.arange(80), np.arange(64), indexing="ij")
+    slope = 0.3 * frames - 0.1 * mel
+    hidden = np.zeros((80, 64), bool)
+    hidden[16:64, 16:48] = True
+    np.testing.assert_allclose(analysis.linear_inpainting(slope, hidden), slope, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_baselines_draw_the_hidden_patches_only_and_are_measured_as_the_model_is(name):
+    model = SSAST(model_config(name, depth=1)).eval()
+    piece = analysis.excerpt(noise(2), model.config)
+    mask = analysis.draw_mask(piece, 0.6, seed=3)
+    record = analysis.reconstruct(model, piece.fbank, mask)
+    mean, line = analysis.baselines(record)
+    assert mean.mse == pytest.approx(record.baseline, rel=1e-5)
+    assert line.name == ("linear in time" if name.endswith("frame") else "linear inpainting")
+    for baseline in (mean, line):
+        cut, drawn = (patchify(torch.from_numpy(values), piece.grid) for values in (record.original, baseline.drawn))
+        assert torch.equal(cut[~mask], drawn[~mask])
+        np.testing.assert_allclose(baseline.patch_mse[mask], (cut - drawn)[mask].square().mean(-1), rtol=1e-4)
+        assert np.isnan(baseline.patch_mse).tolist() == (~mask).tolist()
+        assert baseline.mse == pytest.approx(float(np.nanmean(baseline.patch_mse)), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_baselines_of_nothing_visible_are_the_mean_of_the_training_data(name):
+    model = SSAST(model_config(name, depth=1)).eval()
+    piece = analysis.excerpt(noise(1), model.config)
+    for baseline in analysis.baselines(
+        analysis.reconstruct(model, piece.fbank, torch.ones(piece.grid.count, dtype=torch.bool))
+    ):
+        assert not baseline.drawn.any()
+        assert baseline.mse == pytest.approx(float(piece.fbank.square().mean()), rel=1e-4)
+
+
 # --- attention ----------------------------------------------------------------------------------------------------
 
 

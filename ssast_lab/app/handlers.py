@@ -1,6 +1,6 @@
 """What happens when something on the page is touched.
 
-Each handler gives the new values of the parts that change, by the parts' names (:class:`ssast_lab.app.page.Parts`). What a
+Each handler gives the new values of the parts that change, by the parts' names (:class:`ssast_lab.app.state.Parts`). What a
 visitor chose stays in two states, the decoded ``sound`` and the ``excerpt`` that the model sees: moving a slider of the mask
 starts from the excerpt, another model or window from the sound. A mask that was ``painted`` stays until another is asked for.
 The sounds of a picture follow it, made from what was ``shown`` last, so that no picture waits for them.
@@ -8,14 +8,13 @@ The sounds of a picture follow it, made from what was ``shown`` last, so that no
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from ssast_lab import analysis, audio, checkpoint
-from ssast_lab.analysis import Excerpt, Reconstruction
+from ssast_lab.analysis import Excerpt
 from ssast_lab.app import stage
 from ssast_lab.app.reconstruction import (
     NOTHING_HIDDEN,
@@ -29,29 +28,12 @@ from ssast_lab.app.reconstruction import (
     status_line,
 )  # fmt: skip
 from ssast_lab.app.sources import Model, Sound, builtin_sound, load_model, own_sound, window_seconds
-from ssast_lab.config import AudioConfig
+from ssast_lab.app.state import Ceiling, Seen
 from ssast_lab.model import SSAST
 
 Models = dict[str, Model]  # by name
 Shown = dict[str, Any]  # name of a part -> its new value
 FORGOTTEN = "This page forgot its sound in a long pause: choose one again."
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What the stage shows, for the sounds that follow it."""
-
-    key: str
-    record: Reconstruction
-    config: AudioConfig
-
-
-@dataclass(frozen=True, eq=False)
-class Ceiling:
-    """The original log-mel made audible, which is the same under every mask."""
-
-    stretch: int
-    waveform: Tensor  # (S,)
 
 
 def refusal(message: str, **more: Any) -> Exception:
@@ -79,11 +61,11 @@ def usable(models: Models, excerpt: Excerpt | None, name: str) -> Excerpt:
 
 def show(models: Models, excerpt: Excerpt, name: str, mask: Tensor, stroke: int | None = None) -> Shown:
     """Pictures and figures of a mask."""
-    record, config = analyse(excerpt, models[name], mask), loaded(models, name).config.audio
-    key = secrets.token_urlsafe(6)
+    record = analyse(excerpt, models[name], mask)
+    seen = Seen(secrets.token_urlsafe(6), models[name], record)
     return {
-        "stage": stage.picture(record, config, key, stroke),
-        "seen": Seen(key, record, config),
+        "stage": stage.picture(record, seen.config, seen.key, stroke),
+        "seen": seen,
         "result": figures_html(numbers(record, models[name].kind)) if record.hidden else NOTHING_HIDDEN,
     }
 

@@ -1,7 +1,6 @@
 """The page: what lies where, and which handler answers what is touched."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ssast_lab import analysis, audio
@@ -9,39 +8,11 @@ from ssast_lab.app import handlers, stage
 from ssast_lab.app.handlers import Models, Shown, loaded
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, analyse, drawn_mask, numbers, status_line
 from ssast_lab.app.sources import builtin_sound, own_sound
+from ssast_lab.app.state import Parts
+from ssast_lab.app.views import lay_out_views
 
 if TYPE_CHECKING:
     import gradio as gr
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """The parts of the page whose values change."""
-
-    sound: "gr.State"
-    excerpt: "gr.State"
-    share: "gr.State"  # of the patches that are hidden
-    painted: "gr.State"  # (rows, columns) bool: the mask that was painted, or None for that of the controls
-    seen: "gr.State"
-    ceiling: "gr.State"
-    builtin: "gr.Dropdown"
-    upload: "gr.File"
-    microphone: "gr.Audio"
-    status: "gr.HTML"
-    window: "gr.Slider"
-    model: "gr.Radio"
-    note: "gr.Markdown"
-    hidden: "gr.Slider"
-    blocks: "gr.Dropdown"
-    seed: "gr.Number"
-    another: "gr.Button"
-    caption: "gr.HTML"
-    stage: "gr.HTML"
-    sounds: "gr.HTML"
-    result: "gr.HTML"
-
-    def of(self, *names: str) -> list[Any]:
-        return [getattr(self, name) for name in names]
 
 
 def build(models: Models) -> "gr.Blocks":
@@ -77,7 +48,10 @@ def lay_out(models: Models) -> Parts:
             caption = gr.HTML("", elem_id="caption")
             canvas, sounds = stage.lay_out()
             result = gr.HTML("", elem_id="figures")
-    return Parts(**kept, **controls, share=gr.State(SHARE), caption=caption, stage=canvas, sounds=sounds, result=result)
+            shown: dict[str, Any] = dict(caption=caption, stage=canvas, sounds=sounds, result=result)
+            parts = Parts(**kept, **controls, **shown, share=gr.State(SHARE))
+            lay_out_views(parts, models)
+    return parts
 
 
 def lay_out_sound() -> dict[str, Any]:

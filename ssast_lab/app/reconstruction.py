@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ssast_lab import analysis, audio, masking
@@ -12,9 +13,14 @@ from ssast_lab.analysis import Excerpt, Reconstruction
 from ssast_lab.app.sources import Model, Sound, load_model
 from ssast_lab.app.stage import PLURAL
 from ssast_lab.config import MaskConfig
+from ssast_lab.patches import PatchGrid
 
-PAPER = "3 to 5 (paper)"
-CLUSTERS = {PAPER: masking.CLUSTER} | {str(size): (size, size) for size in range(1, 9)}
+PAPER, RANDOM, OFFICIAL = "3 to 5 (paper)", "random", "official code"
+CLUSTERS = (
+    {PAPER: masking.CLUSTER}
+    | {str(size): (size, size) for size in range(1, 9)}
+    | {RANDOM: None, OFFICIAL: masking.CLUSTER}
+)
 SEEDS = 2**31
 NOTHING_HIDDEN = '<p class="hint">Nothing is hidden, so the model has nothing to draw: paint over some patches.</p>'
 SHARE = 400 / 512  # of the patches are hidden at first, as in the paper
@@ -25,15 +31,23 @@ def hidden_count(portion: float, now: Excerpt) -> int:
     return min(max(round(portion * now.grid.count), 1), now.grid.count)
 
 
+def draw(grid: PatchGrid, cluster: str, count: int, seed: int, batch: int | None = None) -> Tensor:
+    """(N,) bool, or (B, N): masks of the kind that ``CLUSTERS`` names; of frames, single ones are hidden at random. The
+    published algorithm leaves two patches visible."""
+    generator = torch.Generator().manual_seed(seed)
+    if cluster == OFFICIAL and grid.rows > 1:
+        return masking.official_mask(grid, min(count, grid.count - 2), generator=generator, batch=batch)
+    blocks = CLUSTERS[cluster] if grid.rows > 1 else None
+    return masking.draw_mask(grid, MaskConfig(count, blocks), generator=generator, batch=batch)
+
+
 def drawn_mask(
     piece: Excerpt, model: Model, count: float | None, cluster: str, seed: float | None, painted: Tensor | None = None
 ) -> Tensor:
     """(N,) bool: the mask that was painted, (rows, columns), as long as it fits the excerpt; else one by count and chance."""
     if painted is not None and painted.shape == (piece.grid.rows, piece.grid.columns):
         return painted.flatten()
-    blocks = None if model.kind == "frame" else CLUSTERS[cluster]
-    hidden = MaskConfig(min(max(round(count or 1), 1), piece.grid.count), blocks)
-    return analysis.draw_mask(piece, hidden, int(seed or 0) % SEEDS)
+    return draw(piece.grid, cluster, min(max(round(count or 1), 1), piece.grid.count), int(seed or 0) % SEEDS)
 
 
 def analyse(piece: Excerpt, model: Model, mask: Tensor) -> Reconstruction:

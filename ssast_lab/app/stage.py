@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
-SCRIPTS = ("player.js", "picture.js", "view.js", "stage.js")  # each needs those before it
+SCRIPTS = ("player.js", "picture.js", "view.js", "stage.js", "views.js")  # each needs those before it; then each view's
 DECIBEL = 10 / math.log(10)  # of a natural logarithm of energy
 SILENCE = math.log(torch.finfo(torch.float32).eps)  # log-mel of no sound
 ROOM = 0.98  # of full scale for the loudest sample
@@ -37,6 +37,7 @@ const stage = ssast.mount(element, {
   hear: () => trigger("hear"),
 });
 element.stage = stage;
+keepInSight(element);
 const show = () => props.value && props.value.key && stage.show(props.value);
 watch("value", show);
 show();
@@ -47,10 +48,11 @@ watch("value", () => props.value && props.value.key && document.querySelector("#
 
 
 def head() -> str:
-    """The scripts and the look of the stage, and the page's own script; they ask nothing of any other machine."""
-    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "app.js"))
+    """The scripts and the look of the stage and the views, and the page's own script; they ask nothing of any other machine."""
+    others = sorted({path.name for path in STATIC.glob("*.js")} - set(SCRIPTS))
+    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *others))
     # Not among the page's own styles, which gradio rewrites: it loses those that depend on the width of the stage.
-    style = (STATIC / "stage.css").read_text(encoding="utf-8")
+    style = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("stage.css", "views.css"))
     return f"<style>{style}</style><script>{script}</script>"
 
 
@@ -71,10 +73,8 @@ def stretch(record: Reconstruction) -> int:
 def picture(record: Reconstruction, config: AudioConfig, key: str, stroke: int | None = None) -> dict[str, Any]:
     """All that is seen and read of a reconstruction. ``stroke`` is the brush's that asked for it, ``key`` the name under which
     its sounds follow."""
-    grid, original, drawn = record.grid, _decibels(record.original, config), _decibels(record.reconstruction, config)
-    floor = float(min(original.min(), drawn.min()))
-    step = max(float(max(original.max(), drawn.max())) - floor, 1e-3) / 255
-    low, high = figures.colour_range(original)
+    grid, (floor, step) = record.grid, _scale(record, config)
+    low, high = figures.colour_range(_decibels(record.original, config))
     noun = "patch" if grid.rows > 1 else "frame"
     return {
         "key": key, "stroke": stroke, "stretch": stretch(record), "noun": noun, "plural": PLURAL[noun],
@@ -83,12 +83,26 @@ def picture(record: Reconstruction, config: AudioConfig, key: str, stroke: int |
                  "rows": grid.rows, "columns": grid.columns},
         "hertz": [LOWEST_HERTZ, HIGHEST_HERTZ],
         "floor": floor, "step": step, "low": low, "high": high, "most": (high - low) / 2,  # all in dB
-        "original": _text(_levels(original, floor, step)), "reconstructed": _text(_levels(drawn, floor, step)),
-        "mask": _text(record.mask.astype(np.uint8)), "rank": _text(record.rank.astype("<i4")),
-        "mse": _text(record.patch_mse.astype("<f4")),
-        "colours": {"loudness": _text(figures.palette(figures.LOUDNESS)), "deviation": _text(figures.palette(figures.DEVIATION)),
+        "original": levels(record, record.original, config), "reconstructed": levels(record, record.reconstruction, config),
+        "mask": text(record.mask.astype(np.uint8)), "rank": text(record.rank.astype("<i4")),
+        "mse": text(record.patch_mse.astype("<f4")),
+        "colours": {"loudness": text(figures.palette(figures.LOUDNESS)), "deviation": text(figures.palette(figures.DEVIATION)),
                     "hidden": figures.HIDDEN, "right": figures.RIGHT, "wrong": figures.WRONG},
     }  # fmt: skip
+
+
+def _scale(record: Reconstruction, config: AudioConfig) -> tuple[float, float]:
+    """The lowest level of a record's picture, and the step from one to the next, about 0.4 dB."""
+    both = _decibels(np.stack([record.original, record.reconstruction]), config)
+    floor = float(both.min())
+    return floor, max(float(both.max()) - floor, 1e-3) / 255
+
+
+def levels(record: Reconstruction, log_mel: np.ndarray, config: AudioConfig) -> str:
+    """(T, F) as a layer of a record's picture: in the steps of its levels."""
+    floor, step = _scale(record, config)
+    steps = np.rint((_decibels(log_mel, config) - floor) / step)
+    return text(np.clip(steps, 0, 255).astype(np.uint8))
 
 
 def inverted(record: Reconstruction, config: AudioConfig, ceiling: Tensor | None = None) -> Tensor:
@@ -107,8 +121,8 @@ def sounds(record: Reconstruction, original: Tensor, inversions: Tensor, key: st
     gain = ROOM / max(float(versions.abs().max()), ROOM)  # what is beyond full scale turns all of them down
     samples = (versions * gain * 32767).round().to(torch.int16).numpy()
     named = zip(("original", "masked", "reconstructed", "ceiling"), samples, strict=True)
-    return {"key": key, "stretch": stretch(record), "rate": audio.SAMPLE_RATE, "scale": 1 / 32767} | {
-        name: _text(version) for name, version in named
+    return {"key": key, "stretch": stretch(record), "rate": audio.SAMPLE_RATE, "scale": 1 / 32767, "gain": gain} | {
+        name: text(version) for name, version in named
     }
 
 
@@ -135,10 +149,6 @@ def _decibels(log_mel: np.ndarray, config: AudioConfig) -> np.ndarray:
     return DECIBEL * (log_mel * (2 * config.std) + config.mean)
 
 
-def _levels(decibels: np.ndarray, floor: float, step: float) -> np.ndarray:
-    """(T, F) -> (T, F) in steps of about 0.4 dB from the lowest."""
-    return np.clip(np.rint((decibels - floor) / step), 0, 255).astype(np.uint8)
-
-
-def _text(values: np.ndarray) -> str:
+def text(values: np.ndarray) -> str:
+    """The bytes of an array for the browser, where ``ssast.bytes`` takes them out again."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()

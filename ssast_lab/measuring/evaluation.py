@@ -14,12 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LaplacianNd, splu
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ssast_lab import audio, data, masking, objectives
-from ssast_lab.analysis import Excerpt, Reconstruction, draw_mask, excerpt, reconstruct, visible_mean_mse
+from ssast_lab.analysis import (
+    Excerpt,
+    Reconstruction,
+    draw_mask,
+    excerpt,
+    linear_in_time,
+    linear_inpainting,
+    reconstruct,
+    visible_mean_mse,
+)
 from ssast_lab.config import ConfigError, MaskConfig
 from ssast_lab.data.corpus import CorpusError, read_rows
 from ssast_lab.model import SSAST
@@ -270,7 +278,7 @@ def _read_kinds(manifest: Path) -> dict[tuple[str, str], str]:
 
 def baseline_mse(sound: Tensor, mask: Tensor, grid: PatchGrid) -> dict[str, float]:
     """(T, F) log-mel, (N,) mask -> the MSE over the hidden patches of each reconstruction without a model: the visible mean
-    of every mel bin, and :func:`linear_in_time` for frame models or :func:`linear_inpainting` for others."""
+    of every mel bin, and :func:`ssast_lab.analysis.linear_in_time` for frame models or :func:`ssast_lab.analysis.linear_inpainting` for others."""
     where = unpatchify(mask[:, None].expand(-1, grid.values).float(), grid)[: len(sound)] > 0
     picture, hidden = sound.double().numpy(), where.numpy()
     if grid.rows == 1:
@@ -279,27 +287,3 @@ def baseline_mse(sound: Tensor, mask: Tensor, grid: PatchGrid) -> dict[str, floa
         name, drawn = "linear inpainting", linear_inpainting(picture, hidden)
     mse = float(np.square(drawn - picture)[hidden].mean())
     return {name: mse, "bin mean": visible_mean_mse(sound, where)}
-
-
-def linear_in_time(sound: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """(T, F), (T,) bool -> (T, F): hidden frames are interpolated between the visible frames before and after them; at the
-    ends the nearest visible frame is repeated."""
-    visible = sound[~hidden]
-    numbers = np.arange(len(visible))
-    places = np.interp(np.arange(len(sound)), np.flatnonzero(~hidden), numbers)  # 2.5 is half way from visible 2 to 3
-    before = places.astype(int)
-    after = np.minimum(before + 1, len(visible) - 1)
-    share = (places - before)[:, None]
-    return (1 - share) * visible[before] + share * visible[after]
-
-
-def linear_inpainting(sound: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """(T, F), (T, F) bool -> (T, F): linear interpolation in two dimensions. Every hidden value is the mean of its four
-    neighbours (fewer at the borders), and visible values stay: Laplace's equation, solved exactly.
-
-    This is a stronger baseline than linear interpolation over a triangulation of the visible values.
-    """
-    gaps, drawn = hidden.ravel(), sound.flatten()
-    equations = LaplacianNd(sound.shape, boundary_conditions="neumann", dtype=np.float64).tosparse().tocsr()[gaps]
-    drawn[gaps] = splu(equations[:, gaps].tocsc()).solve(-(equations[:, ~gaps] @ drawn[~gaps]))
-    return drawn.reshape(sound.shape)

@@ -6,7 +6,7 @@ import base64
 import numpy as np
 import pytest
 import torch
-from visitor import STATE, agrees, choose, expected, layers, shot, stage, until, upload, visit
+from visitor import agrees, choose, expected, layers, place, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.analysis import Reconstruction
@@ -32,19 +32,6 @@ def reconstruct(models, path, mask=None) -> Reconstruction:
     if mask is None:
         mask = analysis.draw_mask(piece, MaskConfig(round(400 / 512 * piece.grid.count)), 0)
     return analysis.reconstruct(model, piece.fbank, mask)
-
-
-def place(page, patch, along=0.5, up=0.5) -> tuple[float, float]:
-    """Where on the page a point of a patch lies, in the first panel."""
-    return tuple(page.evaluate(
-        """([state, patch, along, up]) => {
-            const s = eval(state), { low, high, first, end } = s.picture.bounds(patch), panel = s.panels[0];
-            const area = document.querySelector("#stage canvas").getBoundingClientRect();
-            const frame = first + along * (end - first), bin = low + up * (high - low);
-            return [area.left + panel.x + (frame - s.from) / (s.to - s.from) * panel.w,
-                    area.top + panel.y + panel.h * (1 - bin / s.picture.grid.bins)];
-        }""", [STATE, patch, along, up],
-    ))  # fmt: skip
 
 
 def reading(page, whose="pointer") -> dict[str, str]:

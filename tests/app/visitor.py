@@ -34,6 +34,19 @@ def layers(page) -> dict[str, str]:
     return {name: stage(page, f"s.picture.layer('{name}').toDataURL()") for name in names}
 
 
+def place(page, patch, along=0.5, up=0.5) -> tuple[float, float]:
+    """Where on the page a point of a patch lies, in the first panel."""
+    return tuple(page.evaluate(
+        """([state, patch, along, up]) => {
+            const s = eval(state), { low, high, first, end } = s.picture.bounds(patch), panel = s.panels[0];
+            const area = document.querySelector("#stage canvas").getBoundingClientRect();
+            const frame = first + along * (end - first), bin = low + up * (high - low);
+            return [area.left + panel.x + (frame - s.from) / (s.to - s.from) * panel.w,
+                    area.top + panel.y + panel.h * (1 - bin / s.picture.grid.bins)];
+        }""", [STATE, patch, along, up],
+    ))  # fmt: skip
+
+
 def visit(browser, server, screen=(1280, 900), **options):
     context = browser.new_context(viewport={"width": screen[0], "height": screen[1]}, **options)
     foreign, errors = [], []

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny import write_clips
 
-from ssast_lab import audio, checkpoint, data
+from ssast_lab import analysis, audio, checkpoint, data
 from ssast_lab.__main__ import main
 from ssast_lab.config import ConfigError, ModelConfig
-from ssast_lab.measuring.evaluation import baseline_mse, evaluate, examples, kinds_of, linear_in_time, linear_inpainting
+from ssast_lab.measuring.evaluation import baseline_mse, evaluate, examples, kinds_of
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.objectives import Prediction
 from ssast_lab.patches import patchify, unpatchify
@@ -135,39 +135,6 @@ def test_the_seed_decides_and_batches_do_not(model, corpus, report):
 # --- baselines ----------------------------------------------------------------------------------------------------
 
 
-def test_linear_in_time_is_interpolation_bin_by_bin():
-    random = np.random.default_rng(0)
-    sound, hidden = random.standard_normal((40, 5)), random.random(40) < 0.8
-    hidden[[0, 1, 39]] = True
-    drawn = linear_in_time(sound, hidden)
-    t = np.arange(40)
-    for mel in range(5):
-        expected = np.interp(t, t[~hidden], sound[~hidden, mel])
-        np.testing.assert_allclose(drawn[:, mel], expected, atol=1e-12)
-
-
-def test_linear_inpainting_is_the_mean_of_the_neighbours():
-    random = np.random.default_rng(1)
-    sound, hidden = random.standard_normal((9, 8)), random.random((9, 8)) < 0.6
-    hidden[:2, :3] = True  # a corner
-    slow = np.where(hidden, 0, sound)
-    for _ in range(1000):
-        for t, f in np.argwhere(hidden):
-            near = [(t - 1, f), (t + 1, f), (t, f - 1), (t, f + 1)]
-            slow[t, f] = np.mean([slow[a, b] for a, b in near if 0 <= a < 9 and 0 <= b < 8])
-    drawn = linear_inpainting(sound, hidden)
-    np.testing.assert_allclose(drawn, slow, atol=1e-9)
-    assert np.array_equal(drawn[~hidden], sound[~hidden])
-
-
-def test_linear_inpainting_continues_a_slope():
-    frames, mel = np.meshgrid(np.arange(80), np.arange(64), indexing="ij")
-    slope = 0.3 * frames - 0.1 * mel
-    hidden = np.zeros((80, 64), bool)
-    hidden[16:64, 16:48] = True
-    np.testing.assert_allclose(linear_inpainting(slope, hidden), slope, atol=1e-9)
-
-
 def test_baselines_count_the_hidden_values(model):
     generator = torch.Generator().manual_seed(3)
     sound, mask = torch.randn(64, 128, generator=generator), torch.randperm(32, generator=generator) < 20
@@ -180,7 +147,11 @@ def test_baselines_count_the_hidden_values(model):
         total += float((sound[own, mel] - mean).square().sum())
     assert found.pop("bin mean") == pytest.approx(total / int(where.sum()), rel=1e-4)
     picture, hidden = sound.double().numpy(), where.numpy()
-    drawn = linear_in_time(picture, hidden[:, 0]) if model.grid.rows == 1 else linear_inpainting(picture, hidden)
+    drawn = (
+        analysis.linear_in_time(picture, hidden[:, 0])
+        if model.grid.rows == 1
+        else analysis.linear_inpainting(picture, hidden)
+    )
     assert [*found.values()] == pytest.approx([((drawn - picture)[hidden] ** 2).mean()])
 
 

@@ -94,6 +94,17 @@
       for (const name of ["masked", "error", "recognised"]) delete drawn[name];
     }
 
+    // More layers that are seen and read as the reconstruction is, in the place of those that were lent before.
+    let lent = [];
+    function lend(guests) {
+      for (const name of lent) for (const table of [levels, painters, drawn]) delete table[name];
+      lent = guests.map(({ name }) => name);
+      for (const guest of guests) {
+        levels[guest.name] = guest.levels;
+        painters[guest.name] = (at) => coloured.loudness[guest.levels[at]];
+      }
+    }
+
     const hertzOf = (bin) => 700 * Math.expm1((mels[0] + ((bin + 0.5) * (mels[1] - mels[0])) / (bins + 1)) / 1127);
     const binOf = (hertz) => ((1127 * Math.log1p(hertz / 700) - mels[0]) / (mels[1] - mels[0])) * (bins + 1) - 0.5;
 
@@ -106,7 +117,7 @@
       const at = Math.floor(frame) * bins + Math.floor(bin), patch = patchAt(frame, bin);
       if (name === "error") return mask[patch] ? (levels.reconstructed[at] - levels.original[at]) * data.step : null;
       if (name === "masked" && mask[patch]) return null;
-      return data.floor + (name === "reconstructed" ? levels.reconstructed : levels.original)[at] * data.step;
+      return data.floor + (levels[name] ?? levels.original)[at] * data.step;
     }
 
     // What is to be read at a point of a layer.
@@ -125,7 +136,7 @@
     }
 
     return {
-      data, grid, mask, rank, mse, layer, repaint, bounds, patchAt, hertzOf, binOf, reading, heard, levels,
+      data, grid, mask, rank, mse, layer, lend, repaint, bounds, patchAt, hertzOf, binOf, reading, heard, levels,
       hiddenCount: () => mask.reduce((sum, value) => sum + value, 0),
       frameOf: (time) => (time - data.offset) / data.hop,
       timeOf: (frame) => data.offset + frame * data.hop,

@@ -72,8 +72,8 @@
     // From the sample on that would have been next, so that the ear finds no seam.
     function goOn() {
       if (!now) return;
-      const next = place + context.currentTime + LEAD - now.began, { until, band, home } = now;
-      start(Math.min(next, until), Math.min(until, length()), band, { least: time(), home });
+      const next = place + context.currentTime + LEAD - now.began, { until, band, home, version, then } = now;
+      start(Math.min(next, until), Math.min(until, length()), band, { least: time(), home, version, then });
     }
 
     function fadeOut({ source, gain }) {
@@ -83,8 +83,9 @@
       source.stop(context.currentTime + 2 * FADE);
     }
 
-    function start(from, until, band, { least = from, home = band ? from : 0 } = {}) {
-      const samples = versions[chosen];
+    // `then` is called when it has played to its end; `version` is played instead of the chosen one.
+    function start(from, until, band, { least = from, home = band ? from : 0, version = null, then = null } = {}) {
+      const samples = versions[version ?? chosen];
       if (!samples) return;
       context ??= new AudioContext();
       context.resume();
@@ -106,10 +107,11 @@
         now = null;
         place = home;
         changed();
+        then?.();
       };
       source.start(began);
       place = from;
-      now = { source, gain, began, least, home, until, band };
+      now = { source, gain, began, least, home, until, band, version, then };
       changed();
     }
 
@@ -137,6 +139,15 @@
         );
         goOn();
       },
+      // One version more, and some fewer; what plays is not touched.
+      add(name, samples, scale) {
+        versions[name] = Float32Array.from(samples, (value) => value * scale);
+        if (now && (now.version ?? chosen) === name) goOn();
+        changed();
+      },
+      drop(names) {
+        for (const name of names) delete versions[name];
+      },
       forget() {
         stop();
         versions = {};
@@ -153,7 +164,7 @@
         changed();
       },
       play: () => start(place >= length() - FADE ? 0 : place, length(), null),
-      part: (from, until, band) => start(Math.max(from, 0), Math.min(until, length()), band),
+      part: (from, until, band, more) => start(Math.max(from, 0), Math.min(until, length()), band, more),
     };
   }
 

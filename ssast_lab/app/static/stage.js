@@ -2,7 +2,26 @@
 //
 // callbacks.paint(hidden, stroke): the patches that are hidden now; the answer is a picture with the same stroke.
 // callbacks.hear(): the sounds of the picture that is shown are wanted.
-// It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them.
+// It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them; and what others may ask of it:
+//
+//   mark(patches, colour)     frames patches in a colour, until others are marked in it
+//   overlay(values, colour)   one value for each patch, 0 (dark) to 1 (bright), over every layer; NaN leaves a patch as it is, and
+//                             null takes all away
+//   clear()                   takes marks, overlay and what was lent away
+//   point(patch)              shows a patch as if it were pointed at, -1 none
+//   pin(patch)                pins a patch, -1 none
+//   play(patches, version)    plays patches one after another, in the version named or the chosen one
+//   lend(guests)              more layers and sounds: { name, words: [title, explanation], levels, sound: { samples, scale } or null } each,
+//                             levels as those of the picture and 16-bit samples of which scale makes the sound; clear() takes them away
+//   choose(version)           what is heard, and seen where it is a layer, at the same place
+//   paint(mask)               hides the patches where a mask of 0 and 1 says so, as the brush does
+//
+// It tells, as events of its element that bubble up to the document, with the stage itself as detail.stage:
+//
+//   ssast:shown { picture }   another picture is shown
+//   ssast:hover { patch }     another patch is pointed at, or none (-1)
+//   ssast:pin   { patch }     another patch is pinned, or none (-1)
+//   ssast:version { version } another version is chosen to be heard
 (() => {
   const LAYERS = {
     original: ["Original", "what was heard"],
@@ -82,6 +101,9 @@
     let hover = -1, pinned = -1, point = null; // point: { name, frame, bin } under the pointer
     let drag = null; // what the pointer does between down and up
     let box = null; // the part that is heard: { from, until (frames), low, high (bins) }
+    let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, { values, canvas }, a patch
+    let guests = [], gain = 1; // what is lent; what the sounds were scaled with
+    let told = { hover: -1, pin: -1, version: "reconstructed" };
     let stroke = 0, answered = 0, undo = [], foreign = false, soundsKey = null;
 
     // ---- what comes in ----
@@ -90,6 +112,8 @@
       if (data.stroke !== null && data.stroke < stroke) return; // the answer to an earlier stroke
       const before = picture, same = before?.data.stretch === data.stretch, old = before && Uint8Array.from(before.mask);
       picture = ssast.picture(data);
+      if (same) picture.lend(guests); // those of the mask before, until their lender knows this one
+      else lend([]);
       drag = null;
       answered = stroke;
       if (!same) {
@@ -104,6 +128,8 @@
       }
       clearTimeout(waiting);
       waiting = setTimeout(callbacks.hear, QUIET);
+      if (before && (before.mask.length !== picture.mask.length || before.grid.rows !== picture.grid.rows)) clear();
+      tell("shown", { picture });
       resize();
       refresh();
     }
@@ -112,8 +138,76 @@
       if (!picture || sounds.stretch !== picture.data.stretch) return;
       const versions = Object.keys(VERSIONS).map((name) => [name, new Int16Array(ssast.bytes(sounds[name]).buffer)]);
       player.load(Object.fromEntries(versions), sounds.rate, sounds.scale);
-      soundsKey = sounds.key;
+      [soundsKey, gain] = [sounds.key, sounds.gain];
+      lendSounds();
       refresh();
+    }
+
+    // ---- what others show, and are told ----
+
+    function clear() {
+      [marks, overlay, pointed] = [new Map(), null, -1];
+      if (guests.length) lend([]);
+      draw();
+    }
+
+    const layers = () => ({ ...LAYERS, ...Object.fromEntries(guests.map(({ name, words }) => [name, words])) });
+
+    function lend(given) {
+      const gone = guests.map(({ name }) => name).filter((name) => !given.some((one) => one.name === name));
+      if (gone.includes(layer)) layer = "reconstructed";
+      if (gone.includes(player.chosen)) player.choose("reconstructed");
+      player.drop(gone);
+      guests = given;
+      picture.lend(guests);
+      lendSounds();
+      for (const [group, first] of [["layer", 0], ["version", Object.keys(VERSIONS).length]]) {
+        for (const button of root.querySelectorAll(`[data-${group}].is-lent`)) button.remove();
+        find(`[data-${group}]`).parentElement.insertAdjacentHTML("beforeend", guests.map(({ name, words }, place) =>
+          `<button type="button" class="is-lent" data-${group}="${name}" title="${words[1]}" aria-pressed="false">${first ? `<kbd>${first + place + 1}</kbd>` : ""}${words[0]}</button>`).join(""));
+      }
+      refresh();
+    }
+
+    function lendSounds() {
+      if (!soundsKey) return; // their gain is not known yet
+      for (const { name, sound } of guests) if (sound) player.add(name, sound.samples, sound.scale * gain);
+    }
+
+    function mark(patches, colour) {
+      marks.set(colour, patches);
+      draw();
+    }
+
+    function lay(values, colour = "#4df0d8") {
+      overlay = values && { values, canvas: ssast.overlay(values, colour, picture.grid) };
+      draw();
+    }
+
+    function pointAt(patch) {
+      pointed = patch;
+      draw();
+    }
+
+    function pin(patch) {
+      pinned = patch;
+      refresh();
+    }
+
+    function play([patch, ...others], version = player.chosen) {
+      if (patch === undefined || !player.has(version)) return;
+      const { from: begin, until, band } = picture.heard(patch);
+      box = null;
+      player.part(begin, until, band, { version, then: () => play(others, version) });
+    }
+
+    const tell = (what, detail) => root.dispatchEvent(new CustomEvent(`ssast:${what}`, { bubbles: true, detail: { stage, ...detail } }));
+
+    function tellChanges() {
+      const before = told;
+      told = { hover, pin: pinned, version: player.chosen };
+      for (const what of ["hover", "pin"]) if (told[what] !== before[what]) tell(what, { patch: told[what] });
+      if (told.version !== before.version) tell("version", { version: told.version });
     }
 
     // ---- what goes out ----
@@ -182,7 +276,7 @@
     }
 
     function choose(version) {
-      if (!player.has(version)) return;
+      if (!player.has(version) && !guests.some(({ name }) => name === version)) return;
       player.choose(version);
       if (layer !== "all") layer = version === "ceiling" ? "original" : version;
       refresh();
@@ -327,13 +421,15 @@
 
     function key(event) {
       const target = event.target, ours = root.contains(target);
-      if (!picture || event.altKey || !(ours || (active === root && target === document.body))) return;
+      if (!picture || event.altKey || !(ours || (active === root && (target === document.body || target.closest(".view, [role=tab]"))))) return;
+      if (target.matches("select, input")) return;
       const command = event.ctrlKey || event.metaKey, name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
       if (target.closest("button") && (name === " " || name === "Enter")) return; // a button's own
       if (!ours && (name in ARROWS || name === "Enter")) return; // the page's own
-      if (command ? name !== "z" : !(name in KEYS)) return;
+      const act = command ? name === "z" && takeBack : KEYS[name] ?? (guests[name - Object.keys(VERSIONS).length - 1] && (() => choose(guests[name - Object.keys(VERSIONS).length - 1].name)));
+      if (!act) return;
       event.preventDefault();
-      command ? takeBack() : KEYS[name](event);
+      act(event);
       refresh();
     }
 
@@ -343,12 +439,12 @@
     const equal = (one, other) => one.length === other.length && one.every((value, i) => value === other[i]);
     const signed = (value) => value.toFixed(0).replace("-", "−");
     const noun = () => picture.data.noun;
-    const names = () => (layer === "all" ? Object.keys(LAYERS) : [layer]);
+    const names = () => (layer === "all" ? Object.keys(layers()) : [layer]);
 
     function resize() {
       if (!picture) return;
       width = find(".stage-view").clientWidth;
-      const plan = ssast.layout(names(), width, LAYERS), ratio = window.devicePixelRatio || 1;
+      const plan = ssast.layout(names(), width, layers()), ratio = window.devicePixelRatio || 1;
       [panels, narrow] = [plan.panels, plan.narrow];
       const [wide, high] = [Math.round(width * ratio), Math.round(plan.height * ratio)];
       if (canvas.width !== wide || canvas.height !== high) {
@@ -361,6 +457,7 @@
 
     let asked = 0;
     function draw() {
+      tellChanges();
       asked ||= requestAnimationFrame(() => {
         asked = 0;
         if (!picture) return;
@@ -371,7 +468,7 @@
         if (player.playing) follow();
         context.clearRect(0, 0, width, canvas.height);
         ssast.draw(context, {
-          picture, panels, width, from, to, ink, hover, pinned, box, grid, narrow,
+          picture, panels, width, from, to, ink, hover: hover < 0 ? pointed : hover, pinned, box, grid, narrow, overlay: overlay?.canvas, marks,
           cursor: player.has(player.chosen) ? picture.frameOf(player.time()) : null, point: point ? point.frame : null, veiled: tool !== "listen",
         });
         find(".stage-clock").textContent = `${(picture.data.start + player.time()).toFixed(2)} s`;
@@ -444,7 +541,7 @@
 
     function caption() {
       const { data } = picture, legend = find(".stage-legend"), error = layer === "error";
-      find(".stage-caption").textContent = layer === "all" ? "All layers" : LAYERS[layer].join(": ");
+      find(".stage-caption").textContent = layer === "all" ? "All layers" : layers()[layer].join(": ");
       legend.hidden = layer === "recognised";
       const [first, bar, last] = legend.children, range = error ? [-data.most, data.most] : [data.low, data.high];
       [first.textContent, last.textContent] = range.map((value, end) => `${value > 0 && error ? "+" : ""}${signed(value)}${end ? " dB" : ""}`);
@@ -496,13 +593,16 @@
     new ResizeObserver(() => resize()).observe(find(".stage-view"));
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
-    return {
-      show, hear,
+    const stage = {
+      show, hear, mark, clear, pin, play, lend, choose, overlay: lay, point: pointAt,
+      paint: (mask) => change(Uint8Array.from(mask)),
       state: () => ({
         picture, panels, layer, tool, from, to, hover, pinned, box, version: player.chosen, playing: player.playing, time: player.time(),
-        clock: player.clock, ready: soundsKey === picture?.data.key, settled: answered === stroke, length: player.length,
+        clock: player.clock, ready: soundsKey === picture?.data.key, settled: answered === stroke, length: player.length, marks, overlay, pointed, guests,
+        heard: (version) => player.has(version),
       }),
     };
+    return stage;
   }
 
   globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { mount });

@@ -23,7 +23,7 @@
   }
 
   // `scene`: picture, panels, from and to (frames that are seen), ink (colours), cursor (frame), hover and pinned (patches),
-  // point (frame that is pointed at), box (frames and bins), boxOfPatches, grid (bool), veiled (bool: hidden patches under a veil)
+  // overlay (canvas of a pixel for each patch), marks (colour -> patches), point (frame that is pointed at), box (frames and bins), boxOfPatches, grid (bool), veiled (bool: hidden patches under a veil)
   function draw(context, scene) {
     for (const panel of scene.panels) {
       const at = scales(panel, scene);
@@ -32,6 +32,7 @@
       context.rect(panel.x, panel.y, panel.w, panel.h);
       context.clip();
       drawLayer(context, panel, scene);
+      if (scene.overlay) drawOverlay(context, panel, scene);
       if (scene.veiled) drawVeil(context, panel, scene, at);
       if (scene.grid) drawGrid(context, panel, scene, at);
       drawMarks(context, panel, scene, at);
@@ -53,6 +54,27 @@
     context.imageSmoothingEnabled = panel.w < frames;
     context.imageSmoothingQuality = "high";
     context.drawImage(picture.layer(panel.name), from, 0, frames, picture.grid.bins, panel.x, panel.y, panel.w, panel.h);
+  }
+
+  // (N,) 0 to 1 -> a canvas of a pixel for each patch: what is low is darkened, what is high has the colour, NaN has nothing.
+  function overlay(values, colour, { rows, columns }) {
+    const canvas = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
+    const image = new ImageData(columns, rows), rgb = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    for (let patch = 0; patch < values.length; patch++) {
+      if (Number.isNaN(values[patch])) continue;
+      const value = Math.min(Math.max(values[patch], 0), 1), alpha = 0.66 - 0.66 * value + 0.78 * value;
+      const at = 4 * ((rows - 1 - Math.floor(patch / columns)) * columns + (patch % columns));
+      for (let i = 0; i < 3; i++) image.data[at + i] = (rgb[i] * 0.78 * value) / alpha;
+      image.data[at + 3] = 255 * alpha;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  }
+
+  function drawOverlay(context, panel, { picture, from, to, overlay }) {
+    const step = picture.grid.stride[1];
+    context.imageSmoothingEnabled = false;
+    context.drawImage(overlay, from / step, 0, (to - from) / step, overlay.height, panel.x, panel.y, panel.w, panel.h);
   }
 
   function seenPatches({ picture, from, to }, each) {
@@ -90,7 +112,7 @@
         context.lineTo(x, at.y(bins));
       }
     context.stroke();
-    if (panel.name === "original" || panel.name === "reconstructed") drawOutline(context, scene, at);
+    if (!["masked", "error", "recognised"].includes(panel.name)) drawOutline(context, scene, at);
   }
 
   // The edge between what is hidden and what is visible.
@@ -134,6 +156,7 @@
       context.fill("evenodd");
       frame(context, area, "#ffffff", 1);
     }
+    for (const [colour, patches] of scene.marks) for (const patch of patches) frame(context, cell(picture, patch, at), colour, 2);
     if (scene.hover >= 0) frame(context, cell(picture, scene.hover, at), "#ffffff", 1);
     if (scene.pinned >= 0) frame(context, cell(picture, scene.pinned, at), ink.pin, 2);
     if (scene.point !== null) line(context, panel, at.x(scene.point), "rgba(255, 255, 255, 0.35)", 1);
@@ -220,5 +243,5 @@
     context.fillText("mel bin", scene.width - 2, bottom + 7);
   }
 
-  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { layout, draw });
+  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { layout, draw, overlay });
 })();

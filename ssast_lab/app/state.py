@@ -1,0 +1,79 @@
+"""What the page keeps of a visitor, and the parts of the page whose values change."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ssast_lab.analysis import Excerpt, Reconstruction
+from ssast_lab.app.sources import Model, load_model
+from ssast_lab.config import AudioConfig
+from ssast_lab.model import SSAST
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the stage shows: one per picture, so that what is kept of it (by ``lru_cache``, say) is one visitor's and goes with it."""
+
+    key: str  # the picture's, which nobody else can guess
+    model: Model
+    record: Reconstruction
+
+    @property
+    def network(self) -> SSAST:
+        return load_model(self.model.path)
+
+    @property
+    def config(self) -> AudioConfig:
+        return self.network.config.audio
+
+    @property
+    def excerpt(self) -> Excerpt:
+        return Excerpt(self.record.start, torch.from_numpy(self.record.original), self.record.grid)
+
+    @property
+    def mask(self) -> Tensor:
+        """(N,) bool, True = hidden"""
+        return torch.from_numpy(self.record.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Ceiling:
+    """The original log-mel made audible, which is the same under every mask."""
+
+    stretch: int
+    waveform: Tensor  # (S,)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts of the page whose values change."""
+
+    sound: "gr.State"
+    excerpt: "gr.State"
+    share: "gr.State"  # of the patches that are hidden
+    painted: "gr.State"  # (rows, columns) bool: the mask that was painted, or None for that of the controls
+    seen: "gr.State"
+    ceiling: "gr.State"
+    builtin: "gr.Dropdown"
+    upload: "gr.File"
+    microphone: "gr.Audio"
+    status: "gr.HTML"
+    window: "gr.Slider"
+    model: "gr.Radio"
+    note: "gr.Markdown"
+    hidden: "gr.Slider"
+    blocks: "gr.Dropdown"
+    seed: "gr.Number"
+    another: "gr.Button"
+    caption: "gr.HTML"
+    stage: "gr.HTML"
+    sounds: "gr.HTML"
+    result: "gr.HTML"
+
+    def of(self, *names: str) -> list[Any]:
+        return [getattr(self, name) for name in names]

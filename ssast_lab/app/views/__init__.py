@@ -1,0 +1,48 @@
+"""The tabs under the stage: views of what is shown there, one file each.
+
+view.py            what a view is, and how it is laid out and answered
+masks.py           how often each patch is hidden
+reconstruction.py  what the model drew, beside baselines that need no model
+recognition.py     which hidden patch each prediction is taken for
+attention.py       who attends to whom
+
+A view is a ``View`` in a file of its own here, and a script in ``static/`` that is named after it; ``VIEWS`` below lists them in
+the order of their tabs, and nothing else has to know of them.
+
+- In Python, ``look(seen, asked)`` is given what the stage shows (``seen``: model, excerpt, mask, reconstruction) and what the
+  visitor asked for (``asked``: plain JSON from the view's script, to be trusted in nothing), and gives plain data. It is called
+  when the tab is opened and whenever the shown picture changes while it is open, never else. It computes nothing itself:
+  ``analysis`` does, and what is needed again of the same picture is kept by ``lru_cache`` on a function of ``seen``, which is
+  one visitor's. A sentence for the visitor is raised as ``Refusal``. Values of the controls that the picture does not tell, such
+  as the seed, are named in ``inputs`` and given after ``asked``.
+- In the browser, ``ssast.view(name, make)`` lays the panel out and fills it: how it speaks with the stage is said in
+  ``static/views.js``. What answers a pointer is looked up there, without the server.
+- What takes longer and may follow, such as sounds, is given by ``later(seen, asked)``, outside the model's queue.
+- A view that needs parts of gradio's own (an upload, a table) lays them out in ``more(parts, models)``, below its panel.
+"""
+
+from collections.abc import Mapping
+
+from ssast_lab.app.sources import Model
+from ssast_lab.app.state import Parts
+from ssast_lab.app.views import attention, masks, recognition, reconstruction
+from ssast_lab.app.views.view import View, lay_out
+
+VIEWS: list[View] = [
+    masks.VIEW,
+    reconstruction.VIEW,
+    recognition.VIEW,
+    attention.VIEW,
+]
+
+
+def lay_out_views(parts: Parts, models: Mapping[str, Model]) -> None:
+    """A tab for each view."""
+    import gradio as gr
+
+    with gr.Tabs(elem_id="views"):
+        for view in VIEWS:
+            with gr.Tab(view.title, id=view.name, elem_id=f"tab-{view.name}"):
+                lay_out(view, parts)
+                if view.more:
+                    view.more(parts, models)
