@@ -162,9 +162,10 @@ def test_an_example_is_put_on_the_stage_and_taken_back(page, shown):
 
 def test_the_stage_takes_masks_of_the_official_code(page, models, sounds):
     upload(page, sounds["ten.flac"])
+    piece = analysis.excerpt(audio.load_waveform(sounds["ten.flac"]), checkpoint.load("tiny-patch").config)
+    until(page, f"s.picture.mask.length === {piece.grid.count}")
     page.get_by_label("Cluster factor C").click()
     page.get_by_role("option", name="official code").click()
-    piece = analysis.excerpt(audio.load_waveform(sounds["ten.flac"]), checkpoint.load("tiny-patch").config)
     wanted = masking.official_mask(
         piece.grid, round(SHARE * piece.grid.count), generator=torch.Generator().manual_seed(0)
     )
