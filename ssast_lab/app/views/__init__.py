@@ -5,6 +5,7 @@ masks.py           how often each patch is hidden
 reconstruction.py  what the model drew, beside baselines that need no model
 recognition.py     which hidden patch each prediction is taken for
 attention.py       who attends to whom
+versus.py          a patch and a frame model on the same sound
 
 A view is a ``View`` in a file of its own here, and a script in ``static/`` that is named after it; ``VIEWS`` below lists them in
 the order of their tabs, and nothing else has to know of them.
@@ -25,7 +26,7 @@ from collections.abc import Mapping
 
 from ssast_lab.app.sources import Model
 from ssast_lab.app.state import Parts
-from ssast_lab.app.views import attention, masks, recognition, reconstruction
+from ssast_lab.app.views import attention, masks, recognition, reconstruction, versus
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
@@ -33,6 +34,7 @@ VIEWS: list[View] = [
     reconstruction.VIEW,
     recognition.VIEW,
     attention.VIEW,
+    versus.VIEW,
 ]
 
 

@@ -31,7 +31,7 @@ class View:
     title: str
     hint: str  # one line: what to look at
     look: Callable[..., Answer]  # of a Seen, an Asked, and the values of the inputs
-    later: Callable[[Seen, Asked], Answer] | None = (
+    later: Callable[..., Answer] | None = (
         None  # what takes longer, such as sounds, and is asked for once it is shown
     )
     inputs: tuple[str, ...] = ()  # parts of the page whose values it is given, too
@@ -54,14 +54,14 @@ def lay_out(view: View, parts: Parts) -> None:
         concurrency_id="model", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
 
-    def on_later(event: gr.EventData, seen: Seen | None) -> Answer:
+    def on_later(event: gr.EventData, seen: Seen | None, *values: Any) -> Answer:
         ticket, asked = getattr(event, "ticket", None), getattr(event, "asked", None)
         assert view.later is not None
-        return {"ticket": ticket, "later": view.later(seen, checked(asked)) if seen else {}}
+        return {"ticket": ticket, "later": view.later(seen, checked(asked), *values) if seen else {}}
 
     if view.later:
         panel.later(
-            on_later, [parts.seen], [panel], trigger_mode="multiple", show_progress="hidden",
+            on_later, parts.of("seen", *view.inputs), [panel], trigger_mode="multiple", show_progress="hidden",
             concurrency_id="sounds", concurrency_limit=1, api_visibility="private",
         )  # fmt: skip
 
