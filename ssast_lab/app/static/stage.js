@@ -14,6 +14,7 @@
 //   lend(guests)              more layers and sounds: { name, words: [title, explanation], levels, sound: { samples, scale } or null } each,
 //                             levels as those of the picture and 16-bit samples of which scale makes the sound; clear() takes them away
 //   choose(version)           what is heard, and seen where it is a layer, at the same place
+//   listen(version)           chooses a version and plays it from the beginning
 //   paint(mask)               hides the patches where a mask of 0 and 1 says so, as the brush does
 //
 // It tells, as events of its element that bubble up to the document, with the stage itself as detail.stage:
@@ -276,10 +277,18 @@
     }
 
     function choose(version) {
-      if (!player.has(version) && !guests.some(({ name }) => name === version)) return;
+      if (!player.has(version) && !(version in layers())) return;
       player.choose(version);
       if (layer !== "all") layer = version === "ceiling" ? "original" : version;
       refresh();
+    }
+
+    function listen(version) {
+      choose(version);
+      if (!player.has(version)) return;
+      box = null;
+      player.seek(0);
+      player.play();
     }
 
     // ---- pointing ----
@@ -594,7 +603,7 @@
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
     const stage = {
-      show, hear, mark, clear, pin, play, lend, choose, overlay: lay, point: pointAt,
+      show, hear, mark, clear, pin, play, lend, choose, listen, overlay: lay, point: pointAt,
       paint: (mask) => change(Uint8Array.from(mask)),
       state: () => ({
         picture, panels, layer, tool, from, to, hover, pinned, box, version: player.chosen, playing: player.playing, time: player.time(),

@@ -6,6 +6,7 @@ reconstruction.py  what the model drew, beside baselines that need no model
 recognition.py     which hidden patch each prediction is taken for
 attention.py       who attends to whom
 versus.py          a patch and a frame model on the same sound
+start.py           the pretext task in four steps
 
 A view is a ``View`` in a file of its own here, and a script in ``static/`` that is named after it; ``VIEWS`` below lists them in
 the order of their tabs, and nothing else has to know of them.
@@ -26,10 +27,11 @@ from collections.abc import Mapping
 
 from ssast_lab.app.sources import Model
 from ssast_lab.app.state import Parts
-from ssast_lab.app.views import attention, masks, recognition, reconstruction, versus
+from ssast_lab.app.views import attention, masks, recognition, reconstruction, start, versus
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
+    start.VIEW,
     masks.VIEW,
     reconstruction.VIEW,
     recognition.VIEW,
@@ -42,7 +44,7 @@ def lay_out_views(parts: Parts, models: Mapping[str, Model]) -> None:
     """A tab for each view."""
     import gradio as gr
 
-    with gr.Tabs(elem_id="views"):
+    with gr.Tabs(elem_id="views", selected=masks.VIEW.name):
         for view in VIEWS:
             with gr.Tab(view.title, id=view.name, elem_id=f"tab-{view.name}"):
                 lay_out(view, parts)
