@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
-SCRIPTS = ("player.js", "picture.js", "view.js", "stage.js", "views.js")  # each needs those before it; then each view's
+SCRIPTS = (
+    "player.js",
+    "picture.js",
+    "view.js",
+    "save.js",
+    "stage.js",
+    "views.js",
+)  # each needs those before it; then each view's
 DECIBEL = 10 / math.log(10)  # of a natural logarithm of energy
 SILENCE = math.log(torch.finfo(torch.float32).eps)  # log-mel of no sound
 ROOM = 0.98  # of full scale for the loudest sample
@@ -53,7 +60,7 @@ def head() -> str:
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *others))
     # Not among the page's own styles, which gradio rewrites: it loses those that depend on the width of the stage.
     style = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("stage.css", "views.css"))
-    return f"<style>{style}</style><script>{script}</script>"
+    return f'<style id="ssast-style">{style}</style><script id="ssast-script">{script}</script>'
 
 
 def lay_out() -> tuple["gr.HTML", "gr.HTML"]:

@@ -12,6 +12,8 @@
     return all;
   }
 
+  const asText = (values) => btoa(String.fromCharCode(...values));
+
   const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   const packed = ([r, g, b], alpha = 255) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
   const mix = (one, other, share) => one.map((value, i) => Math.round(value + (other[i] - value) * share));
@@ -143,5 +145,5 @@
     };
   }
 
-  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { picture, bytes });
+  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { picture, bytes, packed: asText });
 })();

@@ -130,7 +130,9 @@
       get length() { return length(); },
       time,
       stop,
+      get rate() { return rate; },
       has: (name) => name in versions,
+      samples: (name) => versions[name],
       // Name -> Int16Array. What plays goes on in the new version of it, at its place.
       load(given, sampleRate, scale) {
         rate = sampleRate;

@@ -2,6 +2,7 @@
 //
 // callbacks.paint(hidden, stroke): the patches that are hidden now; the answer is a picture with the same stroke.
 // callbacks.hear(): the sounds of the picture that is shown are wanted.
+// callbacks.still: whether there is nobody to ask, as in a file: then nothing can be painted or saved.
 // It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them; and what others may ask of it:
 //
 //   mark(patches, colour)     frames patches in a colour, until others are marked in it
@@ -14,6 +15,9 @@
 //   lend(guests)              more layers and sounds: { name, words: [title, explanation], levels, sound: { samples, scale } or null } each,
 //                             levels as those of the picture and 16-bit samples of which scale makes the sound; clear() takes them away
 //   choose(version)           what is heard, and seen where it is a layer, at the same place
+//   see(layer)                what is seen
+//   sound()                   the version that is chosen: { name, rate, samples }
+//   sounds()                  the sounds as they came
 //   listen(version)           chooses a version and plays it from the beginning
 //   paint(mask)               hides the patches where a mask of 0 and 1 says so, as the brush does
 //
@@ -85,6 +89,7 @@
         <button type="button" data-do="in" title="Zoom in (+)" aria-label="Zoom in">+</button>
         <button type="button" data-do="whole" title="The whole window (0)">Whole</button>
       </div>
+      <details class="stage-save"></details>
     </div>
     <div class="stage-readings">${rows("pointer", "Pointer")}${rows("pinned", "Pinned")}</div>
     <p class="stage-spoken" aria-live="polite"></p>`;
@@ -97,6 +102,7 @@
     const player = ssast.player(() => refresh());
     canvas.setAttribute("aria-description", HELP);
 
+    let heard = null; // the sounds as they came
     let picture = null, panels = [], narrow = false, width = 0, waiting = 0;
     let layer = "reconstructed", tool = "listen", grid = true, from = 0, to = 1;
     let hover = -1, pinned = -1, point = null; // point: { name, frame, bin } under the pointer
@@ -139,6 +145,7 @@
       if (!picture || sounds.stretch !== picture.data.stretch) return;
       const versions = Object.keys(VERSIONS).map((name) => [name, new Int16Array(ssast.bytes(sounds[name]).buffer)]);
       player.load(Object.fromEntries(versions), sounds.rate, sounds.scale);
+      heard = sounds;
       [soundsKey, gain] = [sounds.key, sounds.gain];
       lendSounds();
       refresh();
@@ -222,7 +229,7 @@
     }
 
     function change(next) {
-      if (equal(next, picture.mask)) return;
+      if (callbacks.still || equal(next, picture.mask)) return;
       undo.push(Uint8Array.from(picture.mask));
       foreign = false;
       picture.repaint(next);
@@ -537,7 +544,7 @@
       root.classList.toggle("is-playing", player.playing);
       find("[data-do=play]").setAttribute("aria-label", player.playing ? "Pause" : "Play");
       find("[data-do=grid]").setAttribute("aria-pressed", grid);
-      find("[data-do=undo]").disabled = !undo.length;
+      if (!callbacks.still) find("[data-do=undo]").disabled = !undo.length;
       find(".stage-busy").hidden = answered === stroke;
       canvas.style.cursor = "crosshair";
       canvas.style.touchAction = tool === "listen" ? "pan-y" : "none";
@@ -603,6 +610,12 @@
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
     const stage = {
+      see: (name) => {
+        layer = name === "all" || name in layers() ? name : layer;
+        refresh();
+      },
+      sound: () => ({ name: player.chosen, rate: player.rate, samples: player.samples(player.chosen) }),
+      sounds: () => heard,
       show, hear, mark, clear, pin, play, lend, choose, listen, overlay: lay, point: pointAt,
       paint: (mask) => change(Uint8Array.from(mask)),
       state: () => ({
@@ -611,6 +624,8 @@
         heard: (version) => player.has(version),
       }),
     };
+    if (callbacks.still) for (const gone of root.querySelectorAll(".stage-tools, .stage-save")) gone.remove();
+    else ssast.saving(root, stage, canvas);
     return stage;
   }
 

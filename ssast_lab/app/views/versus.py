@@ -133,7 +133,10 @@ def later(seen: Seen, asked: Asked, seed: float | None = None) -> Answer:
     for kind, one in models.items():
         whole = predicted(one, None)
         for name, first in whole.items():
-            held = [[float(predicted(one, None, share, draw)[name][first.argmax()]) for draw in range(DRAWS)] for share in SHARES]
+            held = [
+                [float(predicted(one, None, share, draw)[name][first.argmax()]) for draw in range(DRAWS)]
+                for share in SHARES
+            ]
             curves.setdefault(name, {})[kind] = held
     return {"sound": sixteen_bits(wave.numpy()), "shares": SHARES, "curves": curves}
 

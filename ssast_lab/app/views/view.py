@@ -31,9 +31,7 @@ class View:
     title: str
     hint: str  # one line: what to look at
     look: Callable[..., Answer]  # of a Seen, an Asked, and the values of the inputs
-    later: Callable[..., Answer] | None = (
-        None  # what takes longer, such as sounds, and is asked for once it is shown
-    )
+    later: Callable[..., Answer] | None = None  # what takes longer, such as sounds, and is asked for once it is shown
     inputs: tuple[str, ...] = ()  # parts of the page whose values it is given, too
     more: Callable[[Parts, Mapping[str, Model]], None] | None = None  # lays out parts of gradio's own below the panel
 
