@@ -27,6 +27,7 @@
 //   ssast:hover { patch }     another patch is pointed at, or none (-1)
 //   ssast:pin   { patch }     another patch is pinned, or none (-1)
 //   ssast:version { version } another version is chosen to be heard
+//   ssast:play  { patch }     a patch begins to be heard
 (() => {
   const LAYERS = {
     original: ["Original", "what was heard"],
@@ -207,6 +208,7 @@
       const { from: begin, until, band } = picture.heard(patch);
       box = null;
       player.part(begin, until, band, { version, then: () => play(others, version) });
+      tell("play", { patch });
     }
 
     const tell = (what, detail) => root.dispatchEvent(new CustomEvent(`ssast:${what}`, { bubbles: true, detail: { stage, ...detail } }));
@@ -271,10 +273,7 @@
     }
 
     function playPatch(patch) {
-      if (patch < 0) return;
-      box = null;
-      const { from: begin, until, band } = picture.heard(patch);
-      player.part(begin, until, band);
+      if (patch >= 0) play([patch]);
     }
 
     function playOrPause() {
