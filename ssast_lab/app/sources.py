@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.config import ModelConfig
 from ssast_lab.model import SSAST
-
-if TYPE_CHECKING:
-    pass
 
 LONGEST_SECONDS = 600  # that are decoded of a sound: 38 MB for each visitor
 
@@ -80,7 +76,7 @@ def own_sound(path: str, title: str | None = None) -> Sound:
     try:
         waveform = audio.load_waveform(path, duration=LONGEST_SECONDS)
     except audio.AudioError as error:
-        raise audio.AudioError(str(error).replace(str(path), name)) from None
+        raise audio.AudioError(error.about(name)) from None
     whole = len(waveform) < LONGEST_SECONDS * audio.SAMPLE_RATE
     return Sound(
         name, "your sound" if whole else f"your sound, the first {LONGEST_SECONDS // 60} minutes of it", waveform
