@@ -4,9 +4,10 @@ sources.py         what can be chosen: models and sounds
 stage.py           what the stage is given: pictures, sounds, a painted mask
 reconstruction.py  the view of a reconstruction
 handlers.py        what happens when something is touched
+endpoints.py       what programs may ask for
 page.py            what lies where
 temporary.py       where visitors' files are kept, and how they go
-uploads.py         what visitors may send
+received.py        what visitors may send
 gate.py            what every request has to pass
 serve.py           the server
 """

@@ -6,6 +6,7 @@ starts from the excerpt, another model or window from the sound. A mask that was
 The sounds of a picture follow it, made from what was ``shown`` last, so that no picture waits for them.
 """
 
+import html
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
             interactive=not frame,
             info="The paper hides single frames at random." if frame else "Patches are hidden in blocks of C x C.",
         ),
-        "note": model.note,
+        "note": f"<p>{html.escape(model.note)}</p>",
         "status": "",
     }
 

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ssast_lab import analysis, audio
-from ssast_lab.app import handlers, stage
-from ssast_lab.app.handlers import Models, Shown, loaded
-from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, analyse, drawn_mask, numbers, status_line
-from ssast_lab.app.sources import builtin_sound, own_sound
+from ssast_lab import audio
+from ssast_lab.app import endpoints, handlers, stage
+from ssast_lab.app.handlers import Models, Shown
+from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, status_line
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -30,7 +29,7 @@ class Parts:
     status: "gr.HTML"
     window: "gr.Slider"
     model: "gr.Radio"
-    note: "gr.Markdown"
+    note: "gr.HTML"
     hidden: "gr.Slider"
     blocks: "gr.Dropdown"
     seed: "gr.Number"
@@ -57,7 +56,7 @@ def build(models: Models) -> "gr.Blocks":
         if models:
             parts = lay_out(models)
             connect(page, parts, models)
-            offer_reconstruct(parts, models)
+            endpoints.offer(models)
         else:
             gr.HTML(status_line("There is no model to look through: start the app with --models and a folder of them."))
     return page
@@ -106,7 +105,7 @@ def lay_out_model(models: Models) -> dict[str, Any]:
 
     choices = [(model.label, name) for name, model in models.items()]
     model = gr.Radio(choices, value=next(iter(models)), label="Model", elem_id="model")
-    note = gr.Markdown("", elem_id="note")
+    note = gr.HTML("", elem_id="note")
     missing = {"patch", "frame"} - {model.kind for model in models.values()}
     if missing:
         gr.Markdown(f"There is no {missing.pop()} model here; `--models` adds a folder of them.")
@@ -191,36 +190,3 @@ def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_e
         inputs=parts.of("sound", "seen", "ceiling"), **answered(handlers.on_hear, "sounds", "ceiling"),
         trigger_mode="always_last", show_progress="hidden", concurrency_id="sounds", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
-
-
-def offer_reconstruct(parts: Parts, models: Models) -> None:
-    """The endpoint for programs."""
-    import gradio as gr
-
-    def reconstruct(
-        file: str | None, builtin: str, model: str, start: float, hidden: float, cluster: str, seed: float
-    ) -> dict[str, Any]:
-        """Hides patches of a sound and lets a model draw and recognise them: the figures as JSON.
-
-        ``file`` is a sound file, or None for the built-in one named ``builtin``; ``start`` is in seconds; ``hidden`` is a
-        number of patches, or of frames for a frame model.
-        """
-        try:
-            wave = (own_sound(file) if file else builtin_sound(builtin)).waveform
-            excerpt = analysis.excerpt(wave, loaded(models, model).config, start)
-        except audio.AudioError as error:
-            raise gr.Error(str(error)) from None
-        chosen = models[model]
-        return numbers(analyse(excerpt, chosen, drawn_mask(excerpt, chosen, hidden, cluster, seed)), chosen.kind)
-
-    sounds = list(audio.builtin_sounds())
-    inputs = [
-        gr.File(label="Sound file, or none for the built-in sound", visible=False),
-        gr.Dropdown(sounds, value=sounds[0], label="Built-in sound", visible=False),
-        parts.model,
-        gr.Number(0, minimum=0, label="Start (seconds)", visible=False),
-        *parts.of("hidden", "blocks", "seed"),
-    ]
-    gr.Button(visible=False).click(
-        reconstruct, inputs, gr.JSON(label="Figures", visible=False), api_name="reconstruct", concurrency_id="model"
-    )

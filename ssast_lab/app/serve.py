@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import gradio as gr
 
-from ssast_lab.app import uploads
+from ssast_lab.app import received
 from ssast_lab.app.gate import Gate, is_loopback
 from ssast_lab.app.page import build
 from ssast_lab.app.sources import find_models
@@ -59,7 +59,7 @@ def application(page: "gr.Blocks", password: str | None) -> tuple[Any, Any]:
     def right(user: str, given: str) -> bool:
         return hmac.compare_digest(given.encode(errors="surrogatepass"), (password or "").encode())
 
-    uploads.guard()
+    received.guard()
     page.queue(max_size=64, default_concurrency_limit=4)
     page.state_session_capacity = VISITORS
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
@@ -68,7 +68,7 @@ def application(page: "gr.Blocks", password: str | None) -> tuple[Any, Any]:
         font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"],
     )  # fmt: skip
     parent = gr.mount_gradio_app(
-        fastapi.FastAPI(openapi_url=None), page, "/", ssr_mode=False, max_file_size=f"{uploads.LARGEST}mb",
+        fastapi.FastAPI(openapi_url=None), page, "/", ssr_mode=False, max_file_size=f"{received.LARGEST}mb",
         run_history=False, enable_monitoring=False, show_error=False, allowed_paths=[], footer_links=[], theme=theme,
         css_paths=STATIC / "app.css", head=head(), auth=right if password else None, pwa=False, mcp_server=False,
     )  # fmt: skip

@@ -382,7 +382,7 @@ def test_an_error_carries_its_file_and_can_speak_of_it_by_another_name(tmp_path,
 
 
 def test_an_error_of_an_open_file_says_so():
-    with pytest.raises(AudioError, match="^The sound is empty") as caught:
+    with pytest.raises(AudioError, match=r"^The sound is empty") as caught:
         load_waveform(io.BytesIO())
     assert caught.value.file is None
 
