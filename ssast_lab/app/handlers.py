@@ -123,7 +123,12 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
     return {
         "excerpt": excerpt,
         "window": gr.Slider(value=round(start, 1), maximum=round(max(spare, 0.1), 1), visible=spare > 0.05),
-        "hidden": gr.Slider(value=count, maximum=excerpt.grid.count, label=f"Hidden {stage.PLURAL[model.kind]}"),
+        "hidden": gr.Slider(
+            value=count,
+            maximum=max(excerpt.grid.count, 2),  # a slider needs two ends
+            interactive=excerpt.grid.count > 1,
+            label=f"Hidden {stage.PLURAL[model.kind]}",
+        ),
         "blocks": gr.Dropdown(
             interactive=not frame,
             info="The paper hides single frames at random." if frame else "Patches are hidden in blocks of C x C.",

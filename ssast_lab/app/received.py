@@ -72,6 +72,7 @@ def _within(preprocess: Callable[..., Any]) -> Callable[..., Any]:
 def _parser(base: type[Any]) -> type[Any]:
     """Gradio's parser of uploads, which keeps a part of a file if its visitor leaves or the disk is full."""
     from starlette.formparsers import MultiPartException
+    from starlette.requests import ClientDisconnect
 
     class Parser(base):  # type: ignore[misc]
         async def parse(self) -> Any:
@@ -82,10 +83,10 @@ def _parser(base: type[Any]) -> type[Any]:
                     with suppress(OSError):  # of what could not be written
                         file.close()
                     Path(file.name).unlink(missing_ok=True)
+                if isinstance(error, ClientDisconnect):
+                    raise MultiPartException("The file did not arrive in full.") from None
                 if isinstance(error, OSError):
-                    raise MultiPartException(
-                        f"The file was not stored ({error.strerror}): its server lacks room."
-                    ) from None
+                    raise MultiPartException(NO_ROOM.format(error.strerror)) from None
                 if isinstance(error, MultiPartException) and "maximum allowed size" in error.message:
                     raise MultiPartException(
                         f"The file is larger than the maximum allowed size of {LARGEST} MB."
