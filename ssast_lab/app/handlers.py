@@ -66,7 +66,10 @@ def loaded(models: Models, name: str) -> SSAST:
     try:
         return load_model(models[name].path)
     except checkpoint.CheckpointError as error:
-        raise refusal(str(error), title="No usable model") from None
+        print(f"No usable model: {error}", flush=True)  # which tells its path, to whom that belongs
+        raise refusal(
+            f"The model {name} cannot be loaded: the terminal of this page says why.", title="No usable model"
+        ) from None
 
 
 def usable(models: Models, excerpt: Excerpt | None, name: str) -> Excerpt:
