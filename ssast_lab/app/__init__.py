@@ -5,6 +5,7 @@ stage.py           what the stage is given: pictures, sounds, a painted mask
 reconstruction.py  the view of a reconstruction
 handlers.py        what happens when something is touched
 endpoints.py       what programs may ask for
+address.py         what the page's address asks for
 page.py            what lies where
 temporary.py       where visitors' files are kept, and how they go
 received.py        what visitors may send

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ssast_lab import audio
-from ssast_lab.app import endpoints, handlers, stage
+from ssast_lab.app import address, endpoints, handlers, stage
 from ssast_lab.app.handlers import Models, Shown
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, status_line
 
@@ -148,7 +148,7 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
         inputs = [source, *parts.of("sound", "model", "share", "blocks", "seed")]
         return dict(inputs=inputs, **answered(handler, *with_sound, *more), **slow)
 
-    page.load(**new_sound(parts.builtin, handlers.on_builtin))
+    address.connect(page, parts, models).then(**new_sound(parts.builtin, handlers.on_builtin))
     parts.builtin.input(**new_sound(parts.builtin, handlers.on_builtin))
     parts.upload.upload(**new_sound(parts.upload, handlers.on_upload, "upload", "builtin"))
     parts.microphone.stop_recording(**new_sound(parts.microphone, handlers.on_record, "microphone", "builtin"))

@@ -47,8 +47,8 @@ watch("value", () => props.value && props.value.key && document.querySelector("#
 
 
 def head() -> str:
-    """The scripts and the look of the stage, and the page's own script; they ask nothing of any other machine."""
-    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "app.js"))
+    """The scripts and the look of the stage, and the page's own scripts; they ask nothing of any other machine."""
+    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "app.js", "address.js"))
     # Not among the page's own styles, which gradio rewrites: it loses those that depend on the width of the stage.
     style = (STATIC / "stage.css").read_text(encoding="utf-8")
     return f"<style>{style}</style><script>{script}</script>"
