@@ -125,11 +125,12 @@ def lay_out_mask() -> dict[str, Any]:
 
 def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
     """Which handler answers what, and which parts each may change."""
+    import gradio as gr
 
     def answered(handler: Callable[..., Shown], *outputs: str) -> dict[str, Any]:
         def by_part(*values: Any) -> dict[Any, Any]:
             shown = handler(models, *values)
-            return {getattr(parts, name): value for name, value in shown.items() if name in outputs}
+            return {getattr(parts, name): value for name, value in shown.items() if name in outputs} or gr.skip()
 
         return dict(fn=by_part, outputs=parts.of(*outputs))
 

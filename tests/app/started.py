@@ -61,11 +61,15 @@ def ask(address, data=None, **headers) -> tuple[int, str, dict[str, str]]:
         with urllib.request.urlopen(request, timeout=PATIENCE / 1000) as answer:
             return (
                 answer.status,
-                answer.read().decode(),
+                answer.read().decode(errors="replace"),
                 {name.lower(): value for name, value in answer.headers.items()},
             )
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(), {name.lower(): value for name, value in error.headers.items()}
+        return (
+            error.code,
+            error.read().decode(errors="replace"),
+            {name.lower(): value for name, value in error.headers.items()},
+        )
 
 
 def multipart(content, name="sound.flac") -> tuple[bytes, str]:
