@@ -10,7 +10,9 @@ import time
 import urllib.parse
 
 import pytest
+from gradio_client import Client
 from started import ask, send, started
+from visitor import PATIENCE, shot
 
 from ssast_lab import audio
 from ssast_lab.app import main, serve
@@ -159,3 +161,23 @@ def test_no_room_for_files_gets_a_sentence(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main(["--port", "0"])
     assert str(ended.value.code).startswith("There is no room")
+
+
+def test_a_visitor_and_a_program_log_in(browser, tmp_path):
+    with started(tmp_path / "here", SSAST_LAB_PASSWORD="öpen sesame") as here:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(here.address + "?sound=frogs")
+        for password in ("wrong", "öpen sesame"):
+            page.get_by_label("username").fill("anybody")
+            page.get_by_label("password").fill(password)
+            page.get_by_role("button", name="Login").click()
+            if password == "wrong":
+                page.get_by_text("Incorrect Credentials").wait_for()
+                shot(page, "login")
+        page.locator("#mse").wait_for()
+        page.wait_for_function("location.search.includes('sound=frogs')")
+        page.close()
+        client = Client(here.address, auth=("anybody", "öpen sesame"), verbose=False, analytics_enabled=False)
+        assert len(client.predict(draws=2, api_name="/masks")["masks"]) == 2
+    assert "Traceback" not in here.log.read_text()
