@@ -39,6 +39,8 @@ CLOSED = re.compile(
     r"/+(gradio_api/+(proxy=|file=\w{2,}:|file/|dev/|vibe|undo-vibe|run-history|runs\b|process_recording|deep_link)|monitoring\b)",
     re.IGNORECASE,
 )
+UPLOAD = "/gradio_api/upload"  # of files, which have a limit of their own
+MOST = 8 << 20  # bytes of any other request
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds until a password is looked at, after one that was wrong and after many
 VISITORS = 10_000  # whose wrong passwords are remembered at once
 
@@ -66,6 +68,7 @@ class Gate:
             from starlette.responses import JSONResponse
 
             status, sentence = refused
+            await _heard_out(receive)
             await JSONResponse({"detail": sentence}, status)(scope, receive, guarded)
         elif scope["method"] == "POST" and scope["path"].rstrip("/") == "/login":
             await self.log_in(scope, receive, guarded)
@@ -88,6 +91,11 @@ class Gate:
             return 403, f"This page takes nothing from other pages: it was sent something from {origin[:80]}."
         if CLOSED.match(scope["path"]):
             return 404, "There is nothing here."
+        length = headers.get("content-length", "0")
+        if not scope["path"].startswith(UPLOAD) and (
+            "transfer-encoding" in headers or not length.isdigit() or len(length) > 9 or int(length) > MOST
+        ):
+            return 413, f"What is no file is sent in one piece of at most {MOST >> 20} MB."
         return None
 
     async def log_in(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -105,6 +113,16 @@ class Gate:
         if len(self.wrong) > VISITORS:
             self.wrong.clear()
             self.turn.clear()
+
+
+async def _heard_out(receive: Any) -> None:
+    """Whoever is still sending would not hear the answer; who sends without end is not to have one."""
+    left = 16 * MOST
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 def is_loopback(host: str) -> bool:

@@ -116,6 +116,13 @@ def test_what_the_page_does_not_need_is_not_there(server, path):
     assert ask(server + path)[0] == 404
 
 
+def test_what_is_no_file_has_a_limit(server):
+    call = f"{server}gradio_api/call/reconstruct"
+    for data in (json.dumps({"data": ["x" * (9 << 20)]}).encode(), iter([b'{"data": [', b'"x"' * 100, b"]}"])):
+        status, said, _ = ask(call, data, **JSON)
+        assert (status, "at most 8 MB" in said) == (413, True)
+
+
 def test_a_models_note_is_plain_text(browser, models, elsewhere, tmp_path):
     """A note, a title and a name that would fetch a picture or run a script, if they were more than text."""
     from shutil import copytree
