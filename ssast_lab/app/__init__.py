@@ -6,7 +6,12 @@ stage.py           what the stage is given: pictures, sounds, a painted mask
 reconstruction.py  from an excerpt and a mask to the record and its figures
 views/             the tabs under the stage, one file each: how one is made stands there
 handlers.py        what happens when something is touched
+endpoints.py       what programs may ask for
+address.py         what the page's address asks for
 page.py            what lies where
+temporary.py       where visitors' files are kept, and how they go
+received.py        what visitors may send
+gate.py            what every request has to pass
 serve.py           the server
 """
 

@@ -6,6 +6,7 @@ starts from the excerpt, another model or window from the sound. A mask that was
 The sounds of a picture follow it, made from what was ``shown`` last, so that no picture waits for them.
 """
 
+import html
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -47,7 +48,10 @@ def loaded(models: Models, name: str) -> SSAST:
     try:
         return load_model(models[name].path)
     except checkpoint.CheckpointError as error:
-        raise refusal(str(error), title="No usable model") from None
+        print(f"No usable model: {error}", flush=True)  # which tells its path, to whom that belongs
+        raise refusal(
+            f"The model {name} cannot be loaded: the terminal of this page says why.", title="No usable model"
+        ) from None
 
 
 def usable(models: Models, excerpt: Excerpt | None, name: str) -> Excerpt:
@@ -104,12 +108,17 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
     return {
         "excerpt": excerpt,
         "window": gr.Slider(value=round(start, 1), maximum=round(max(spare, 0.1), 1), visible=spare > 0.05),
-        "hidden": gr.Slider(value=count, maximum=excerpt.grid.count, label=f"Hidden {stage.PLURAL[model.kind]}"),
+        "hidden": gr.Slider(
+            value=count,
+            maximum=max(excerpt.grid.count, 2),  # a slider needs two ends
+            interactive=excerpt.grid.count > 1,
+            label=f"Hidden {stage.PLURAL[model.kind]}",
+        ),
         "blocks": gr.Dropdown(
             interactive=not frame,
             info="The paper hides single frames at random." if frame else "Patches are hidden in blocks of C x C.",
         ),
-        "note": model.note,
+        "note": f"<p>{html.escape(model.note)}</p>",
         "status": "",
     }
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ssast_lab import analysis, audio
-from ssast_lab.app import handlers, stage
-from ssast_lab.app.handlers import Models, Shown, loaded
-from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, analyse, drawn_mask, numbers, status_line
-from ssast_lab.app.sources import builtin_sound, own_sound
+from ssast_lab import audio
+from ssast_lab.app import address, endpoints, handlers, stage
+from ssast_lab.app.handlers import Models, Shown
+from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, status_line
 from ssast_lab.app.state import Parts
 from ssast_lab.app.views import lay_out_views
 
@@ -28,7 +27,7 @@ def build(models: Models) -> "gr.Blocks":
         if models:
             parts = lay_out(models)
             connect(page, parts, models)
-            offer_reconstruct(parts, models)
+            endpoints.offer(models)
         else:
             gr.HTML(status_line("There is no model to look through: start the app with --models and a folder of them."))
     return page
@@ -80,7 +79,7 @@ def lay_out_model(models: Models) -> dict[str, Any]:
 
     choices = [(model.label, name) for name, model in models.items()]
     model = gr.Radio(choices, value=next(iter(models)), label="Model", elem_id="model")
-    note = gr.Markdown("", elem_id="note")
+    note = gr.HTML("", elem_id="note")
     missing = {"patch", "frame"} - {model.kind for model in models.values()}
     if missing:
         gr.Markdown(f"There is no {missing.pop()} model here; `--models` adds a folder of them.")
@@ -100,11 +99,12 @@ def lay_out_mask() -> dict[str, Any]:
 
 def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
     """Which handler answers what, and which parts each may change."""
+    import gradio as gr
 
     def answered(handler: Callable[..., Shown], *outputs: str) -> dict[str, Any]:
         def by_part(*values: Any) -> dict[Any, Any]:
             shown = handler(models, *values)
-            return {getattr(parts, name): value for name, value in shown.items() if name in outputs}
+            return {getattr(parts, name): value for name, value in shown.items() if name in outputs} or gr.skip()
 
         return dict(fn=by_part, outputs=parts.of(*outputs))
 
@@ -123,7 +123,7 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
         inputs = [source, *parts.of("sound", "model", "share", "blocks", "seed")]
         return dict(inputs=inputs, **answered(handler, *with_sound, *more), **slow)
 
-    page.load(**new_sound(parts.builtin, handlers.on_builtin))
+    address.connect(page, parts, models).then(**new_sound(parts.builtin, handlers.on_builtin))
     parts.builtin.input(**new_sound(parts.builtin, handlers.on_builtin))
     parts.upload.upload(**new_sound(parts.upload, handlers.on_upload, "upload", "builtin"))
     parts.microphone.stop_recording(**new_sound(parts.microphone, handlers.on_record, "microphone", "builtin"))
@@ -165,36 +165,3 @@ def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_e
         inputs=parts.of("sound", "seen", "ceiling"), **answered(handlers.on_hear, "sounds", "ceiling"),
         trigger_mode="always_last", show_progress="hidden", concurrency_id="sounds", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
-
-
-def offer_reconstruct(parts: Parts, models: Models) -> None:
-    """The endpoint for programs."""
-    import gradio as gr
-
-    def reconstruct(
-        file: str | None, builtin: str, model: str, start: float, hidden: float, cluster: str, seed: float
-    ) -> dict[str, Any]:
-        """Hides patches of a sound and lets a model draw and recognise them: the figures as JSON.
-
-        ``file`` is a sound file, or None for the built-in one named ``builtin``; ``start`` is in seconds; ``hidden`` is a
-        number of patches, or of frames for a frame model.
-        """
-        try:
-            wave = (own_sound(file) if file else builtin_sound(builtin)).waveform
-            excerpt = analysis.excerpt(wave, loaded(models, model).config, start)
-        except audio.AudioError as error:
-            raise gr.Error(str(error)) from None
-        chosen = models[model]
-        return numbers(analyse(excerpt, chosen, drawn_mask(excerpt, chosen, hidden, cluster, seed)), chosen.kind)
-
-    sounds = list(audio.builtin_sounds())
-    inputs = [
-        gr.File(label="Sound file, or none for the built-in sound", visible=False),
-        gr.Dropdown(sounds, value=sounds[0], label="Built-in sound", visible=False),
-        parts.model,
-        gr.Number(0, minimum=0, label="Start (seconds)", visible=False),
-        *parts.of("hidden", "blocks", "seed"),
-    ]
-    gr.Button(visible=False).click(
-        reconstruct, inputs, gr.JSON(label="Figures", visible=False), api_name="reconstruct", concurrency_id="model"
-    )

@@ -1,20 +1,18 @@
 """What can be chosen on the page: models and sounds."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ssast_lab import audio, checkpoint
-from ssast_lab.config import ModelConfig
+from ssast_lab.config import ModelConfig, from_dict
 from ssast_lab.model import SSAST
 
-if TYPE_CHECKING:
-    pass
-
+LABEL, NOTE = 80, 2000  # letters of what a checkpoint says of itself
 LONGEST_SECONDS = 600  # that are decoded of a sound: 38 MB for each visitor
 
 
@@ -42,26 +40,34 @@ class Sound:
 
 
 def find_models(folders: Sequence[Path] = ()) -> dict[str, Model]:
-    """Name -> model of every pretraining checkpoint that is built in or lies in one of the folders, patch models first."""
-    paths = dict(checkpoint.builtin_models())
-    for folder in folders:
-        candidates = [
-            path.parent for path in (folder / checkpoint.CONFIG, *sorted(folder.glob(f"*/{checkpoint.CONFIG}")))
-        ]
-        paths |= {path.name: path for path in candidates if (path / checkpoint.CONFIG).is_file()}
+    """Name -> model of every pretraining checkpoint that is built in or lies in one of the folders, patch models first; what cannot
+    be used is left out with a sentence."""
+    paths = checkpoint.builtin_models() | {
+        path.resolve().name: path for folder in folders for path in checkpoints_in(folder)
+    }
     models = {}
     for name, path in paths.items():
         try:
-            description = checkpoint.describe(path)
+            description = checkpoint.check(path)
         except checkpoint.CheckpointError as error:
-            print(f"Left out: {error}")
+            print(f"Left out: {error}", flush=True)
             continue
-        if description["kind"] == "pretext":
-            about, shape = description["about"], description["model"]
-            kind = "frame" if shape["patch"][0] == shape["audio"]["mel_bins"] else "patch"
-            label = f"{about.get('title', name)}{' (stop-gap)' if about.get('stop_gap') else ''}"
-            models[name] = Model(path, kind, label, str(about.get("note", "")))
+        if (description["format"], description["kind"]) == (checkpoint.FORMAT, "pretext"):
+            about, shape = description["about"], from_dict(ModelConfig, description["model"])
+            kind = "frame" if shape.grid.rows == 1 else "patch"
+            label = f"{str(about.get('title', name))[:LABEL]}{' (stop-gap)' if about.get('stop_gap') else ''}"
+            models[name] = Model(path, kind, label, str(about.get("note", ""))[:NOTE])
     return dict(sorted(models.items(), key=lambda item: item[1].kind, reverse=True))
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The folder itself and those in it, as far as they have a description, of whatever kind."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        print(f"Left out: {folder} cannot be looked into ({error.strerror}).", flush=True)
+        return []
+    return [path for path in (folder, *inside) if os.path.lexists(path / checkpoint.CONFIG)]
 
 
 @lru_cache(maxsize=4)
@@ -80,7 +86,7 @@ def own_sound(path: str, title: str | None = None) -> Sound:
     try:
         waveform = audio.load_waveform(path, duration=LONGEST_SECONDS)
     except audio.AudioError as error:
-        raise audio.AudioError(str(error).replace(str(path), name)) from None
+        raise audio.AudioError(error.about(name)) from None
     whole = len(waveform) < LONGEST_SECONDS * audio.SAMPLE_RATE
     return Sound(
         name, "your sound" if whole else f"your sound, the first {LONGEST_SECONDS // 60} minutes of it", waveform

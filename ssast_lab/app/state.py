@@ -65,7 +65,7 @@ class Parts:
     status: "gr.HTML"
     window: "gr.Slider"
     model: "gr.Radio"
-    note: "gr.Markdown"
+    note: "gr.HTML"
     hidden: "gr.Slider"
     blocks: "gr.Dropdown"
     seed: "gr.Number"

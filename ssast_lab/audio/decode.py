@@ -32,7 +32,23 @@ CONTAINERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mo
 
 
 class AudioError(ValueError):
-    """A file or array that is no usable sound: the message says what is wrong, where, and what to do."""
+    """A file or array that is no usable sound: the message says what is wrong, where, and what to do.
+
+    ``file`` is the path that it is about, None for an array or an open file. The message has it quoted; :meth:`about` says the
+    same of another name, for who knows the file by one.
+    """
+
+    def __init__(self, message: str, file: Any = None) -> None:
+        """``{file}`` in the message stands for the file."""
+        self.file = None if file is None or isinstance(file, io.IOBase) else os.fspath(file)
+        self.message = message
+        super().__init__(message, self.file)
+
+    def __str__(self) -> str:
+        return self.about("The sound" if self.file is None else repr(self.file))
+
+    def about(self, name: str) -> str:
+        return self.message.replace("{file}", name)
 
 
 @dataclass(frozen=True)
@@ -64,8 +80,9 @@ def load_waveform(path: Source, offset: float = 0.0, duration: float | None = No
     if len(bad):
         what = "far beyond any sound's" if np.isfinite(mono[bad[0]]) else "not a finite number"
         raise AudioError(
-            f"{_quote(path)} has a sample that is {what}, {(first + bad[0]) / rate:.3f} s "
-            f"from its start; export the sound again without clipping or errors."
+            f"{{file}} has a sample that is {what}, {(first + bad[0]) / rate:.3f} s "
+            f"from its start; export the sound again without clipping or errors.",
+            path,
         )
     if rate != SAMPLE_RATE and len(mono):
         import soxr
@@ -74,7 +91,7 @@ def load_waveform(path: Source, offset: float = 0.0, duration: float | None = No
         mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")[:length]
     mono = mono[skip:] if want is None else mono[skip : skip + want]
     if offset and not len(mono):
-        raise AudioError(f"{_quote(path)} ends before the offset of {offset} s; choose an earlier one.")
+        raise AudioError(f"{{file}} ends before the offset of {offset} s; choose an earlier one.", path)
     _check_length(path, len(mono), f" from {offset} s on" if offset else "")
     return torch.from_numpy(np.ascontiguousarray(mono))
 
@@ -98,40 +115,41 @@ def _decode(path: Source, read: Callable[[Callable, Any], Any]) -> Any:
                 return read(reader, path)
             return read(reader, os.path.abspath(path))
         except AudioError as error:
-            raise AudioError(f"{_quote(path)} {error}") from None
+            raise AudioError(f"{{file}} {error}", path) from None
         except Exception as error:  # of many types, some of them plain RuntimeError, IndexError or ValueError
             reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
             reason = " ".join(reason.replace(". ", ", ").split()).rstrip(" .")
             reasons.append(f"{name}: {reason or type(error).__name__}")
     raise AudioError(
-        f"{_quote(path)} cannot be decoded as sound ({'; '.join(reasons)}); check that it is a complete "
-        f"sound file, or convert it to WAV or FLAC."
+        f"{{file}} cannot be decoded as sound ({'; '.join(reasons)}); check that it is a complete "
+        f"sound file, or convert it to WAV or FLAC.",
+        path,
     )
 
 
 def _check_file(path: Source) -> None:
     if isinstance(path, io.IOBase):
         if path.seek(0, os.SEEK_END) == 0:
-            raise AudioError(f"{_quote(path)} is empty (0 bytes); record, copy or download it again.")
+            raise AudioError("{file} is empty (0 bytes); record, copy or download it again.", path)
         return
     try:
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode):
             open(path, "rb").close()
     except FileNotFoundError:
-        raise AudioError(f"There is no file {_quote(path)}; check the path.") from None
+        raise AudioError("There is no file {file}; check the path.", path) from None
     except OSError as error:
         raise AudioError(
-            f"{_quote(path)} cannot be opened ({error.strerror}); check the path and its permissions."
+            f"{{file}} cannot be opened ({error.strerror}); check the path and its permissions.", path
         ) from None
     except (TypeError, ValueError) as error:  # a NUL character, for one
-        raise AudioError(f"{_quote(path)} is no path ({error}); give the path of a sound file.") from None
+        raise AudioError(f"{path!r} is no path ({error}); give the path of a sound file.") from None
     if stat.S_ISDIR(status.st_mode):
-        raise AudioError(f"{_quote(path)} is a folder; give the path of a sound file in it.")
+        raise AudioError("{file} is a folder; give the path of a sound file in it.", path)
     if not stat.S_ISREG(status.st_mode):
-        raise AudioError(f"{_quote(path)} is no regular file; save the sound to a file first.")
+        raise AudioError("{file} is no regular file; save the sound to a file first.", path)
     if status.st_size == 0:
-        raise AudioError(f"{_quote(path)} is empty (0 bytes); record, copy or download it again.")
+        raise AudioError("{file} is empty (0 bytes); record, copy or download it again.", path)
 
 
 def _open_soundfile(path: str | io.IOBase) -> Any:
@@ -288,18 +306,13 @@ def _check_rate(rate: int) -> int:
 
 def _check_length(path: Source, samples: int, where: str = "") -> None:
     if not samples:
-        raise AudioError(f"{_quote(path)} contains no samples; record or export it again.")
+        raise AudioError("{file} contains no samples; record or export it again.", path)
     if samples < WINDOW:
         raise AudioError(
-            f"{_quote(path)} lasts only {1000 * samples / SAMPLE_RATE:.1f} ms{where}, less than one "
-            f"analysis window of 25 ms; use a longer sound."
+            f"{{file}} lasts only {1000 * samples / SAMPLE_RATE:.1f} ms{where}, less than one "
+            f"analysis window of 25 ms; use a longer sound.",
+            path,
         )
-
-
-def _quote(path: Any) -> str:
-    if isinstance(path, io.IOBase):
-        return "The sound"
-    return repr(os.fspath(path) if isinstance(path, os.PathLike) else path)
 
 
 def builtin_sounds() -> dict[str, dict[str, Any]]:

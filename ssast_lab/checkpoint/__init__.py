@@ -12,13 +12,13 @@ configuration, a checksum of the weights, and whatever its maker wrote about it)
 them is ever executed, and whatever is wrong with one is said in a :class:`CheckpointError` of one sentence.
 """
 
-from ssast_lab.checkpoint.by_name import builtin_models, checkpoints_of, describe, load
+from ssast_lab.checkpoint.by_name import builtin_models, check, checkpoints_of, describe, load
 from ssast_lab.checkpoint.heads import Head, heads, save_head
 from ssast_lab.checkpoint.official import from_official
 from ssast_lab.checkpoint.own import CONFIG, FORMAT, WEIGHTS, Model, save
 from ssast_lab.checkpoint.tensors import CheckpointError
 
 __all__ = [
-    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Head", "Model", "builtin_models", "checkpoints_of", "describe",
+    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Head", "Model", "builtin_models", "check", "checkpoints_of", "describe",
     "from_official", "heads", "load", "save", "save_head",
 ]  # fmt: skip

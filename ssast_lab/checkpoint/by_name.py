@@ -12,6 +12,7 @@ import torch
 
 from ssast_lab.checkpoint.official import from_official
 from ssast_lab.checkpoint.own import CONFIG, WEIGHTS, Model, load_folder, read_description, replaced
+from ssast_lab.checkpoint.own import check as check_folder
 from ssast_lab.checkpoint.tensors import CheckpointError, read_pickle
 from ssast_lab.config import ConfigError, model_config
 from ssast_lab.model import SSAST
@@ -73,6 +74,11 @@ def _untrained(like: str, seed: int) -> Model:
 def describe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint folder or built-in model says about itself: its ``config.json``."""
     return _reading(name_or_path, read_description)
+
+
+def check(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The same, of a folder that describes a model and has weights, which are not read: a :class:`CheckpointError` for others."""
+    return _reading(name_or_path, check_folder)
 
 
 def _reading(name_or_path: str | os.PathLike[str], read: Callable[[Path], T]) -> T:

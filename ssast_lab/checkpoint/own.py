@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ssast_lab.predictive import APC, APCConfig, Wav2Vec, Wav2VecConfig
 
 FORMAT = "ssast-lab checkpoint 1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LONGEST = 1 << 20  # bytes of a description
 Model = SSAST | Classifier | EncoderModel | APC | Wav2Vec
 KINDS: dict[str, tuple[type[Model], type]] = {  # kind -> its class, and that of its configuration
     "pretext": (SSAST, ModelConfig),
@@ -68,11 +71,16 @@ def save(model: Model, path: str | os.PathLike[str], about: dict[str, Any] | Non
 
 def read_description(path: Path) -> dict[str, Any]:
     try:
+        if (path / CONFIG).stat().st_size > LONGEST:
+            raise CheckpointError(f"{path / CONFIG} is longer than any description of a model.")
         description = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is no checkpoint: it has no {CONFIG}.") from None
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path / CONFIG} cannot be read: {error}.") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(f"{path / CONFIG} cannot be read: {reason}.") from None
     if isinstance(description, dict) and "model_type" in description and "format" not in description:
         about = {"from": "a folder of Hugging Face's transformers"}
         return {"format": "transformers", "kind": description["model_type"], "model": description, "about": about}
@@ -84,21 +92,41 @@ def read_description(path: Path) -> dict[str, Any]:
     return description
 
 
+def check(path: Path) -> dict[str, Any]:
+    """What a folder says of itself, if that describes a model and there are weights beside it, which are not read."""
+    description = read_description(path)
+    if description["format"] == FORMAT:
+        with _describing(path):
+            _outline(description)
+        if not (path / WEIGHTS).is_file():
+            raise CheckpointError(f"{path} has no weights: there is no file {WEIGHTS} in it.")
+    return description
+
+
 def load_folder(path: Path) -> Model:
     description = read_description(path)
-    cls: type[Model]
-    try:
+    with _describing(path):
         if description["format"] != FORMAT:
             cls, config, state = from_huggingface(path, description["model"], read_tensors)
             return fill(skeleton(cls, config), state, str(path))
-        cls, about_it = KINDS[description["kind"]]
-        config = from_dict(about_it, description["model"])
-        promised = description["sha256"]
-        model = skeleton(cls, config)
+        model, promised = _outline(description), description["sha256"]
+    return fill(model, read_tensors(path / WEIGHTS, promised), str(path))
+
+
+def _outline(description: dict[str, Any]) -> Model:
+    """The model without its weights."""
+    cls, about_it = KINDS[description["kind"]]
+    return skeleton(cls, from_dict(about_it, description["model"]))
+
+
+@contextmanager
+def _describing(path: Path) -> Iterator[None]:
+    """Whatever goes wrong is the description's fault."""
+    try:
+        yield
     except (CheckpointError, HuggingFaceError) as error:
         raise CheckpointError(str(error)) from None
     except KeyError as error:
         raise CheckpointError(f"{path / CONFIG} does not describe a model: {error} is missing or unknown.") from None
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{path / CONFIG} does not describe a model: {str(error).rstrip('.')}.") from None
-    return fill(model, read_tensors(path / WEIGHTS, promised), str(path))

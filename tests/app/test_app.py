@@ -203,7 +203,7 @@ def test_scripts_get_the_same_figures(server, models):
 def test_strangers_need_a_password(capsys):
     with pytest.raises(SystemExit):
         app.main(["--host", "0.0.0.0"])
-    assert "choose a --password" in capsys.readouterr().err
+    assert "choose a password" in capsys.readouterr().err
 
 
 def test_built_in_stop_gap_weights_say_that_they_are():

@@ -59,7 +59,9 @@ def test_predictions_are_those_of_the_heads(page, first):
     open_tab(page)
     page.locator("#view-versus [data-choose=kind]").click()
     rows = page.locator("#view-versus .versus-answers > div").all()
-    shown = {row.locator("b").inner_text(): row.locator("output").first.inner_text() for row in rows}  # the patch model's
+    shown = {
+        row.locator("b").inner_text(): row.locator("output").first.inner_text() for row in rows
+    }  # the patch model's
     for label, probability in zip(head.labels, told, strict=True):
         assert float(shown[label].split()[0]) == pytest.approx(100 * probability, abs=0.51)
     page.wait_for_selector("#view-versus .versus-curve circle")

@@ -62,6 +62,7 @@ def visit(browser, server, screen=(1280, 900), **options):
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: said.type == "error" and errors.append(said.text))
     page.goto(server)
     page.locator("#mse").wait_for()
     until(page, "s.picture")

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import pickle
 import subprocess
 import sys
 
@@ -361,6 +362,29 @@ def test_everything_unusable_gets_one_sentence(broken, capfd):
             with pytest.raises(AudioError):
                 info(path)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["zero\u200bwidth.wav", "hard\u00a0space.wav", 'it\'s "both".wav', "{file}.wav", "back\\slash.wav"]
+)
+def test_an_error_carries_its_file_and_can_speak_of_it_by_another_name(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("Not a sound, but a line of text.\n" * 40)
+    with pytest.raises(AudioError) as caught:
+        load_waveform(path)
+    assert caught.value.file == str(path)
+    assert repr(str(path)) in str(caught.value)
+    said = caught.value.about("the upload")
+    assert said.startswith("the upload cannot be decoded")
+    assert str(tmp_path) not in said
+    again = pickle.loads(pickle.dumps(caught.value))  # as from a worker of a data loader
+    assert (str(again), again.file, again.about("it")) == (str(caught.value), str(path), caught.value.about("it"))
+
+
+def test_an_error_of_an_open_file_says_so():
+    with pytest.raises(AudioError, match=r"^The sound is empty") as caught:
+        load_waveform(io.BytesIO())
+    assert caught.value.file is None
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import numpy as np
 from ssast_lab.app.stage import text
 from ssast_lab.app.state import Seen
 from ssast_lab.app.views.attention import attention
-from ssast_lab.app.views.reconstruction import baselines
 from ssast_lab.app.views.recognition import match
+from ssast_lab.app.views.reconstruction import baselines
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
 
 CANDIDATES = 5

@@ -41,7 +41,7 @@ def decode(file: Path, kind: str, cut: Mapping[str, int] = CUT) -> np.ndarray:
         wave = load_waveform(file).numpy()
     peak = np.abs(wave).max(initial=0.0)
     if peak < QUIET:
-        raise AudioError(f"{file} is silent.")
+        raise AudioError("{file} is silent.", file)
     loud = np.flatnonzero(np.abs(wave) > 0.001 * peak)
     return wave[max(0, loud[0] - 800) : loud[-1] + 800] * min(1.0, 0.99 / peak)
 
@@ -55,7 +55,7 @@ def _decode_raw(file: Path) -> np.ndarray:
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             frames = [piece for frame in (*container.decode(audio=0), None) for piece in resampler.resample(frame)]
     except (av.FFmpegError, OSError) as error:
-        raise AudioError(f"{file} cannot be decoded ({error}); the package may be damaged.") from None
+        raise AudioError(f"{{file}} cannot be decoded ({error}); the package may be damaged.", file) from None
     return np.concatenate([frame.to_ndarray()[0] for frame in frames] or [np.zeros(0, np.float32)])
 
 

@@ -189,7 +189,7 @@ def _clips(table: dict, entry: dict, files: list[tuple[str, Path]], record: dict
                 try:
                     yield dict(path=path, sha256=shas[path]), decode(file, kind, cut)
                 except AudioError as error:
-                    record["dropped"].append([path, str(error).replace(str(file), "it")])
+                    record["dropped"].append([path, error.about("it")])
 
         clips = make(waves())
         if most := entry.get("clips", {}).get(kind):  # evenly spread over the package
