@@ -3,9 +3,12 @@
 theme.py   colours and what all pictures share
 charts.py  measurements
 sounds.py  pictures of a sound
+maps.py    values of patches, on their grid and against each other
+still.py   pictures without a browser
 """
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
+from ssast_lab.figures.maps import maps, matrix, series, waveform
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,
@@ -21,10 +24,11 @@ from ssast_lab.figures.sounds import (
     reconstruction,
     spectrogram,
 )
+from ssast_lab.figures.still import curves_svg, still
 from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
-    "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "colour_range",
-    "curves", "dots", "error", "gallery", "lines", "masked", "overview", "palette", "patch_grid", "picture", "reconstruction",
-    "spectrogram",
+    "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "colour_range", "curves",
+    "curves_svg", "dots", "error", "gallery", "lines", "maps", "masked", "matrix", "overview", "palette", "patch_grid", "picture",
+    "reconstruction", "series", "spectrogram", "still", "waveform",
 ]  # fmt: skip
