@@ -8,7 +8,7 @@ still.py   pictures without a browser
 """
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
-from ssast_lab.figures.maps import maps, matrix, series, waveform
+from ssast_lab.figures.maps import maps, matrix, points, series, waveform
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,
@@ -29,6 +29,6 @@ from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
     "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "colour_range", "curves",
-    "curves_svg", "dots", "error", "gallery", "lines", "maps", "masked", "matrix", "overview", "palette", "patch_grid", "picture",
+    "curves_svg", "dots", "error", "gallery", "lines", "maps", "masked", "matrix", "overview", "palette", "patch_grid", "picture", "points",
     "reconstruction", "series", "spectrogram", "still", "waveform",
 ]  # fmt: skip

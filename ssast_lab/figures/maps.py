@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sequential
 
+from ssast_lab.figures.charts import HUES as HUES_OF_MANY
 from ssast_lab.figures.sounds import DEVIATION
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT, WRONG, axis_name
 
@@ -64,7 +65,14 @@ def matrix(values: np.ndarray, title: str, across: str, down: str, diverging: bo
     steps = dict(dtick=1) if few else {}
     axes = dict(xaxis=dict(title=across, constrain="domain", showgrid=False, **steps),
                 yaxis=dict(title=down, autorange="reversed", scaleanchor="x", constrain="domain", showgrid=False, **steps))  # fmt: skip
-    return go.Figure(dict(data=[trace], layout=_style(380) | axes | {"title": dict(text=title, font=dict(size=13)), "margin": dict(t=48, l=60, r=8, b=48)}))
+    return go.Figure(
+        dict(
+            data=[trace],
+            layout=_style(380)
+            | axes
+            | {"title": dict(text=title, font=dict(size=13)), "margin": dict(t=48, l=60, r=8, b=48)},
+        )
+    )
 
 
 def series(
@@ -87,7 +95,12 @@ def waveform(samples: np.ndarray, rate: int, most: int = 4000) -> go.Figure:
     trace = dict(type="scatter", mode="lines", x=np.repeat(seconds, 2), y=np.stack([pieces.min(1), pieces.max(1)], 1).ravel(),
                  line=dict(width=1, color=HUES[0]), hoverinfo="skip")  # fmt: skip
     rule = dict(gridcolor="rgba(128,134,145,0.2)")
-    return go.Figure(dict(data=[trace], layout=_style(180) | dict(xaxis=dict(title="seconds", **rule), yaxis=dict(title="pressure", **rule))))
+    return go.Figure(
+        dict(
+            data=[trace],
+            layout=_style(180) | dict(xaxis=dict(title="seconds", **rule), yaxis=dict(title="pressure", **rule)),
+        )
+    )
 
 
 def _style(height: int) -> dict[str, Any]:
@@ -95,3 +108,24 @@ def _style(height: int) -> dict[str, Any]:
         height=height, margin=dict(l=46, r=20, t=30, b=40), font=dict(family=FONT, size=11, color=TEXT), paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)", showlegend=False,
     )  # fmt: skip
+
+
+def points(named: Mapping[str, np.ndarray], labels: Sequence[str]) -> go.Figure:
+    """(n, 2) places of the same n things, side by side for each name; a colour for each label."""
+    traces: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"annotations": []}
+    wide = (1 - 0.05 * (len(named) - 1)) / len(named)
+    for place, (name, at) in enumerate(named.items()):
+        x, y, left = axis_name("x", place + 1), axis_name("y", place + 1), place * (wide + 0.05)
+        bare = dict(showticklabels=False, showgrid=False, zeroline=False)
+        layout |= {
+            "xaxis" + x[1:]: bare | dict(domain=[left, min(left + wide, 1)], anchor=y),
+            "yaxis" + y[1:]: bare | dict(anchor=x),
+        }
+        layout["annotations"].append(dict(text=f"<b>{name}</b>", x=left, y=1, xref="paper", yref="paper", xanchor="left",
+                                          yanchor="bottom", showarrow=False))  # fmt: skip
+        for number, label in enumerate(dict.fromkeys(labels)):
+            own = np.array([one == label for one in labels])
+            traces.append(dict(type="scatter", mode="markers", name=label, legendgroup=label, showlegend=place == 0, xaxis=x, yaxis=y,
+                               x=at[own, 0], y=at[own, 1], marker=dict(color=HUES_OF_MANY[number % len(HUES_OF_MANY)], size=8)))  # fmt: skip
+    return go.Figure(dict(data=traces, layout=_style(360) | layout | {"showlegend": True}))

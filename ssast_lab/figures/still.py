@@ -75,17 +75,26 @@ def curves_svg(
         last = max([1.0, *(float(steps[-1]) for _, steps, *_ in drawn if len(steps))])
         left = place * (wide + gap) + gap - 6
         parts.append(f'<text x="{left}" y="12" font-weight="600">{title}</text>')
-        parts.append(f'<path d="M{left} 22V{22 + high}H{left + wide}" stroke="{TEXT}" stroke-opacity="0.5" fill="none"/>')
+        parts.append(
+            f'<path d="M{left} 22V{22 + high}H{left + wide}" stroke="{TEXT}" stroke-opacity="0.5" fill="none"/>'
+        )
         for share in (0, 0.5, 1):
             value, y = low + share * (most - low), 22 + high * (1 - share)
             label = f"{value:.1%}" if name == "accuracy" else f"{value:.3g}"
             parts.append(f'<text x="{left - 5}" y="{y + 4:.0f}" text-anchor="end">{label}</text>')
-            parts.append(f'<text x="{left + share * wide:.0f}" y="{high + 38}" text-anchor="middle">{share * last:.0f}</text>')
+            parts.append(
+                f'<text x="{left + share * wide:.0f}" y="{high + 38}" text-anchor="middle">{share * last:.0f}</text>'
+            )
         for values, steps, colour, width, dash in drawn:
             shown = np.unique(np.linspace(0, len(values) - 1, 200).round().astype(int)) if len(values) else []
             points = " ".join(f"{left + wide * steps[i] / last:.1f},{22 + high * (most - values[i]) / (most - low):.1f}"
                               for i in shown if np.isfinite(values[i]))  # fmt: skip
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>')
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>'
+            )
     words = [(sequential.Magma[4], "training"), (RIGHT, "held out"), (TEXT, "dotted: guessing")] + ([(TEXT, "dashed: the reference run")] if reference else [])  # fmt: skip
-    parts += [f'<text x="{gap - 6 + 130 * place}" y="{high + 50}" fill="{colour}">■ {word}</text>' for place, (colour, word) in enumerate(words)]
+    parts += [
+        f'<text x="{gap - 6 + 130 * place}" y="{high + 50}" fill="{colour}">■ {word}</text>'
+        for place, (colour, word) in enumerate(words)
+    ]
     return "".join(parts) + "</svg>"

@@ -16,9 +16,9 @@ from ssast_lab.stage.data import (
     stretch,
     text,
 )
-from ssast_lab.stage.still import bundle, player
+from ssast_lab.stage.still import bundle, picture_html, picture_of, player, summary
 
 __all__ = [
-    "PLURAL", "analyse", "bundle", "hidden_values", "inverted", "levels", "painted_mask", "picture", "player", "sounds",
-    "stretch", "text",
+    "PLURAL", "analyse", "bundle", "hidden_values", "inverted", "levels", "painted_mask", "picture", "picture_html", "picture_of", "player", "sounds",
+    "stretch", "summary", "text",
 ]  # fmt: skip

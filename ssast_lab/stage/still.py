@@ -31,6 +31,11 @@ def player(wave: Tensor | np.ndarray, title: str = "", rate: int = audio.SAMPLE_
     )
 
 
+def picture_of(record: Reconstruction) -> bytes:
+    """The PNG that stands for a stage."""
+    return figures.still(record)
+
+
 def picture_html(png: bytes, words: str) -> str:
     address = "data:image/png;base64," + base64.b64encode(png).decode()
     return f'<img style="max-width: 100%; width: 900px" alt="{html.escape(words)}" src="{address}"/>'
@@ -48,7 +53,11 @@ def _(record: Reconstruction) -> dict[str, Any]:
     heard = inverted(record, record.audio).numpy()
     heard = heard / max(float(np.abs(heard).max()), 1.0)  # all at one gain, so that they compare
     players = "".join(player(heard[place], title) for title, place in HEARD.items())
-    return {"text/plain": words, "image/png": png, "text/html": f"<p>{html.escape(words)}</p>{picture_html(png, words)}<div>{players}</div>"}
+    return {
+        "text/plain": words,
+        "image/png": png,
+        "text/html": f"<p>{html.escape(words)}</p>{picture_html(png, words)}<div>{players}</div>",
+    }
 
 
 def summary(record: Reconstruction) -> str:
@@ -76,10 +85,14 @@ def _(record: Excerpt) -> dict[str, Any]:
 def _(record: Attention) -> dict[str, Any]:
     """How much all patches attend to each, in the first, middle and last layer, and over all layers."""
     depth = len(record.weights)
-    received = {f"layer {layer + 1}": record.among_patches(layer).mean(0) for layer in sorted({0, depth // 2, depth - 1})}
+    received = {
+        f"layer {layer + 1}": record.among_patches(layer).mean(0) for layer in sorted({0, depth // 2, depth - 1})
+    }
     rollout = {"all layers (rollout)": record.rollout()[SPECIAL:, SPECIAL:].mean(0)}
     figure = figures.maps(received | rollout, record.grid)
-    figure.update_layout(title=dict(text="How much attention each patch receives in the mean", font=dict(size=13)), margin_t=60)
+    figure.update_layout(
+        title=dict(text="How much attention each patch receives in the mean", font=dict(size=13)), margin_t=60
+    )
     return drawn(figure)
 
 

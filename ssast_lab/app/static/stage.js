@@ -14,6 +14,7 @@
 //   lend(guests)              more layers and sounds: { name, words: [title, explanation], levels, sound: { samples, scale } or null } each,
 //                             levels as those of the picture and 16-bit samples of which scale makes the sound; clear() takes them away
 //   choose(version)           what is heard, and seen where it is a layer, at the same place
+//   see(layer)                what is seen, "all" for every layer
 //   paint(mask)               hides the patches where a mask of 0 and 1 says so, as the brush does
 //
 // It tells, as events of its element that bubble up to the document, with the stage itself as detail.stage:
@@ -22,6 +23,7 @@
 //   ssast:hover { patch }     another patch is pointed at, or none (-1)
 //   ssast:pin   { patch }     another patch is pinned, or none (-1)
 //   ssast:version { version } another version is chosen to be heard
+//   ssast:layer { layer }     another layer is seen
 (() => {
   const LAYERS = {
     original: ["Original", "what was heard"],
@@ -103,7 +105,7 @@
     let box = null; // the part that is heard: { from, until (frames), low, high (bins) }
     let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, { values, canvas }, a patch
     let guests = [], gain = 1; // what is lent; what the sounds were scaled with
-    let told = { hover: -1, pin: -1, version: "reconstructed" };
+    let told = { hover: -1, pin: -1, version: "reconstructed", layer: "reconstructed" };
     let stroke = 0, answered = 0, undo = [], foreign = false, soundsKey = null;
 
     // ---- what comes in ----
@@ -189,6 +191,11 @@
       draw();
     }
 
+    function see(name) {
+      if (name === "all" || name in layers()) layer = name;
+      refresh();
+    }
+
     function pin(patch) {
       pinned = patch;
       refresh();
@@ -205,9 +212,9 @@
 
     function tellChanges() {
       const before = told;
-      told = { hover, pin: pinned, version: player.chosen };
+      told = { hover, pin: pinned, version: player.chosen, layer };
       for (const what of ["hover", "pin"]) if (told[what] !== before[what]) tell(what, { patch: told[what] });
-      if (told.version !== before.version) tell("version", { version: told.version });
+      for (const what of ["version", "layer"]) if (told[what] !== before[what]) tell(what, { [what]: told[what] });
     }
 
     // ---- what goes out ----
@@ -594,7 +601,7 @@
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
     const stage = {
-      show, hear, mark, clear, pin, play, lend, choose, overlay: lay, point: pointAt,
+      element: root, show, hear, mark, clear, pin, play, lend, choose, see, overlay: lay, point: pointAt,
       paint: (mask) => change(Uint8Array.from(mask)),
       state: () => ({
         picture, panels, layer, tool, from, to, hover, pinned, box, version: player.chosen, playing: player.playing, time: player.time(),
