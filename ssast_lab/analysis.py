@@ -3,7 +3,7 @@
 Axes: T frames, F mel bins, N patches, M hidden patches.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -82,7 +82,7 @@ class Reconstruction(Shown):
     baseline: float  # the MSE of drawing every hidden value as the visible mean of its mel bin, which needs no model
     nce: float  # nats
     accuracy: float  # share of the hidden patches that were recognised
-    audio: AudioConfig = AudioConfig()  # how the log-mel was normalised
+    audio: AudioConfig = field(default_factory=AudioConfig)  # how the log-mel was normalised
 
     @property
     def hidden(self) -> int:

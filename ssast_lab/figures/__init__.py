@@ -3,12 +3,12 @@
 theme.py   colours and what all pictures share
 charts.py  measurements
 sounds.py  pictures of a sound
-maps.py    values of patches, on their grid and against each other
+grids.py   values of patches, on their grid and against each other
 still.py   pictures without a browser
 """
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
-from ssast_lab.figures.maps import maps, matrix, points, series, waveform
+from ssast_lab.figures.grids import maps, matrix, points, series, waveform
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,

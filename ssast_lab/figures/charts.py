@@ -30,7 +30,7 @@ def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     layout: dict[str, Any] = {}
     for place, (name, title) in enumerate((("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE")), 1):
         axes: dict[str, Any] = dict(xaxis=axis_name("x", place), yaxis=axis_name("y", place), showlegend=place == 1)
-        smooth = smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
+        smooth = _smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
         traces.append(axes | dict(type="scatter", mode="lines", name="training", x=[step.step for step in steps], y=smooth,
                                   line=dict(color=sequential.Magma[4], width=1.5)))  # fmt: skip
         traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=[at for at, _ in evaluations],
@@ -50,7 +50,7 @@ def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     return go.Figure(dict(data=traces, layout=layout | style))
 
 
-def smoothed(values: np.ndarray) -> np.ndarray:
+def _smoothed(values: np.ndarray) -> np.ndarray:
     """Running means: each over the last steps, a fiftieth of all of them, so that a noisy curve can be read."""
     width = max(len(values) // 50, 1)
     sums = np.concatenate(([0.0], values.cumsum()))

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import hex_to_rgb, sequential
 
-from ssast_lab.figures.charts import smoothed
+from ssast_lab.figures.charts import _smoothed
 from ssast_lab.figures.sounds import TICKS, TITLES, Pictures, edge
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT
 
@@ -62,7 +62,7 @@ def curves_svg(
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {3 * (wide + gap)} {high + 52}" role="img" '
              f'aria-label="Curves of training" style="max-width: 980px; font: 11px {FONT.replace(chr(39), "")}" fill="{TEXT}">']  # fmt: skip
     for place, (name, title) in enumerate(CURVES):
-        drawn = [(smoothed(np.asarray(trained[name], float)), trained["step"], sequential.Magma[4], 1.5, "")]
+        drawn = [(_smoothed(np.asarray(trained[name], float)), trained["step"], sequential.Magma[4], 1.5, "")]
         if reference:
             drawn.insert(0, (np.asarray(reference[name], float), reference["step"], TEXT, 1.5, "5 3"))
         if name == "accuracy" and chance is not None and trained["step"]:
@@ -86,7 +86,7 @@ def curves_svg(
                 f'<text x="{left + share * wide:.0f}" y="{high + 38}" text-anchor="middle">{share * last:.0f}</text>'
             )
         for values, steps, colour, width, dash in drawn:
-            shown = np.unique(np.linspace(0, len(values) - 1, 200).round().astype(int)) if len(values) else []
+            shown: Any = np.unique(np.linspace(0, len(values) - 1, 200).round().astype(int)) if len(values) else []
             points = " ".join(f"{left + wide * steps[i] / last:.1f},{22 + high * (most - values[i]) / (most - low):.1f}"
                               for i in shown if np.isfinite(values[i]))  # fmt: skip
             parts.append(

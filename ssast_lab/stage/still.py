@@ -73,8 +73,9 @@ def summary(record: Reconstruction) -> str:
 def _(record: Excerpt) -> dict[str, Any]:
     """Its log-mel, and the sound that it can be made into again."""
     sound, nothing = record.fbank.numpy(), np.zeros(record.grid.count)
+    nan = float("nan")
     whole = Reconstruction(
-        record.grid, record.start, sound, nothing > 0, sound, nothing, nothing.astype(int), *[float("nan")] * 4
+        record.grid, record.start, sound, nothing > 0, sound, nothing, nothing.astype(int), nan, nan, nan, nan
     )
     png = figures.still(whole, ["spectrogram"])
     words = f"{record.grid.frames} frames of {record.grid.mel_bins} mel bins, {record.grid.count} patches"

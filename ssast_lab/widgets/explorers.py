@@ -25,14 +25,10 @@ class Explorer(controls.VBox):
         return self.stages[0]
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundles = [
-            stage.bundle(one.record) if still_only() else {"image/png": stage.picture_of(one.record)}
-            for one in self.stages
-        ]
-        if still_only():
-            joined = {"text/plain": bundles[0]["text/plain"], "text/html": "".join(one["text/html"] for one in bundles)}
-            return joined | {"image/png": bundles[0]["image/png"]}
-        return super()._repr_mimebundle_(**options) | bundles[0]
+        if not still_only():
+            return super()._repr_mimebundle_(**options) | {"image/png": stage.picture_of(self.stage.record)}
+        bundles = [stage.bundle(one.record) for one in self.stages]
+        return bundles[0] | {"text/html": "".join(one["text/html"] for one in bundles)}
 
 
 def explore(

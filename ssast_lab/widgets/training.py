@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as controls
+import torch
 from IPython.display import display
 
 from ssast_lab import audio, checkpoint, figures, stage
@@ -48,17 +49,13 @@ class Curves:
         if step.reconstructions:
             self.record = step.reconstructions[0]
             title = f"A held-out clip after {step.step} steps"
-            sound = stage.player(audio.invert(torch_of(self.record), self.record.audio), "drawn by the model")
+            sound = stage.player(
+                audio.invert(torch.from_numpy(self.record.reconstruction), self.record.audio), "drawn by the model"
+            )
             self._picture = f"<p><b>{title}</b>: {html.escape(stage.summary(self.record))}</p>{stage.picture_html(stage.picture_of(self.record), title)}<div>{sound}</div>"
 
     def html(self) -> str:
         return figures.curves_svg(self.trained, self.held_out, self.chance, self.reference) + self._picture
-
-
-def torch_of(record: Reconstruction) -> Any:
-    import torch
-
-    return torch.from_numpy(record.reconstruction)
 
 
 def evaluations(lines: Reference) -> dict[str, list[float]]:
@@ -102,7 +99,9 @@ class Training(controls.VBox):
     def __init__(self, config: PretrainConfig, run: RunConfig, reference: Reference | None = None) -> None:
         self.config, self.run, self.steps = config, run, 0
         self.shown = Curves(reference)
-        self._stop, self._thread, self._error = threading.Event(), None, None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
         self._picture = controls.HTML(self.shown.html())
         self._line = controls.HTML()
         self._start = _button("Start", "play", self.start)
