@@ -102,6 +102,7 @@ class Training(controls.VBox):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._handle: Any = None
         self._picture = controls.HTML(self.shown.html())
         self._line = controls.HTML()
         self._start = _button("Start", "play", self.start)
@@ -130,6 +131,8 @@ class Training(controls.VBox):
             self._thread.join()
         if self._error:
             raise self._error
+        if self._handle:
+            self._handle.update(self._bundle(), raw=True)
         return self
 
     def keep(self, folder: str | Path | None = None) -> Path:
@@ -176,11 +179,17 @@ class Training(controls.VBox):
         self._keep.disabled = running or not self.steps
         self._line.value = f"<span class='training-line'>{html.escape(words)}</span>"
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
+    # ---- in the notebook ----
+
+    def _ipython_display_(self) -> None:
         if still_only():
             self.wait()
-            return {"text/plain": f"A run of {self.steps} steps", "text/html": self.shown.html()}
-        return super()._repr_mimebundle_(**options)
+        self._handle = display(self._bundle(), raw=True, display_id=True)
+
+    def _bundle(self) -> dict[str, Any]:
+        """The panel, and its picture for where no kernel runs."""
+        still = {"text/plain": f"A run of {self.steps} steps", "text/html": self.shown.html()}
+        return still if still_only() else super()._repr_mimebundle_() | still
 
 
 def _button(words: str, icon: str, act: Any) -> controls.Button:
