@@ -94,8 +94,9 @@ class Stage(anywidget.AnyWidget):
         if mask is None:
             share = SHARE if before is None else float(np.mean(before))
             mask = analysis.draw_mask(self.excerpt, share)
-        self.mask = None  # so that what is set next is a change
-        self.mask = mask
+        mask, self.mask = np.asarray(mask, bool).ravel(), mask
+        if before is not None and np.array_equal(before, mask):  # which nobody is told of
+            self._analyse(mask)
 
     @traitlets.validate("mask")
     def _checked(self, proposal: Any) -> np.ndarray | None:
@@ -114,7 +115,10 @@ class Stage(anywidget.AnyWidget):
     def _masked(self, change: Any) -> None:
         if change["new"] is None or (change["old"] is not None and np.array_equal(change["old"], change["new"])):
             return
-        record = stage.analyse(self.network, self.excerpt, torch.from_numpy(change["new"].copy()))
+        self._analyse(change["new"])
+
+    def _analyse(self, mask: np.ndarray) -> None:
+        record = stage.analyse(self.network, self.excerpt, torch.from_numpy(mask.copy()))
         self.seen = Seen(secrets.token_hex(8), self.network, record, self.excerpt)
         self._show(self._stroke)
 

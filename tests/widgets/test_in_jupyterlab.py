@@ -130,13 +130,13 @@ def test_a_run_is_stopped_and_goes_on(opened):
         )
         return page.locator(".training-line").inner_text()
 
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.locator(".jupyter-button", has_text="Start").click()
     line("clips a second")
     page.locator("img[alt^='A held-out clip']").wait_for()
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.locator(".jupyter-button", has_text="Stop").click()
     steps = int(line("stopped after").split()[-2])
     assert [path.name for path in (folder / "run" / "checkpoints").iterdir()][-1].endswith(f"{steps}")
-    page.get_by_role("button", name="Go on", exact=True).click()
+    page.locator(".jupyter-button", has_text="Go on").click()
     page.wait_for_function(
         "steps => Number(/^step (\\\\d+)/.exec(document.querySelector('.training-line')?.textContent)?.[1]) > steps".replace(
             "\\\\", "\\"
@@ -144,7 +144,7 @@ def test_a_run_is_stopped_and_goes_on(opened):
         arg=steps,
     )
     shot(page, "lab_training")
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.locator(".jupyter-button", has_text="Stop").click()
     line("stopped after")
-    page.get_by_role("button", name="Keep", exact=True).click()
+    page.locator(".jupyter-button", has_text="Keep").click()
     line("kept in")
