@@ -20,6 +20,7 @@ That is the paper. The wings above it, each on those before it:
     learning/      the training loop and its runs; pretraining, fine-tuning, APC and wav2vec
     figures/       records as plotly figures
     measuring/     embeddings, evaluation, probes, comparisons, studies, speed
+    stage/         what page and notebooks show of a sound
     app/           the page
     widgets/       what the notebooks show
     commands/      the command line

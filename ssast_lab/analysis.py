@@ -4,7 +4,9 @@ Axes: T frames, F mel bins, N patches, M hidden patches.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +14,21 @@ from torch import Tensor
 
 from ssast_lab import audio, masking, objectives
 from ssast_lab.checkpoint import Head
-from ssast_lab.config import ConfigError, MaskConfig, ModelConfig
+from ssast_lab.config import AudioConfig, ConfigError, MaskConfig, ModelConfig
 from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
 from ssast_lab.patches import PatchGrid, patchify, unpatchify
 
 
+class Shown:
+    """A record that shows itself in a notebook: as picture and sound."""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        # the way back up: what draws a record lies above it, and is looked up when a notebook asks
+        return import_module("ssast_lab.stage").bundle(self)
+
+
 @dataclass(frozen=True)
-class Excerpt:
+class Excerpt(Shown):
     """The stretch of a sound that a model looks at: a whole window of a longer one, all whole patches of a shorter one.
 
     Nothing is padded. A model takes a shorter sound at its own length, for which its positions are cut as for fine-tuning.
@@ -60,7 +70,7 @@ def draw_mask(excerpt: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int 
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(Shown):
     """A spectrogram, what was hidden of it, what the model drew there, and which hidden patches it recognised."""
 
     grid: PatchGrid
@@ -74,6 +84,7 @@ class Reconstruction:
     baseline: float  # the MSE of drawing every hidden value as the visible mean of its mel bin, which needs no model
     nce: float  # nats
     accuracy: float  # share of the hidden patches that were recognised
+    audio: AudioConfig = field(default_factory=AudioConfig)  # how the log-mel was normalised
 
     @property
     def hidden(self) -> int:
@@ -121,6 +132,7 @@ def reconstruct(model: SSAST, fbank: Tensor, mask: Tensor, start: float = 0.0) -
         baseline=visible_mean_mse(fbank, where),
         nce=float(losses.nce),
         accuracy=float(losses.accuracy),
+        audio=model.config.audio,
     )
 
 
@@ -202,7 +214,7 @@ def linear_inpainting(sound: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(Shown):
     """Who attends to whom in every layer and head of an encoder."""
 
     grid: PatchGrid
@@ -261,7 +273,7 @@ def attend(
 
 
 @dataclass(frozen=True)
-class Match:
+class Match(Shown):
     """Which true patch each prediction is most like, among the hidden patches of one sound."""
 
     grid: PatchGrid

@@ -20,11 +20,11 @@ WINGS = [  # floor by floor; the root holds the paper
     {"data"},
     {"learning"},
     {"figures"},
-    {"measuring"},
+    {"measuring", "stage"},
     {"app", "widgets", "commands", "__main__"},
 ]
 FLOOR = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
-FACES = WINGS[FLOOR["figures"]] | WINGS[-1]  # all else is the core, which trains without them
+FACES = WINGS[FLOOR["figures"]] | {"stage"} | WINGS[-1]  # all else is the core, which trains without them
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
 )  # the front door imports nothing at once

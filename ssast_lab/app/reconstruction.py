@@ -4,16 +4,15 @@ import html
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ssast_lab import analysis, audio, masking
+from ssast_lab import audio, masking, stage
 from ssast_lab.analysis import Excerpt, Reconstruction
 from ssast_lab.app.sources import Model, Sound, load_model
-from ssast_lab.app.stage import PLURAL
 from ssast_lab.config import MaskConfig
 from ssast_lab.patches import PatchGrid
+from ssast_lab.stage import PLURAL
 
 PAPER, RANDOM, OFFICIAL = "3 to 5 (paper)", "random", "official code"
 CLUSTERS = (
@@ -51,13 +50,8 @@ def drawn_mask(
 
 
 def analyse(piece: Excerpt, model: Model, mask: Tensor) -> Reconstruction:
-    """What the model makes of an excerpt; where nothing is hidden there is nothing to make, and the figures are NaN."""
-    if mask.any():
-        return analysis.reconstruct(load_model(model.path), piece.fbank, mask, piece.start)
-    sound, nowhere, nan = piece.fbank.numpy(), np.full(piece.grid.count, np.nan, np.float32), math.nan
-    return Reconstruction(
-        piece.grid, piece.start, sound, mask.numpy(), sound, nowhere, np.full(piece.grid.count, -1), nan, nan, nan, nan
-    )
+    """What the model makes of an excerpt."""
+    return stage.analyse(load_model(model.path), piece, mask)
 
 
 def numbers(record: Reconstruction, kind: str) -> dict[str, Any]:

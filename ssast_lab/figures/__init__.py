@@ -3,11 +3,14 @@
 theme.py   colours and what all pictures share
 charts.py  measurements
 sounds.py  pictures of a sound
-maps.py    attention, recognition and masks, patch by patch
+relations.py  attention, recognition and masks, patch by patch
+grids.py   values of patches, on their grid and against each other
+still.py   pictures without a browser
 """
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, learned, lines
-from ssast_lab.figures.maps import attention, coverage, match
+from ssast_lab.figures.grids import maps, matrix, points, series, waveform
+from ssast_lab.figures.relations import attention, coverage, match
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,
@@ -23,10 +26,11 @@ from ssast_lab.figures.sounds import (
     reconstruction,
     spectrogram,
 )
+from ssast_lab.figures.still import curves_svg, still
 from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
     "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "attention", "colour_range",
-    "coverage", "curves", "dots", "error", "gallery", "learned", "lines", "masked", "match", "overview", "palette", "patch_grid", "picture",
-    "reconstruction", "spectrogram",
+    "coverage", "curves", "curves_svg", "dots", "error", "gallery", "learned", "lines", "maps", "masked", "match", "matrix", "overview",
+    "palette", "patch_grid", "picture", "points", "reconstruction", "series", "spectrogram", "still", "waveform",
 ]  # fmt: skip

@@ -75,8 +75,8 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
         text = dict(text=f"<b>{title}</b>", x=column * (wide + between), y=1, yshift=20, font=dict(size=12))
         notes.append(heading | text)
     for line, (name, record) in enumerate(records):
-        pictures, bins = _Pictures(record), record.grid.mel_bins
-        begin, end = _edge(record, 0), _edge(record, record.grid.frames)
+        pictures, bins = Pictures(record), record.grid.mel_bins
+        begin, end = edge(record, 0), edge(record, record.grid.frames)
         high = 1 - line * (row + gap) / inner
         caption = f"{name}: MSE {record.mse:.3f}, {record.accuracy:.1%} recognised"
         notes.append(heading | dict(text=caption, x=0, y=high, yshift=1, xshift=-2))
@@ -112,8 +112,8 @@ TITLES = {
 
 def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     """The named pictures in rows over one time axis."""
-    grid, pictures, texts = record.grid, _Pictures(record), _hover(record)
-    begin, end = _edge(record, 0), _edge(record, grid.frames)
+    grid, pictures, texts = record.grid, Pictures(record), _hover(record)
+    begin, end = edge(record, 0), edge(record, grid.frames)
     row, gap, top, bottom = ROWS if len(names) > 1 else ALONE
     inner = len(names) * row + (len(names) - 1) * gap
     heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
@@ -165,7 +165,7 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     return go.Figure(dict(data=traces, layout=layout))  # at once: adding part by part takes four times as long
 
 
-class _Pictures:
+class Pictures:
     """The five pictures of a record as PNGs, which share one scale of colours."""
 
     def __init__(self, record: Reconstruction) -> None:
@@ -174,16 +174,20 @@ class _Pictures:
         self.most = (self.high - self.low) / 2  # of the error; it depends on the sound alone, so that masks compare
 
     def of(self, name: str) -> str:
+        """The data address of a PNG."""
+        return _png(self.image(name))
+
+    def image(self, name: str) -> Image.Image:
         record = self.record
         original, hidden = record.original, _hidden(record)
         if name == "error":
             scaled = (record.error + self.most) / (2 * self.most)
-            return _png(np.where(hidden, _index(scaled), 255), DEVIATION, None)
+            return _image(np.where(hidden, _index(scaled), 255), DEVIATION, None)
         if name == "patch_grid":
-            return _png(_index((original - self.low) / (self.high - self.low)), ("#26292e", "#d0d4d9"), HIDDEN)
+            return _image(_index((original - self.low) / (self.high - self.low)), ("#26292e", "#d0d4d9"), HIDDEN)
         values = record.reconstruction if name == "reconstruction" else original
         index = _index((values - self.low) / (self.high - self.low))
-        return _png(np.where(hidden, 255, index) if name == "masked" else index, LOUDNESS, HIDDEN)
+        return _image(np.where(hidden, 255, index) if name == "masked" else index, LOUDNESS, HIDDEN)
 
 
 def colour_range(original: np.ndarray) -> tuple[float, float]:
@@ -197,14 +201,20 @@ def _index(scaled: np.ndarray) -> np.ndarray:
     return (np.clip(scaled, 0, 1) * 254 + 0.5).astype(np.uint8)
 
 
-def _png(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> str:
-    """(T, F) palette indices -> data address of a PNG. Colour 255 is ``extra``, or a translucent grey for None."""
+def _image(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> Image.Image:
+    """(T, F) palette indices -> the picture. Colour 255 is ``extra``, or a translucent grey for None."""
     wide = index.astype(np.uint8).repeat(max(1024 // len(index), 1), axis=0)  # else browsers blur a few frames into one
     image = Image.fromarray(np.ascontiguousarray(wide.T[::-1]))
     last = hex_to_rgb(extra or TEXT)
     image.putpalette(np.vstack([palette(ramp), [last]]).astype(np.uint8).tobytes())
+    image.info |= {} if extra else {"transparency": b"\xff" * 255 + b"\x50"}
+    return image
+
+
+def _png(image: Image.Image) -> str:
+    """A data address."""
     file = io.BytesIO()
-    image.save(file, "PNG", compress_level=3, **({} if extra else {"transparency": b"\xff" * 255 + b"\x50"}))
+    image.save(file, "PNG", compress_level=3)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -217,7 +227,7 @@ def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -
     return dict(
         type="heatmap", z=state.astype(np.uint8), zmin=0, zmax=2, showscale=False, opacity=0.82, yaxis=axis,
         text=texts, hovertemplate="%{text}<extra></extra>",
-        x0=_edge(record, 0) + grid.shape[1] * HOP_SECONDS / 2, dx=grid.stride[1] * HOP_SECONDS,
+        x0=edge(record, 0) + grid.shape[1] * HOP_SECONDS / 2, dx=grid.stride[1] * HOP_SECONDS,
         y0=grid.shape[0] / 2 - 0.5, dy=grid.stride[0],
         colorscale=[(at, colour) for colour, ends in zip(colours, ((0, 0.25), (0.25, 0.75), (0.75, 1))) for at in ends],
     )  # fmt: skip
@@ -226,7 +236,7 @@ def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -
 def _lines(record: Reconstruction, axis: str) -> dict:
     """The lines between the patches; between the narrow patches of a frame model they would only make a grey blur."""
     grid = record.grid
-    begin, end = _edge(record, 0), _edge(record, grid.frames)
+    begin, end = edge(record, 0), edge(record, grid.frames)
     rows = [row * grid.stride[0] - 0.5 for row in range(1, grid.rows)]
     numbers = range(1, grid.columns + 1) if grid.rows > 1 else ()
     columns = [begin + number * grid.stride[1] * HOP_SECONDS for number in numbers]
@@ -238,7 +248,7 @@ def _lines(record: Reconstruction, axis: str) -> dict:
     )  # fmt: skip
 
 
-def _colour_bars(names: list[str], pictures: _Pictures, row: int, gap: int, inner: int) -> list[dict]:
+def _colour_bars(names: list[str], pictures: Pictures, row: int, gap: int, inner: int) -> list[dict]:
     """A bar for the pictures of loudness and one for the error, each beside the first of its rows."""
     bars = []
     for name, ramp, low, high, title in (
@@ -284,6 +294,6 @@ def _hidden(record: Reconstruction) -> np.ndarray:
     return cells.T
 
 
-def _edge(record: Reconstruction, frame: int) -> float:
+def edge(record: Reconstruction, frame: int) -> float:
     """Seconds at the left edge of a frame's column; the frame's window of 25 ms is centred on the column."""
     return record.start + frame * HOP_SECONDS + (WINDOW_SECONDS - HOP_SECONDS) / 2

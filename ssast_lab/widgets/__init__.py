@@ -1,8 +1,12 @@
-"""What the notebooks show: state and wiring over :mod:`ssast_lab.figures`, no science.
+"""What the notebooks show: state and wiring over :mod:`ssast_lab.figures` and the stage of the page, no science.
 
-training.py  a training run, live
+stage.py      the stage, with traits
+explorers.py  stages under sliders, above a view
+training.py   a training run, live
 """
 
-from ssast_lab.widgets.training import watch
+from ssast_lab.widgets.explorers import Explorer, compare, explore
+from ssast_lab.widgets.stage import Stage
+from ssast_lab.widgets.training import Training, reference, watch
 
-__all__ = ["watch"]
+__all__ = ["Explorer", "Stage", "Training", "compare", "explore", "reference", "watch"]

@@ -15,7 +15,7 @@
 //   lend(guests)              more layers and sounds: { name, words: [title, explanation], levels, sound: { samples, scale } or null } each,
 //                             levels as those of the picture and 16-bit samples of which scale makes the sound; clear() takes them away
 //   choose(version)           what is heard, and seen where it is a layer, at the same place
-//   see(layer)                what is seen
+//   see(layer)                what is seen, "all" for every layer
 //   sound()                   the version that is chosen: { name, rate, samples }
 //   sounds()                  the sounds as they came
 //   listen(version)           chooses a version and plays it from the beginning
@@ -28,6 +28,7 @@
 //   ssast:pin   { patch }     another patch is pinned, or none (-1)
 //   ssast:version { version } another version is chosen to be heard
 //   ssast:play  { patch }     a patch begins to be heard
+//   ssast:layer { layer }     another layer is seen
 (() => {
   const LAYERS = {
     original: ["Original", "what was heard"],
@@ -111,7 +112,7 @@
     let box = null; // the part that is heard: { from, until (frames), low, high (bins) }
     let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, { values, canvas }, a patch
     let guests = [], gain = 1; // what is lent; what the sounds were scaled with
-    let told = { hover: -1, pin: -1, version: "reconstructed" };
+    let told = { hover: -1, pin: -1, version: "reconstructed", layer: "reconstructed" };
     let stroke = 0, answered = 0, undo = [], foreign = false, soundsKey = null;
 
     // ---- what comes in ----
@@ -198,6 +199,11 @@
       draw();
     }
 
+    function see(name) {
+      if (name === "all" || name in layers()) layer = name;
+      refresh();
+    }
+
     function pin(patch) {
       pinned = patch;
       refresh();
@@ -215,9 +221,9 @@
 
     function tellChanges() {
       const before = told;
-      told = { hover, pin: pinned, version: player.chosen };
+      told = { hover, pin: pinned, version: player.chosen, layer };
       for (const what of ["hover", "pin"]) if (told[what] !== before[what]) tell(what, { patch: told[what] });
-      if (told.version !== before.version) tell("version", { version: told.version });
+      for (const what of ["version", "layer"]) if (told[what] !== before[what]) tell(what, { [what]: told[what] });
     }
 
     // ---- what goes out ----
@@ -609,13 +615,9 @@
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
     const stage = {
-      see: (name) => {
-        layer = name === "all" || name in layers() ? name : layer;
-        refresh();
-      },
+      element: root, show, hear, mark, clear, pin, play, lend, choose, listen, see, overlay: lay, point: pointAt,
       sound: () => ({ name: player.chosen, rate: player.rate, samples: player.samples(player.chosen) }),
       sounds: () => heard,
-      show, hear, mark, clear, pin, play, lend, choose, listen, overlay: lay, point: pointAt,
       paint: (mask) => change(Uint8Array.from(mask)),
       state: () => ({
         picture, panels, layer, tool, from, to, hover, pinned, box, version: player.chosen, playing: player.playing, time: player.time(),

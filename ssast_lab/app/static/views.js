@@ -57,18 +57,20 @@
     canvas.getContext("2d").drawImage(picture.layer(layer), first, picture.grid.bins - high, end - first, high - low, 0, 0, end - first, high - low);
   }
 
-  // A panel of the page: `send(asked, ticket)` asks, and what comes back goes to `answer`.
-  function openView(name, words, element, send, sendLater) {
+  // A panel of the page: `send(asked, ticket)` asks, and what comes back goes to `answer`. It belongs to the stage that is given, or
+  // to the only one of its page.
+  function openView(name, words, element, send, sendLater, own = null) {
     const part = (tag, more) => Object.assign(document.createElement(tag), more), root = part("div", { className: "stage view" });
     const hint = part("p", { className: "view-hint", textContent: words }), body = part("div", { className: "view-body" });
     const refused = part("p", { className: "view-refused", hidden: true });
     root.append(hint, refused, body);
     element.replaceChildren(root);
-    const life = new AbortController(), listen = (what, act) => document.addEventListener(`ssast:${what}`, act, { signal: life.signal });
+    const life = new AbortController(), teller = own?.element ?? document;
+    const listen = (what, act) => teller.addEventListener(`ssast:${what}`, act, { signal: life.signal });
     let view = null, asked = {}, ticket = 0, waiting = 0, open = false, last = null; // last: the latest answer
 
     const host = {
-      stage: document.querySelector("#stage .stage")?.parentElement.stage,
+      stage: own ?? document.querySelector("#stage .stage")?.parentElement.stage,
       ask(next) {
         asked = next;
         question();

@@ -1,0 +1,100 @@
+"""Pictures without a browser: a PNG of a record in some 50 ms, and the curves of a run as SVG. They are what a notebook shows
+where nothing runs, and what changes while something does.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from plotly.colors import hex_to_rgb, sequential
+
+from ssast_lab.figures.charts import _smoothed
+from ssast_lab.figures.sounds import TICKS, TITLES, Pictures, edge
+from ssast_lab.figures.theme import FONT, RIGHT, TEXT
+
+if TYPE_CHECKING:
+    from ssast_lab.analysis import Reconstruction
+
+ROW, HEADING, LEFT, BELOW, WIDE = 110, 20, 40, 22, 900  # pixels
+SCALE = 2  # pixels of the file for one of the page
+CURVES = (("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE"))
+
+
+def still(record: Reconstruction, names: Sequence[str] = ("spectrogram", "masked", "reconstruction")) -> bytes:
+    """The named pictures (as in :func:`ssast_lab.figures.overview`) in rows over one time axis, as a PNG."""
+    pictures, grid = Pictures(record), record.grid
+    whole = Image.new("RGBA", (SCALE * WIDE, SCALE * (len(names) * (ROW + HEADING) + BELOW)), (0, 0, 0, 0))
+    pen, ink, font = ImageDraw.Draw(whole), hex_to_rgb(TEXT), ImageFont.load_default(11 * SCALE)
+    size = SCALE * (WIDE - LEFT - 2), SCALE * ROW
+    for place, name in enumerate(names):
+        top = SCALE * (place * (ROW + HEADING) + HEADING)
+        title = TITLES[name].partition("</b>")[0].removeprefix("<b>").format(grid="Patch grid")
+        pen.text((SCALE * LEFT, top - SCALE * 4), title, ink, font, anchor="ls")
+        image = pictures.image(name).convert("RGBA").resize(size, Image.Resampling.NEAREST)
+        whole.paste(image, (SCALE * LEFT, top))
+        for hertz in (250, 1000, 4000):
+            y = top + SCALE * ROW * (1 - (grid.mel_bin(hertz) + 0.5) / grid.mel_bins)
+            pen.text((SCALE * (LEFT - 4), y), f"{TICKS[hertz]}", ink, font, anchor="rm")
+    begin, end = edge(record, 0), edge(record, grid.frames)
+    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10) if (end - begin) / step <= 11)
+    for count in range(int(np.ceil(begin / step)), int(end / step) + 1):
+        x = SCALE * LEFT + size[0] * (count * step - begin) / (end - begin)
+        pen.line((x, top + SCALE * ROW, x, top + SCALE * (ROW + 4)), ink, SCALE)
+        pen.text((x, top + SCALE * (ROW + 6)), f"{count * step:g} s", ink, font, anchor="mt" if count else "lt")
+    file = io.BytesIO()
+    whole.quantize(255, Image.Quantize.FASTOCTREE).save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def curves_svg(
+    trained: Mapping[str, Sequence[float]],
+    held_out: Mapping[str, Sequence[float]],
+    chance: float | None = None,
+    reference: Mapping[str, Sequence[float]] | None = None,
+) -> str:
+    """InfoNCE, accuracy and MSE over the steps, side by side: "step", "nce", "accuracy" and "mse" of the training steps and of
+    the evaluations, the accuracy of guessing, and the evaluations of another run, in grey, to compare with."""
+    wide, high, gap = 270, 150, 52
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {3 * (wide + gap)} {high + 52}" role="img" '
+             f'aria-label="Curves of training" style="max-width: 980px; font: 11px {FONT.replace(chr(39), "")}" fill="{TEXT}">']  # fmt: skip
+    for place, (name, title) in enumerate(CURVES):
+        drawn = [(_smoothed(np.asarray(trained[name], float)), trained["step"], sequential.Magma[4], 1.5, "")]
+        if reference:
+            drawn.insert(0, (np.asarray(reference[name], float), reference["step"], TEXT, 1.5, "5 3"))
+        if name == "accuracy" and chance is not None and trained["step"]:
+            drawn.append((np.full(2, chance), (trained["step"][0], trained["step"][-1]), TEXT, 1, "2 3"))
+        drawn.append((np.asarray(held_out[name], float), held_out["step"], RIGHT, 2, ""))
+        known = np.concatenate([values for values, *_ in drawn])
+        known = known[np.isfinite(known)]
+        low, most = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+        low, most = (0.0 if name == "accuracy" else low), max(most, low + 1e-9)
+        last = max([1.0, *(float(steps[-1]) for _, steps, *_ in drawn if len(steps))])
+        left = place * (wide + gap) + gap - 6
+        parts.append(f'<text x="{left}" y="12" font-weight="600">{title}</text>')
+        parts.append(
+            f'<path d="M{left} 22V{22 + high}H{left + wide}" stroke="{TEXT}" stroke-opacity="0.5" fill="none"/>'
+        )
+        for share in (0, 0.5, 1):
+            value, y = low + share * (most - low), 22 + high * (1 - share)
+            label = f"{value:.1%}" if name == "accuracy" else f"{value:.3g}"
+            parts.append(f'<text x="{left - 5}" y="{y + 4:.0f}" text-anchor="end">{label}</text>')
+            parts.append(
+                f'<text x="{left + share * wide:.0f}" y="{high + 38}" text-anchor="middle">{share * last:.0f}</text>'
+            )
+        for values, steps, colour, width, dash in drawn:
+            shown: Any = np.unique(np.linspace(0, len(values) - 1, 200).round().astype(int)) if len(values) else []
+            points = " ".join(f"{left + wide * steps[i] / last:.1f},{22 + high * (most - values[i]) / (most - low):.1f}"
+                              for i in shown if np.isfinite(values[i]))  # fmt: skip
+            parts.append(
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>'
+            )
+    words = [(sequential.Magma[4], "training"), (RIGHT, "held out"), (TEXT, "dotted: guessing")] + ([(TEXT, "dashed: the reference run")] if reference else [])  # fmt: skip
+    parts += [
+        f'<text x="{gap - 6 + 130 * place}" y="{high + 50}" fill="{colour}">■ {word}</text>'
+        for place, (colour, word) in enumerate(words)
+    ]
+    return "".join(parts) + "</svg>"
