@@ -127,6 +127,46 @@ def visible_mean_mse(sound: Tensor, hidden: Tensor) -> float:
     return float((sound - visible_mean(sound, hidden)).square()[hidden].mean())
 
 
+# --- a fingerprint ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Mean and deviation of what a model makes of one built-in sound: two models, or two ways of loading one, that agree in these
+    figures are very likely the same."""
+
+    sound: str  # name of the built-in sound, of which the first window is taken
+    log_mel: tuple[float, float]  # of the normalised features: near 0 and 0.5 where they are normalised as was trained
+    tokens: tuple[float, float]  # of the patches after the encoder
+    attention: float  # mean over layers and heads of the largest weight of each token
+
+    def agrees(self, other: "Fingerprint", tolerance: float = 2e-3) -> bool:
+        """Whether all figures are the same, up to what other hardware rounds."""
+        pairs = zip(self.figures, other.figures, strict=True)
+        return self.sound == other.sound and all(abs(one - two) <= tolerance * max(1.0, abs(two)) for one, two in pairs)
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        return (*self.log_mel, *self.tokens, self.attention)
+
+
+@torch.no_grad()
+def fingerprint(model: torch.nn.Module) -> Fingerprint | None:
+    """Of a model with our encoder; None for any other."""
+    if not isinstance(model, SSAST | Classifier | EncoderModel):
+        return None
+    name, sound = next(iter(audio.builtin_sounds().items()))
+    piece = excerpt(audio.load_waveform(sound["path"]), model.config)
+    encoding = model.encoder(piece.fbank[None], attention=range(model.config.depth))
+    tokens, largest = encoding.patches, [weights.amax(-1).mean() for weights in encoding.attention.values()]
+    return Fingerprint(
+        name,
+        (float(piece.fbank.mean()), float(piece.fbank.std())),
+        (float(tokens.mean()), float(tokens.std())),
+        float(torch.stack(largest).mean()),
+    )
+
+
 # --- rivals of a model, which need none ---------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     import gradio as gr
 
 from ssast_lab.app.page import build
+from ssast_lab.app.shelf import Shelf
 from ssast_lab.app.sources import find_models
 from ssast_lab.app.stage import STATIC, head
+from ssast_lab.app.state import Common
 
 VISITORS = 64  # whose sounds are remembered at once
 LARGEST_UPLOAD = "50mb"
@@ -66,4 +69,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ssast-lab-") as folder:  # uploads and players' files; nobody else reads it
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": folder}
-        launch(build(find_models(options.models)), options.host, options.port, options.password)
+        with closing(Common(find_models(options.models), Shelf(options.models))) as common:
+            launch(build(common), options.host, options.port, options.password)

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 
 from ssast_lab.checkpoint.huggingface import HuggingFaceError, from_huggingface
+from ssast_lab.checkpoint.report import LoadReport, report
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, read_tensors, skeleton
 from ssast_lab.config import ModelConfig, from_dict, to_dict
 from ssast_lab.model import SSAST, Classifier, EncoderModel
@@ -84,13 +85,15 @@ def read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def load_folder(path: Path) -> Model:
+def load_folder(path: Path) -> tuple[Model, LoadReport]:
     description = read_description(path)
     cls: type[Model]
     try:
         if description["format"] != FORMAT:
-            cls, config, state = from_huggingface(path, description["model"], read_tensors)
-            return fill(skeleton(cls, config), state, str(path))
+            found = from_huggingface(path, description["model"], read_tensors)
+            foreign = fill(skeleton(found.kind, found.config), found.state, str(path))
+            made_up = found.made_up
+            return foreign, report("Hugging Face transformers'", foreign, found.sources, found.file, made_up=made_up)
         cls, about_it = KINDS[description["kind"]]
         config = from_dict(about_it, description["model"])
         promised = description["sha256"]
@@ -101,4 +104,6 @@ def load_folder(path: Path) -> Model:
         raise CheckpointError(f"{path / CONFIG} does not describe a model: {error} is missing or unknown.") from None
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path / CONFIG} does not describe a model: {str(error).rstrip('.')}.") from None
-    return fill(model, read_tensors(path / WEIGHTS, promised), str(path))
+    state = read_tensors(path / WEIGHTS, promised)
+    model = fill(model, state, str(path))
+    return model, report("SSAST Lab's", model, {name: (name,) for name in state}, state)

@@ -13,7 +13,7 @@ from ssast_lab.config import MaskConfig
 
 ROOT = Path(__file__).parent.parent.parent
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / "artefacts"))
-PATIENCE = 90_000  # milliseconds, as other work may keep the machine busy
+PATIENCE = int(os.environ.get("PATIENCE", 90_000))  # milliseconds, as other work may keep the machine busy
 SHARE = 400 / 512
 STATE = "document.querySelector('#stage .stage').parentElement.stage.state()"
 
@@ -123,3 +123,16 @@ def drop(page, path):
         [path.name, path.read_text()],
     )
     page.locator("#upload button").dispatch_event("drop", {"dataTransfer": data})
+
+
+def open_tab(page, title):
+    page.get_by_role("tab", name=title, exact=True).click()
+    answered(page)
+
+
+def answered(page):
+    """Waits until the open view has its answer for the picture that is shown."""
+    page.wait_for_function(
+        """[...document.querySelectorAll(".view")].some(view => view.getClientRects().length &&
+               !view.classList.contains("is-waiting") && view.querySelector(".view-body").childElementCount)"""
+    )

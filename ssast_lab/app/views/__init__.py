@@ -5,6 +5,7 @@ masks.py        how often each patch is hidden
 rivals.py       the reconstruction beside rivals that need no model
 recognition.py  which hidden patch each prediction is taken for
 attention.py    who attends to whom
+models.py       what is loaded, and how it was read
 
 A view is a ``View`` in a file of its own here, and a script in ``static/`` that is named after it; ``VIEWS`` below lists them in
 the order of their tabs, and nothing else has to know of them.
@@ -15,16 +16,17 @@ the order of their tabs, and nothing else has to know of them.
   ``analysis`` does, and what is needed again of the same picture is kept by ``lru_cache`` on a function of ``seen``, which is
   one visitor's. A sentence for the visitor is raised as ``Refusal``. Values of the controls that the picture does not tell, such
   as the seed, are named in ``inputs`` and given after ``asked``.
+- A view that is ``shared`` is given a ``Common`` after ``asked``: the models, the owner's folders, trainings. Whatever is one visitor's
+  stands there under a name that only the visitor's browser was told (``private.py``).
+- ``act(asked, common)`` gives a ``Wish``: another model or sound for the stage. Long work is done a slice at a time, each in the
+  answer to a question, and the script asks for the next: so it shows what is there, ends when it is left, and others get their turn.
 - In the browser, ``ssast.view(name, make)`` lays the panel out and fills it: how it speaks with the stage is said in
   ``static/views.js``. What answers a pointer is looked up there, without the server.
-- A view that needs parts of gradio's own (an upload, a table) lays them out in ``more(parts, models)``, below its panel.
+- A view that needs parts of gradio's own (an upload, a table) lays them out in ``more(parts, common)``, below its panel.
 """
 
-from collections.abc import Mapping
-
-from ssast_lab.app.sources import Model
-from ssast_lab.app.state import Parts
-from ssast_lab.app.views import attention, masks, recognition, rivals
+from ssast_lab.app.state import Common, Parts
+from ssast_lab.app.views import attention, masks, models, recognition, rivals
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
@@ -32,16 +34,17 @@ VIEWS: list[View] = [
     rivals.VIEW,
     recognition.VIEW,
     attention.VIEW,
+    models.VIEW,
 ]
 
 
-def lay_out_views(parts: Parts, models: Mapping[str, Model]) -> None:
+def lay_out_views(parts: Parts, common: Common) -> None:
     """A tab for each view."""
     import gradio as gr
 
     with gr.Tabs(elem_id="views"):
         for view in VIEWS:
             with gr.Tab(view.title, id=view.name, elem_id=f"tab-{view.name}"):
-                lay_out(view, parts)
+                lay_out(view, parts, common)
                 if view.more:
-                    view.more(parts, models)
+                    view.more(parts, common)
