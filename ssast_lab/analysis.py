@@ -167,11 +167,11 @@ def fingerprint(model: torch.nn.Module) -> Fingerprint | None:
     )
 
 
-# --- rivals of a model, which need none ---------------------------------------------------------------------------
+# --- baselines, which need no model --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """What hidden patches are drawn as without a model."""
 
     name: str
@@ -180,7 +180,7 @@ class Rival:
     mse: float  # mean over the hidden patches
 
 
-def rivals(record: Reconstruction) -> tuple[Rival, ...]:
+def baselines(record: Reconstruction) -> tuple[Baseline, ...]:
     """The visible mean of every mel bin, and linear interpolation: in time where patches are whole frames, else in two
     dimensions. Where nothing is visible, both are 0, the mean of the training data."""
     grid, sound, mask = record.grid, torch.from_numpy(record.original), torch.from_numpy(record.mask)
@@ -192,13 +192,13 @@ def rivals(record: Reconstruction) -> tuple[Rival, ...]:
     else:
         drawn = linear_in_time(picture, hidden[:, 0]) if grid.rows == 1 else linear_inpainting(picture, hidden)
     named = (("bin mean", means), ("linear in time" if grid.rows == 1 else "linear inpainting", drawn))
-    return tuple(_rival(name, record, values.astype(np.float32)) for name, values in named)
+    return tuple(_baseline(name, record, values.astype(np.float32)) for name, values in named)
 
 
-def _rival(name: str, record: Reconstruction, drawn: np.ndarray) -> Rival:
+def _baseline(name: str, record: Reconstruction, drawn: np.ndarray) -> Baseline:
     errors = patchify(torch.from_numpy((drawn - record.original) ** 2), record.grid).mean(-1).numpy()
     patch_mse = np.where(record.mask, errors, np.float32(np.nan))
-    return Rival(name, drawn, patch_mse, float(errors[record.mask].mean()) if record.hidden else float("nan"))
+    return Baseline(name, drawn, patch_mse, float(errors[record.mask].mean()) if record.hidden else float("nan"))
 
 
 def visible_mean(sound: Tensor, hidden: Tensor) -> Tensor:
@@ -272,9 +272,12 @@ class Attention:
         rows, columns = np.divmod(np.arange(self.grid.count), self.grid.columns)
         time = np.abs(columns[:, None] - columns) * self.grid.stride[1] * audio.HOP / audio.SAMPLE_RATE
         frequency = np.abs(rows[:, None] - rows) * self.grid.stride[0]
-        among = self.weights[..., SPECIAL:, SPECIAL:]
-        share = among / among.sum(-1, keepdims=True).clip(min=1e-12)
-        return tuple((share * apart).sum(-1).mean(-1) for apart in (time, frequency))  # type: ignore[return-value]
+        means = np.empty((2, *self.weights.shape[:2]))
+        for layer, weights in enumerate(self.weights):  # all at once would take as much memory again, several times
+            among = weights[:, SPECIAL:, SPECIAL:]
+            share = among / among.sum(-1, keepdims=True).clip(min=1e-12)
+            means[:, layer] = [(share * apart).sum(-1).mean(-1) for apart in (time, frequency)]
+        return means[0], means[1]
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def test_the_same_seed_hides_the_same_patches():
     assert int(one.sum()) == 100
 
 
-# --- rivals -------------------------------------------------------------------------------------------------------
+# --- baselines ----------------------------------------------------------------------------------------------------
 
 
 def test_linear_in_time_is_interpolation_bin_by_bin():
@@ -118,31 +118,31 @@ def test_linear_inpainting_continues_a_slope():
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_rivals_draw_the_hidden_patches_only_and_are_measured_as_the_model_is(name):
+def test_baselines_draw_the_hidden_patches_only_and_are_measured_as_the_model_is(name):
     model = SSAST(model_config(name, depth=1)).eval()
     piece = analysis.excerpt(noise(2), model.config)
     mask = analysis.draw_mask(piece, 0.6, seed=3)
     record = analysis.reconstruct(model, piece.fbank, mask)
-    mean, line = analysis.rivals(record)
+    mean, line = analysis.baselines(record)
     assert mean.mse == pytest.approx(record.baseline, rel=1e-5)
     assert line.name == ("linear in time" if name.endswith("frame") else "linear inpainting")
-    for rival in (mean, line):
-        cut, drawn = (patchify(torch.from_numpy(values), piece.grid) for values in (record.original, rival.drawn))
+    for baseline in (mean, line):
+        cut, drawn = (patchify(torch.from_numpy(values), piece.grid) for values in (record.original, baseline.drawn))
         assert torch.equal(cut[~mask], drawn[~mask])
-        np.testing.assert_allclose(rival.patch_mse[mask], (cut - drawn)[mask].square().mean(-1), rtol=1e-4)
-        assert np.isnan(rival.patch_mse).tolist() == (~mask).tolist()
-        assert rival.mse == pytest.approx(float(np.nanmean(rival.patch_mse)), rel=1e-5)
+        np.testing.assert_allclose(baseline.patch_mse[mask], (cut - drawn)[mask].square().mean(-1), rtol=1e-4)
+        assert np.isnan(baseline.patch_mse).tolist() == (~mask).tolist()
+        assert baseline.mse == pytest.approx(float(np.nanmean(baseline.patch_mse)), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_rivals_of_nothing_visible_are_the_mean_of_the_training_data(name):
+def test_baselines_of_nothing_visible_are_the_mean_of_the_training_data(name):
     model = SSAST(model_config(name, depth=1)).eval()
     piece = analysis.excerpt(noise(1), model.config)
-    for rival in analysis.rivals(
+    for baseline in analysis.baselines(
         analysis.reconstruct(model, piece.fbank, torch.ones(piece.grid.count, dtype=torch.bool))
     ):
-        assert not rival.drawn.any()
-        assert rival.mse == pytest.approx(float(piece.fbank.square().mean()), rel=1e-4)
+        assert not baseline.drawn.any()
+        assert baseline.mse == pytest.approx(float(piece.fbank.square().mean()), rel=1e-4)
 
 
 # --- attention ----------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_pretrain(tmp_path, monkeypatch):
         for line in text.splitlines()
         if line.startswith("MSE")
     )
-    assert mine[0] < 1.5 * mine[1]  # few steps on few sounds: in reach of the trivial rival, not beyond it
+    assert mine[0] < 1.5 * mine[1]  # few steps on few sounds: in reach of the trivial baseline, not beyond it
     assert given[1] == mine[1]  # the same sound, and the same of it hidden
     assert given[0] < 0.7 * given[1]
     pictures = [output for output in found if "application/vnd.plotly.v1+json" in output.get("data", {})]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("player.js", "picture.js", "view.js", "stage.js", "views.js")  # each needs those before it; then each view's
+STYLES = ("stage.css", "views.css")  # then each view's
 DECIBEL = 10 / math.log(10)  # of a natural logarithm of energy
 SILENCE = math.log(torch.finfo(torch.float32).eps)  # log-mel of no sound
 ROOM = 0.98  # of full scale for the loudest sample
@@ -52,7 +53,8 @@ def head() -> str:
     others = sorted({path.name for path in STATIC.glob("*.js")} - set(SCRIPTS))
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *others))
     # Not among the page's own styles, which gradio rewrites: it loses those that depend on the width of the stage.
-    style = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("stage.css", "views.css"))
+    more = sorted({path.name for path in STATIC.glob("*.css")} - {*STYLES, "app.css"})
+    style = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*STYLES, *more))
     return f"<style>{style}</style><script>{script}</script>"
 
 

@@ -3,9 +3,11 @@
 theme.py   colours and what all pictures share
 charts.py  measurements
 sounds.py  pictures of a sound
+maps.py    attention, recognition and masks, patch by patch
 """
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
+from ssast_lab.figures.maps import attention, coverage, match
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,
@@ -24,7 +26,7 @@ from ssast_lab.figures.sounds import (
 from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
-    "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "colour_range",
-    "curves", "dots", "error", "gallery", "lines", "masked", "overview", "palette", "patch_grid", "picture", "reconstruction",
+    "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "attention", "colour_range",
+    "coverage", "curves", "dots", "error", "gallery", "lines", "masked", "match", "overview", "palette", "patch_grid", "picture", "reconstruction",
     "spectrogram",
 ]  # fmt: skip

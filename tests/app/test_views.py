@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from visitor import SHARE, answered, open_tab, place, shot, stage, until, upload
+from visitor import SHARE, answered, open_tab, place, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, audio, checkpoint, masking
 from ssast_lab.app import stage as core_stage
@@ -56,6 +56,7 @@ def test_attention_follows_the_pointer(page, shown):
     until(page, "s.ready")
     asked = questions(page)
     mean = record.among_patches(11)
+    np.testing.assert_allclose(overlay(page), brightness(mean.mean(0)), atol=0.02)  # as long as nothing is pointed at
     for patch in (0, 40, 100, 167):
         point_at(page, patch)
         np.testing.assert_allclose(overlay(page), brightness(mean[patch]), atol=0.02)
@@ -95,7 +96,9 @@ def test_attention_of_other_layers_of_all_and_without_the_mask(page, shown):
     shows(record.rollout()[2:, 2:][60])
     page.get_by_role("button", name="Nothing hidden").click()
     shows(analysis.attend(model, piece.fbank).rollout()[2:, 2:][60])
+    before = stage(page, "s.picture.data.key")
     page.get_by_role("button", name="Another mask").click()  # which changes nothing where nothing is hidden
+    until(page, f"s.picture.data.key !== '{before}'")
     answered(page)
     shows(analysis.attend(model, piece.fbank).rollout()[2:, 2:][60])
 
@@ -168,22 +171,22 @@ def test_the_other_grid_is_counted_too(page):
 # --- reconstruction -----------------------------------------------------------------------------------------------
 
 
-def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
+def test_baselines_are_seen_and_heard_on_the_stage(page, shown):
     model, piece, mask = shown
     record = analysis.reconstruct(model, piece.fbank, mask)
-    rivals = analysis.rivals(record)
+    baselines = analysis.baselines(record)
     open_tab(page, "Reconstruction")
-    view = page.locator("#view-rivals")
-    assert view.locator("output").all_inner_texts() == [f"{one.mse:.3f}" for one in (record, *rivals)]
-    best = [(record.patch_mse < rival.patch_mse)[mask.numpy()].mean() for rival in rivals]
+    view = page.locator("#view-reconstruction")
+    assert view.locator("output").all_inner_texts() == [f"{one.mse:.3f}" for one in (record, *baselines)]
+    best = [(record.patch_mse < baseline.patch_mse)[mask.numpy()].mean() for baseline in baselines]
     for share in best:
         assert f"{100 * share:.0f} % of the hidden patches better" in view.locator(".view-line").inner_text()
-    for rival in rivals:
-        drawn = stage(page, f"Array.from(s.picture.levels['{rival.name}'])")
-        wanted = base64.b64decode(core_stage.levels(record, rival.drawn, model.config.audio))
+    for baseline in baselines:
+        drawn = stage(page, f"Array.from(s.picture.levels['{baseline.name}'])")
+        wanted = base64.b64decode(core_stage.levels(record, baseline.drawn, model.config.audio))
         assert drawn == list(wanted)
     until(page, "s.ready && s.guests.every(guest => s.heard(guest.name))")
-    sounds = audio.invert(torch.from_numpy(np.stack([rival.drawn for rival in rivals])), model.config.audio)
+    sounds = audio.invert(torch.from_numpy(np.stack([baseline.drawn for baseline in baselines])), model.config.audio)
     for number, wave in enumerate(sounds.numpy()):
         sent = np.array(
             stage(page, f"Array.from(s.guests[{number}].sound.samples, v => v * s.guests[{number}].sound.scale)")
@@ -197,7 +200,7 @@ def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
     assert stage(
         page, "s.version === 'linear inpainting' && s.layer === 'linear inpainting' && s.playing && s.time > 0.2"
     )
-    shot(page, "rivals")
+    shot(page, "reconstruction")
     page.keyboard.press("5")
     until(page, "s.version === 'bin mean' && s.layer === 'bin mean'")
     assert view.get_by_role("button", name="Bin mean").first.get_attribute("aria-pressed") == "true"
@@ -209,7 +212,7 @@ def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
     page.mouse.click(*place(page, patch))
     until(page, f"s.pinned === {patch}")
     said = view.locator(".match-pictures button").all_inner_texts()
-    for words, value in zip(said[1:], (record, *rivals), strict=True):
+    for words, value in zip(said[1:], (record, *baselines), strict=True):
         assert f"{value.patch_mse[patch]:.3f}" in words
 
     open_tab(page, "Attention")
@@ -219,17 +222,17 @@ def test_rivals_are_seen_and_heard_on_the_stage(page, shown):
     )
 
 
-def test_rivals_follow_the_mask(page, shown):
+def test_baselines_follow_the_mask(page, shown):
     model, piece, mask = shown
     open_tab(page, "Reconstruction")
-    page.locator("#view-rivals").get_by_role("button", name="Bin mean").first.click()
+    page.locator("#view-reconstruction").get_by_role("button", name="Bin mean").first.click()
     until(page, "s.layer === 'bin mean'")
     page.get_by_role("button", name="Hide the rest").click()
     until(page, "s.settled")
     answered(page)
     record = analysis.reconstruct(model, piece.fbank, ~mask)
-    (rival, _), config = analysis.rivals(record), model.config.audio
-    wanted = list(base64.b64decode(core_stage.levels(record, rival.drawn, config)))
+    (baseline, _), config = analysis.baselines(record), model.config.audio
+    wanted = list(base64.b64decode(core_stage.levels(record, baseline.drawn, config)))
     page.wait_for_function(
         "([state, wanted]) => (s => s.layer === 'bin mean' && s.picture.levels['bin mean'].every((v, i) => v === wanted[i]))(eval(state))",
         arg=["document.querySelector('#stage .stage').parentElement.stage.state()", wanted],
@@ -316,6 +319,20 @@ def test_a_row_of_the_matrix_lights_both_patches_up_and_plays_them(page, shown, 
     until(page, "!s.playing")
 
 
+def test_the_surest_are_shown_until_one_is_pointed_at(page, shown):
+    model, piece, mask = shown
+    record = analysis.match(model, piece.fbank, mask)
+    open_tab(page, "Recognition")
+    until(page, "s.ready")
+    likeliest = softmax(record.scores).max(1)
+    named = page.locator("#view-recognition .match-surest b").all_inner_texts()
+    for chosen, found in ((record.rank == 0, named[:3]), (record.rank > 0, named[3:])):
+        rows = np.flatnonzero(chosen)[np.argsort(-likeliest[chosen])][:3]
+        assert found == [f"{record.patches[row]} as {record.taken_for[row, 0]}" for row in rows]
+    page.locator("#view-recognition [data-hold]").last.click()
+    until(page, f"s.pinned === {named[-1].split(' as ')[0]} && s.playing")
+
+
 def test_nothing_hidden_is_said_and_not_shown(page):
     open_tab(page, "Recognition")
     page.get_by_role("button", name="Clear", exact=True).click()
@@ -324,6 +341,54 @@ def test_nothing_hidden_is_said_and_not_shown(page):
     page.get_by_role("button", name="Another mask").click()
     page.locator("#view-recognition .match-matrix").wait_for()
     until(page, "s.overlay")
+
+
+# --- visitors and tabs --------------------------------------------------------------------------------------------
+
+
+def test_two_visitors_see_each_their_own(browser, server):
+    model, names = checkpoint.load("tiny-patch"), ("frogs", "blackbird")
+    pages = [visit(browser, server) for _ in names]
+    visitors = [next(page) for page in pages]
+    for page, name in zip(visitors, names):
+        page.get_by_label("Built-in sound").click()
+        page.get_by_role("option", name=audio.builtin_sounds()[name]["title"]).click()
+    for page, name in zip(visitors, names):
+        page.locator("#caption b", has_text=audio.builtin_sounds()[name]["title"]).wait_for()
+        page.get_by_role("tab", name="Attention", exact=True).click()
+    for page, name in zip(visitors, names):
+        piece = analysis.excerpt(audio.load_waveform(audio.builtin_sounds()[name]["path"]), model.config)
+        record = analysis.attend(model, piece.fbank, analysis.draw_mask(piece, SHARE))
+        until(
+            page,
+            f"s.picture.mask.length === {piece.grid.count} && s.overlay && s.overlay.values.length === {piece.grid.count}",
+        )
+        answered(page)
+        point_at(page, 50)
+        np.testing.assert_allclose(overlay(page), brightness(record.among_patches(11)[50]), atol=0.02)
+    for page in pages:
+        next(page, None)
+
+
+def test_only_the_open_tab_is_asked_for_and_a_left_one_leaves_nothing(page):
+    open_tab(page, "Recognition")
+    until(page, "s.ready && s.overlay")
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data or "") if "queue/join" in request.url else None)
+    before = stage(page, "s.picture.data.key")
+    page.get_by_role("button", name="Another mask").click()
+    until(page, f"s.picture.data.key !== '{before}'")
+    answered(page)
+    until(page, "s.ready")
+    assert sum('"ticket"' in body for body in asked) == 1
+    page.locator("#view-recognition .match-matrix canvas").hover(position={"x": 50, "y": 100})
+    until(page, "[...s.marks.values()].flat().length === 1")
+    open_tab(page, "Patches and masks")
+    until(page, "s.marks.size === 0 && !s.overlay")
+    asked.clear()
+    page.get_by_role("tab", name="Recognition", exact=True).click()  # the same picture: nothing new to ask
+    until(page, "s.overlay")
+    assert not any('"ticket"' in body for body in asked)
 
 
 # --- the contract -------------------------------------------------------------------------------------------------

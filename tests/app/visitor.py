@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ssast_lab import analysis, audio, checkpoint
+from ssast_lab.app.views import VIEWS
 from ssast_lab.config import MaskConfig
 
 ROOT = Path(__file__).parent.parent.parent
@@ -127,12 +128,12 @@ def drop(page, path):
 
 def open_tab(page, title):
     page.get_by_role("tab", name=title, exact=True).click()
-    answered(page)
+    answered(page, next(view.name for view in VIEWS if view.title == title))
 
 
-def answered(page):
+def answered(page, name=None):
     """Waits until the open view has its answer for the picture that is shown."""
     page.wait_for_function(
-        """[...document.querySelectorAll(".view")].some(view => view.getClientRects().length &&
-               !view.classList.contains("is-waiting") && view.querySelector(".view-body").childElementCount)"""
+        f"""[...document.querySelectorAll("{f"#view-{name} " if name else ""}.view")].some(view => view.getClientRects().length &&
+                !view.classList.contains("is-waiting") && view.dataset.shows === {STATE}.picture.data.key)"""
     )

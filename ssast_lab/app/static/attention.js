@@ -29,6 +29,7 @@
     element.innerHTML = markup;
     const { stage } = host, find = (selector) => element.querySelector(selector), picture = () => stage.state().picture;
     let data = null, weights = null, most = null, size = 0, heads = 0; // of the layer that is here: (heads, size, size) bytes
+    let averages = new Map(); // of the heads that have been asked for
     let head = null; // null: the mean of all
     let way = "looks", asked = {}, hover = -1, pinned = -1;
 
@@ -41,6 +42,7 @@
       most = new Float32Array(ssast.bytes(data.most).buffer);
       heads = rollout() ? 1 : data.heads;
       size = most.length / heads;
+      averages = new Map();
       asked = { layer: data.layer, hidden: data.hidden };
       if (head !== null && head >= heads) head = null;
       [hover, pinned] = [stage.state().hover, stage.state().pinned];
@@ -56,15 +58,27 @@
       return most[which * size + from] * share * share;
     }
 
-    // (N,): the weights that are shown for a patch, in a head or the mean of all; null where there is no patch.
+    // (N,): the weights that are shown for a patch, in a head or the mean of all; where there is no patch, how much each is looked
+    // at by all, in the mean.
     function values(patch, which) {
-      if (patch < 0 && way !== "cls") return null;
+      if (patch < 0 && way !== "cls") return average(which);
       const { special } = data, chosen = which === null ? [...Array(heads).keys()] : [which], sum = new Float32Array(size - special);
       const centre = way === "cls" ? 0 : special + patch;
       for (const one of chosen)
         for (let other = 0; other < sum.length; other++)
           sum[other] += (way === "seen" ? weight(one, special + other, centre) : weight(one, centre, special + other)) / chosen.length;
       return sum;
+    }
+
+    function average(which) {
+      if (!averages.has(which)) {
+        const count = size - data.special, chosen = which === null ? [...Array(heads).keys()] : [which], sum = new Float32Array(count);
+        for (const one of chosen)
+          for (let from = 0; from < count; from++)
+            for (let to = 0; to < count; to++) sum[to] += weight(one, data.special + from, data.special + to);
+        averages.set(which, sum.map((value) => value / (count * chosen.length)));
+      }
+      return averages.get(which);
     }
 
     const full = (all) => Math.max(Float32Array.from(all).sort().at(-Math.min(BRIGHTEST, all.length)), 1e-9);
@@ -120,7 +134,7 @@
       ssast.choose(find("[data-set=way]"), way);
       ssast.choose(find("[data-set=mask]"), asked.hidden ? "hidden" : "open");
       const patch = focus(), all = values(patch, head);
-      stage.overlay(all && brightness(all), COLOUR);
+      stage.overlay(brightness(all), COLOUR);
       drawHeads(patch);
       say(patch, all);
     }
@@ -132,9 +146,8 @@
         button.setAttribute("aria-pressed", which === head);
         const all = values(patch, which);
         context.clearRect(0, 0, columns, rows);
-        if (!all) continue;
         context.drawImage(ssast.overlay(brightness(all), COLOUR, { rows, columns }), 0, 0);
-        if (way === "cls") continue;
+        if (way === "cls" || patch < 0) continue;
         context.fillStyle = pin;
         context.fillRect(patch % columns, rows - 1 - Math.floor(patch / columns), 1, 1);
       }
@@ -142,20 +155,16 @@
 
     function say(patch, all) {
       const { noun, plural } = picture().data, chips = find(".view-chips"), { percent } = ssast;
-      if (!all) {
-        find(".view-line").textContent = `Point at a ${noun} of the stage, or tap it.`;
-        chips.innerHTML = "";
-        return;
-      }
       const order = [...all.keys()].sort((one, other) => all[other] - all[one]).slice(0, BEST), sum = all.reduce((total, value) => total + value, 0);
-      const who = way === "cls" ? "" : `${ssast.capital(noun)} ${patch} (${ssast.place(picture(), patch)}, ${asked.hidden && picture().mask[patch] ? "hidden" : "visible"})`;
-      find(".view-line").textContent = {
-        looks: `${who} looks at itself with ${percent(all[patch])} of its attention, and at [CLS] and distillation with ${percent(Math.max(1 - sum, 0))}.`,
+      const who = way === "cls" || patch < 0 ? "" : `${ssast.capital(noun)} ${patch} (${ssast.place(picture(), patch)}, ${asked.hidden && picture().mask[patch] ? "hidden" : "visible"})`;
+      find(".view-line").textContent = (way !== "cls" && patch < 0 ? `What all ${plural} look at, in the mean: point at one, or tap it, to see its own.` : {
+        looks: `${who} gives itself ${percent(all[patch])} of its attention, [CLS] and distillation ${percent(Math.max(1 - sum, 0))}.`,
         seen: `${who} gets ${percent(sum / all.length)} of each ${noun}'s attention in the mean; it would be ${percent(1 / size)} if all were looked at alike.`,
         cls: `[CLS] looks at the ${plural} with ${percent(sum)} of its attention.`,
-      }[way] + ` Full colour: ${percent(full(all))} or more.`;
-      chips.innerHTML = `<span>${way === "seen" ? "most from" : "most at"}</span>` + order.map((other) =>
-        `<button type="button" data-patch="${other}" title="Plays it"><b>${other}</b> ${ssast.place(picture(), other)} <i>${percent(all[other])}</i></button>`).join("");
+      }[way]) + ` Full colour: ${percent(full(all))} or more.`;
+      chips.innerHTML = `<span>${way === "seen" && patch >= 0 ? "most from" : "most at"}</span>` + order.map((other) =>
+        `<button type="button" data-patch="${other}" title="Plays it"><b>${other}</b> ${ssast.place(picture(), other)} <i>${percent(all[other])}</i></button>`).join("") +
+        `<button type="button" data-all="${order}" title="Plays them one after another">▶ all</button>`;
     }
 
     // ---- what is touched ----
@@ -168,6 +177,7 @@
         if (layer !== data.layer) return host.ask({ ...asked, layer });
       } else if (!button) return;
       else if (button.dataset.patch) return stage.play([Number(button.dataset.patch)], "original");
+      else if (button.dataset.all) return stage.play(button.dataset.all.split(",").map(Number), "original");
       else if (button.dataset.head !== undefined) head = button.dataset.head === "" ? null : Number(button.dataset.head);
       else if (button.closest("[data-set=way]")) way = button.dataset.choose;
       else return host.ask({ ...asked, hidden: button.dataset.choose === "hidden" });

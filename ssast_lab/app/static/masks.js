@@ -42,7 +42,7 @@
           <canvas class="masks-map" data-map="${at}" role="img" aria-label="How often each ${noun()} is hidden"></canvas>
           <p>Hidden in ${ssast.percent(least)} to ${ssast.percent(most)}; hidden regions of ${kind.region.toFixed(0)} in the mean.</p>
           <div class="masks-examples">${[...Array(kind.examples.length / kind.rate.length).keys()].map((example) =>
-            `<button type="button" data-example="${at} ${example}" ${data.own ? 'title="Puts this mask on the stage"' : "disabled"}><canvas width="${columns}" height="${rows}"></canvas></button>`).join("")}
+            `<button type="button" data-example="${at} ${example}" aria-label="Mask ${example + 1}: ${title}" ${data.own ? 'title="Puts this mask on the stage"' : "disabled"}><canvas width="${columns}" height="${rows}"></canvas></button>`).join("")}
             ${data.own ? `<button type="button" class="masks-lay" data-lay="${at}" aria-pressed="false" title="Lays this map over the stage: bright is hidden often">Over the stage</button>` : ""}</div></section>`;
       }).join("");
       for (const button of element.querySelectorAll("[data-example]")) drawExample(button.firstElementChild, ...button.dataset.example.split(" ").map(Number));

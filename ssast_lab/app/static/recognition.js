@@ -6,7 +6,7 @@
   ];
   const ORDERS = [["band", "By band", "patches row by row from the lowest band, time fastest"], ["time", "By time", "patches column by column from the first, frequency fastest"]];
   const PLACES = [[0, 0], [1, 1], [2, 4], [5, 9], [10, 19], [20, 49], [50, Infinity]];
-  const BEST = 5;
+  const BEST = 5, SUREST = 3;
   const COLOUR = "#4df0d8", OTHER = "#ff8787", SOME = "#74c0fc"; // of the overlay, of the patch on the other side, of a group
 
   const markup = `
@@ -14,7 +14,7 @@
     <p class="view-line" aria-live="polite"></p>
     <div class="view-chips match-places" role="group" aria-label="Places of the true patches"></div>
     <div class="match-below">
-      <figure><div class="match-matrix"><canvas></canvas><i class="is-row"></i><i class="is-column"></i></div>
+      <figure><div class="match-matrix"><canvas role="img" aria-label="Every prediction against every hidden patch"></canvas><i class="is-row"></i><i class="is-column"></i></div>
         <figcaption></figcaption></figure>
       <div><h4 class="match-title"></h4><p class="match-fate"></p><div class="match-pictures"></div></div>
     </div>`;
@@ -62,10 +62,16 @@
       return [...row.keys()].sort((one, other) => row[other] - row[one] || one - other).slice(0, howMany);
     }
 
+    function likeliest(of) {
+      const row = logs.subarray(of * count(), (of + 1) * count());
+      return row.reduce((most, value, other) => (value > row[most] ? other : most), 0);
+    }
+
     // ---- the panel ----
 
     function turn() {
       softmax();
+      find(".match-pictures").innerHTML = "";
       const { columns } = picture().grid, key = (patch) => (sorted === "band" ? patch : (patch % columns) * 4096 + Math.floor(patch / columns));
       order = [...patches.keys()].sort((one, other) => key(patches[one]) - key(patches[other]));
       ssast.choose(find("[data-set=way]"), way);
@@ -119,7 +125,7 @@
     const bySuccess = () => spread((at) => 1 - Math.log1p(rank()[at]) / Math.log(count() + 1e-6));
 
     function byLikeness(of) {
-      const [most] = best(of, 1);
+      const most = likeliest(of);
       return spread((other) => Math.sqrt(chance(of, other) / chance(of, most)));
     }
 
@@ -138,20 +144,38 @@
     function tell(patch) {
       const { noun, plural } = picture().data, pictures = find(".match-pictures");
       if (patch < 0) {
-        find(".match-title").textContent = pinned >= 0 || hover >= 0 ? "This one is visible" : "";
+        find(".match-title").textContent = pinned >= 0 || hover >= 0 ? `This ${noun} is visible` : "";
         find(".match-fate").textContent = `Point at a hidden ${noun} of the stage or at a row of the matrix; a click holds it and plays both ${plural}.`;
-        pictures.innerHTML = "";
+        if (!pictures.querySelector(".match-surest")) pictures.innerHTML = surest();
+        drawPatches();
         return;
       }
       const at = place.get(patch), its = rank()[at], five = best(at);
       find(".match-title").innerHTML = `${ssast.capital(noun)} ${patch} <span>${ssast.place(picture(), patch)}</span>`;
       find(".match-fate").innerHTML = (its === 0 ? '<b class="is-right">recognised</b>' : `<b class="is-wrong">place ${its + 1} of ${count()}</b>`) +
         `, with ${ssast.percent(chance(at, at))} of the probability. ${way === "paper" ? "Its prediction is most like" : "Most like it are the predictions for"}:`;
-      const one = (words, which, layer, more = "") => `<button type="button" data-patch="${which}" data-layer-of="${layer}" class="${more}" title="Plays it"><canvas></canvas><span>${words}</span></button>`;
       const layer = way === "paper" ? "original" : "reconstructed";
-      pictures.innerHTML = `<div>${one("<b>hidden</b>", patch, "original")}${one("<b>drawn</b>", patch, "reconstructed")}</div><div>` +
+      pictures.innerHTML = `<div>${one("<b>hidden</b>&nbsp;", patch, "original")}${one("<b>drawn</b>&nbsp;", patch, "reconstructed")}</div><div>` +
         five.map((other) => one(`<b>${patches[other]}</b> ${ssast.percent(chance(at, other))}`, patches[other], layer, other === at ? "is-right" : "is-wrong")).join("") + "</div>";
-      for (const button of pictures.querySelectorAll("button")) ssast.drawPatch(button.querySelector("canvas"), picture(), Number(button.dataset.patch), button.dataset.layerOf);
+      drawPatches();
+    }
+
+    const one = (words, which, layer, more = "") => `<button type="button" data-patch="${which}" data-layer-of="${layer}" class="${more}" title="Plays it"><canvas></canvas><span>${words}</span></button>`;
+
+    function drawPatches() {
+      for (const button of find(".match-pictures").querySelectorAll("button"))
+        for (const canvas of button.querySelectorAll("canvas"))
+          ssast.drawPatch(canvas, picture(), Number(canvas.dataset.of ?? button.dataset.patch), canvas.dataset.layerOf ?? button.dataset.layerOf);
+    }
+
+    // Those that were recognised, and those that were taken for another, with the greatest probability: what was hidden, and what it was taken for.
+    function surest() {
+      const tops = patches.map((_, of) => [of, likeliest(of)]).sort((one, other) => chance(...other) - chance(...one));
+      const layer = way === "paper" ? "original" : "reconstructed";
+      const pair = ([of, other]) => `<button type="button" data-hold="${of}" title="Holds it and plays both"><canvas data-of="${patches[of]}" data-layer-of="original"></canvas><canvas data-of="${patches[other]}" data-layer-of="${layer}"></canvas>
+        <span><b>${patches[of]} as ${patches[other]}</b> ${ssast.percent(chance(of, other))}</span></button>`;
+      const group = (words, kind, chosen) => chosen.length ? `<div class="match-surest"><h4 class="${kind}">${words}</h4>${chosen.slice(0, SUREST).map(pair).join("")}</div>` : "";
+      return group("Surest and right", "is-right", tops.filter(([of]) => rank()[of] === 0)) + group("Surest and wrong", "is-wrong", tops.filter(([of]) => rank()[of] > 0));
     }
 
     // ---- what is touched ----
@@ -160,7 +184,8 @@
       const button = target.closest("button");
       if (target === matrix && over) return playRow(over[0]);
       if (!button) return;
-      const { patch, layerOf, group } = button.dataset;
+      const { patch, layerOf, group, hold } = button.dataset;
+      if (hold) return playRow(Number(hold));
       if (patch) return stage.play([Number(patch)], layerOf);
       if (group) return frame(Number(group));
       if (button.closest("[data-set=way]")) way = button.dataset.choose;
@@ -170,7 +195,7 @@
 
     // The patch of a row and the one that it is taken for: both light up and are heard.
     function playRow(of) {
-      const [other] = best(of, 1);
+      const other = likeliest(of);
       stage.pin(patches[of]);
       over = null;
       redraw();
@@ -184,10 +209,10 @@
     }
 
     function move(event) {
-      const { target } = event, chip = target.closest("[data-patch]"), group = target.closest("[data-group]");
+      const { target } = event, chip = target.closest("[data-patch], [data-of]"), group = target.closest("[data-group]");
       stage.mark([], SOME);
       if (group) frame(Number(group.dataset.group));
-      stage.point(chip ? Number(chip.dataset.patch) : -1);
+      stage.point(chip ? Number(chip.dataset.patch ?? chip.dataset.of) : -1);
       const before = over;
       if (target === matrix) {
         const at = ssast.patchUnder(matrix, event), row = count() - 1 - Math.floor(at / count());

@@ -99,6 +99,7 @@
       view ??= makers[name](body, host);
       if (!open) return;
       view.show(data);
+      root.dataset.shows = data.key; // the picture's key, for whoever waits for it
       if (view.later) waiting = setTimeout(() => sendLater(asked, ticket), QUIET);
     }
 

@@ -1,11 +1,11 @@
 """The tabs under the stage: views of what is shown there, one file each.
 
-view.py         what a view is, and how it is laid out and answered
-masks.py        how often each patch is hidden
-rivals.py       the reconstruction beside rivals that need no model
-recognition.py  which hidden patch each prediction is taken for
-attention.py    who attends to whom
-models.py       what is loaded, and how it was read
+view.py            what a view is, and how it is laid out and answered
+masks.py           how often each patch is hidden
+reconstruction.py  what the model drew, beside baselines that need no model
+recognition.py     which hidden patch each prediction is taken for
+attention.py       who attends to whom
+models.py          what is loaded, and how it was read
 
 A view is a ``View`` in a file of its own here, and a script in ``static/`` that is named after it; ``VIEWS`` below lists them in
 the order of their tabs, and nothing else has to know of them.
@@ -22,16 +22,17 @@ the order of their tabs, and nothing else has to know of them.
   answer to a question, and the script asks for the next: so it shows what is there, ends when it is left, and others get their turn.
 - In the browser, ``ssast.view(name, make)`` lays the panel out and fills it: how it speaks with the stage is said in
   ``static/views.js``. What answers a pointer is looked up there, without the server.
+- What takes longer and may follow, such as sounds, is given by ``later(seen, asked)``, outside the model's queue.
 - A view that needs parts of gradio's own (an upload, a table) lays them out in ``more(parts, common)``, below its panel.
 """
 
 from ssast_lab.app.state import Common, Parts
-from ssast_lab.app.views import attention, masks, models, recognition, rivals
+from ssast_lab.app.views import attention, masks, models, recognition, reconstruction
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
     masks.VIEW,
-    rivals.VIEW,
+    reconstruction.VIEW,
     recognition.VIEW,
     attention.VIEW,
     models.VIEW,

@@ -16,7 +16,7 @@ from ssast_lab.model import SPECIAL
 ROLLOUT = "rollout"
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # 152 MB each of a base model
 def attention(seen: Seen, hidden: bool) -> Attention:
     """Of all layers, with the mask or without."""
     return analysis.attend(seen.network, seen.excerpt.fbank, seen.mask if hidden else None, seen.record.start)

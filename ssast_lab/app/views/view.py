@@ -7,6 +7,7 @@ from typing import Any
 
 from ssast_lab.app import handlers
 from ssast_lab.app.state import Common, Parts, Seen, Wish
+from ssast_lab.checkpoint import CheckpointError
 
 Asked = Mapping[str, Any]  # what a view's script asks for
 Answer = dict[str, Any]  # plain data for it
@@ -106,3 +107,5 @@ def answered(
         )
     except Refusal as refusal:
         return {"ticket": ticket, "key": seen.key, "refused": str(refusal)}
+    except CheckpointError:
+        return {"ticket": ticket, "key": seen.key, "refused": "This model can no longer be read: choose another one."}

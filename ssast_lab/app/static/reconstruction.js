@@ -1,24 +1,24 @@
-// The view of reconstruction: the model beside rivals that need none, which are lent to the stage as layers and sounds.
+// The view of reconstruction: the model beside baselines that need none, which are lent to the stage as layers and sounds.
 (() => {
-  const OVERLAYS = [["none", "Nothing", ""], ["mse", "MSE of the model", "bright is far off"], ["gain", "Model against it", "bright is where the model draws better than the rival that is chosen"]];
-  const TINTS = ["var(--stage-on)", "#868e96", "#e8590c"]; // of the model and its rivals, in their order
+  const OVERLAYS = [["none", "Nothing", ""], ["mse", "MSE of the model", "bright is far off"], ["gain", "Model against a baseline", "bright is where the model draws better than the baseline that is chosen in the maps"]];
+  const TINTS = ["var(--stage-on)", "#868e96", "#e8590c"]; // of the model and its baselines, in their order
   const BETTER = [45, 212, 191], WORSE = [232, 89, 12];
   const COLOUR = "#4df0d8", EXTREME = 4;
 
   const markup = `
     <p class="view-line"></p>
-    <div class="rivals-rows" role="group" aria-label="What is seen and heard"></div>
+    <div class="baselines-rows" role="group" aria-label="What is seen and heard"></div>
     <div class="stage-bar"><span class="view-quiet">Over the stage</span><div data-set="overlay">${ssast.choice("Over the stage", OVERLAYS)}</div></div>
-    <div class="rivals-below">
-      <div class="rivals-maps"></div>
-      <figure class="rivals-lines"><h4>MSE <span></span></h4><svg viewBox="0 0 320 190" role="img"></svg></figure>
-      <div><h4 class="rivals-title"></h4><div class="match-pictures"></div></div>
+    <div class="baselines-below">
+      <div class="baselines-maps"></div>
+      <figure class="baselines-lines"><h4>MSE <span></span></h4><svg viewBox="0 0 320 190" role="img"></svg></figure>
+      <div><h4 class="baselines-title"></h4><div class="match-pictures"></div></div>
     </div>`;
 
-  ssast.view("rivals", (element, host) => {
+  ssast.view("reconstruction", (element, host) => {
     element.innerHTML = markup;
     const { stage } = host, find = (selector) => element.querySelector(selector), picture = () => stage.state().picture;
-    let guests = [], drawers = []; // drawers: the model and its rivals: { name, version, words, mse, patch }
+    let guests = [], drawers = []; // drawers: the model and its baselines: { name, version, words, mse, patch }
     let overlay = "none", against = 2, axis = null, hover = -1, pinned = -1;
 
     const floats = (text) => new Float32Array(ssast.bytes(text).buffer);
@@ -26,8 +26,8 @@
 
     function show(data) {
       drawers = [{ version: "reconstructed", words: ["The model", "what the model drew"], mse: data.mse, patch: floats(data.patch_mse) },
-        ...data.rivals.map((rival) => ({ version: rival.name, words: rival.words, mse: rival.mse, patch: floats(rival.patch_mse) }))];
-      guests = data.rivals.map(({ name, words, levels }) => ({ name, words, levels: ssast.bytes(levels), sound: null }));
+        ...data.baselines.map((baseline) => ({ version: baseline.name, words: baseline.words, called: baseline.called, mse: baseline.mse, patch: floats(baseline.patch_mse) }))];
+      guests = data.baselines.map(({ name, words, levels }) => ({ name, words, levels: ssast.bytes(levels), sound: null }));
       stage.lend(guests);
       axis ??= picture().grid.rows > 1 ? "band" : "time";
       if (picture().grid.rows === 1) axis = "time";
@@ -46,27 +46,27 @@
     // ---- the panel ----
 
     function layOut() {
-      const [model, ...rivals] = drawers, most = Math.max(...drawers.map(({ mse }) => mse));
-      const less = (rival) => `${ssast.percent(Math.abs(1 - model.mse / rival.mse))} ${model.mse < rival.mse ? "less" : "more"} than the ${rival.words[0].toLowerCase()}`;
-      const wins = (rival) => hidden().filter((patch) => model.patch[patch] < rival.patch[patch]).length / hidden().length;
-      find(".view-line").textContent = `The model's MSE is ${rivals.map(less).join(" and ")}. It draws ` +
-        rivals.map((rival) => `${ssast.percent(wins(rival))} of the hidden ${picture().data.plural} better than the ${rival.words[0].toLowerCase()}`).join(", and ") + ".";
-      find(".rivals-rows").innerHTML = drawers.map(({ version, words, mse }, at) => `<button type="button" data-listen="${version}" title="${words[1]}">
+      const [model, ...baselines] = drawers, most = Math.max(...drawers.map(({ mse }) => mse));
+      const less = (baseline) => `${ssast.percent(Math.abs(1 - model.mse / baseline.mse))} ${model.mse < baseline.mse ? "less" : "more"} than that of ${baseline.called}`;
+      const wins = (baseline) => hidden().filter((patch) => model.patch[patch] < baseline.patch[patch]).length / hidden().length;
+      find(".view-line").textContent = `The model's MSE is ${baselines.map(less).join(" and ")}. It draws ` +
+        baselines.map((baseline) => `${ssast.percent(wins(baseline))} of the hidden ${picture().data.plural} better than ${baseline.called}`).join(", and ") + ".";
+      find(".baselines-rows").innerHTML = drawers.map(({ version, words, mse }, at) => `<button type="button" data-listen="${version}" title="${words[1]}">
         <b>${words[0]}</b><span><i style="width: ${((100 * mse) / most).toFixed(1)}%; background: ${TINTS[at]}"></i></span><output>${mse.toFixed(3)}</output></button>`).join("");
-      find(".rivals-maps").innerHTML = rivals.map(({ words }, at) =>
-        `<button type="button" data-against="${at + 1}"><canvas width="${picture().grid.columns}" height="${picture().grid.rows}"></canvas><span><b>Model against ${words[0].toLowerCase()}</b></span></button>`).join("");
+      find(".baselines-maps").innerHTML = baselines.map(({ called }, at) =>
+        `<button type="button" data-against="${at + 1}"><canvas width="${picture().grid.columns}" height="${picture().grid.rows}"></canvas><span><b>Model against ${called}</b></span></button>`).join("");
       for (const button of element.querySelectorAll("[data-against]")) drawMap(button.querySelector("canvas"), drawers[button.dataset.against]);
       lines();
     }
 
-    // Twice as good as the rival is a quarter of the way to the brightest teal, half as good to the brightest orange.
-    const advantage = (rival, patch) => Math.max(-1, Math.min(1, Math.log2(rival.patch[patch] / drawers[0].patch[patch]) / EXTREME));
+    // Twice as good as the baseline is a quarter of the way to the brightest teal, half as good to the brightest orange.
+    const advantage = (baseline, patch) => Math.max(-1, Math.min(1, Math.log2(baseline.patch[patch] / drawers[0].patch[patch]) / EXTREME));
 
-    function drawMap(canvas, rival) {
+    function drawMap(canvas, baseline) {
       const { columns, rows } = picture().grid, context = canvas.getContext("2d");
       context.clearRect(0, 0, columns, rows);
       for (const patch of hidden()) {
-        const value = advantage(rival, patch), [r, g, b] = value > 0 ? BETTER : WORSE;
+        const value = advantage(baseline, patch), [r, g, b] = value > 0 ? BETTER : WORSE;
         context.fillStyle = `rgba(${r}, ${g}, ${b}, ${0.15 + 0.85 * Math.abs(value)})`;
         context.fillRect(patch % columns, rows - 1 - Math.floor(patch / columns), 1, 1);
       }
@@ -87,8 +87,8 @@
       const { data, hertzOf, timeOf, grid } = picture();
       const name = (at) => bands ? ((hertz) => (hertz < 1000 ? hertz.toFixed(0) : `${(hertz / 1000).toFixed(1)}k`))(hertzOf((at + 0.5) * grid.stride[0] - 0.5)) : (data.start + timeOf(((at + 0.5) * grid.frames) / count)).toFixed(1);
       const every = Math.ceil(count / 8);
-      find(".rivals-lines h4 span").innerHTML = rows > 1 ? `by <button type="button" data-axis="band" aria-pressed="${bands}">band</button><button type="button" data-axis="time" aria-pressed="${!bands}">time</button>` : "by time";
-      find("svg").setAttribute("aria-label", `MSE by ${axis} of the model and its rivals`);
+      find(".baselines-lines h4 span").innerHTML = rows > 1 ? `by <button type="button" data-axis="band" aria-pressed="${bands}">band</button><button type="button" data-axis="time" aria-pressed="${!bands}">time</button>` : "by time";
+      find("svg").setAttribute("aria-label", `MSE by ${axis} of the model and its baselines`);
       find("svg").innerHTML = `<path class="axis" d="M${left} ${top}V${bottom}H${right}"/>
         ${[0, 0.5, 1].map((part) => `<text x="${left - 5}" y="${y((part * most) / 1.05) + 4}" text-anchor="end">${((part * most) / 1.05).toFixed(2)}</text>`).join("")}
         ${[...Array(count).keys()].filter((at) => at % every === 0).map((at) => `<text x="${x(at)}" y="${bottom + 14}" text-anchor="middle">${name(at)}</text>`).join("")}
@@ -116,14 +116,14 @@
     }
 
     function tell(patch) {
-      const pictures = find(".match-pictures"), title = find(".rivals-title"), { noun } = picture().data;
+      const pictures = find(".match-pictures"), title = find(".baselines-title"), { noun } = picture().data;
       if (patch < 0 || !picture().mask[patch]) {
         title.innerHTML = patch < 0 ? `<span>Point at a hidden ${noun} to see how each draws it.</span>` : `${ssast.capital(noun)} ${patch} <span>is visible</span>`;
         pictures.innerHTML = "";
         return;
       }
       title.innerHTML = `${ssast.capital(noun)} ${patch} <span>${ssast.place(picture(), patch)}</span>`;
-      const one = (name, words, mse) => `<button type="button" data-patch="${patch}" data-layer-of="${name}" title="Plays it"><canvas></canvas><span><b>${words}</b> ${mse}</span></button>`;
+      const one = (name, words, mse) => `<button type="button" data-patch="${patch}" data-layer-of="${name}" title="Plays it"><canvas></canvas><span><b>${words}</b> ${mse || "&nbsp;"}</span></button>`;
       pictures.innerHTML = `<div>${one("original", "Hidden", "")}${drawers.map(({ version, words, patch: all }) => one(version, words[0], all[patch].toFixed(3))).join("")}</div>`;
       for (const button of pictures.querySelectorAll("button")) ssast.drawPatch(button.querySelector("canvas"), picture(), patch, button.dataset.layerOf);
     }
@@ -133,13 +133,13 @@
     function click({ target }) {
       const button = target.closest("button");
       if (!button) return;
-      const { listen, patch, layerOf, axis: chosen, choose, against: rival } = button.dataset;
+      const { listen, patch, layerOf, axis: chosen, choose, against: baseline } = button.dataset;
       if (listen) stage.choose(listen);
       else if (patch) stage.play([Number(patch)], layerOf);
       else if (chosen) axis = chosen;
       else if (choose) overlay = choose;
-      else if (rival) {
-        against = Number(rival);
+      else if (baseline) {
+        against = Number(baseline);
         overlay = "gain";
       }
       if (chosen) lines();
