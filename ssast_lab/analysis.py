@@ -3,6 +3,7 @@
 Axes: T frames, F mel bins, N patches, M hidden patches.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,6 +126,49 @@ def reconstruct(model: SSAST, fbank: Tensor, mask: Tensor, start: float = 0.0) -
 def visible_mean_mse(sound: Tensor, hidden: Tensor) -> float:
     """(T, F) log-mel, (T, F) bool -> the mean squared distance of the hidden values from :func:`visible_mean`."""
     return float((sound - visible_mean(sound, hidden)).square()[hidden].mean())
+
+
+# --- how much can be hidden ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """What a model makes of one sound under several masks that hide equally many patches."""
+
+    count: int  # M
+    masks: np.ndarray  # (S, N) bool, True = hidden, a row for each seed
+    mse: np.ndarray  # (S,) mean over the hidden patches
+    baseline: np.ndarray  # (S,) the MSE of drawing every hidden value as the visible mean of its mel bin
+    nce: np.ndarray  # (S,) nats
+    accuracy: np.ndarray  # (S,) share of the hidden patches that were recognised
+
+
+def hiding_counts(patches: int, points: int = 15) -> list[int]:
+    """From one patch to all but one, close together at both ends."""
+    places = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, points))
+    return sorted({int(count) for count in np.rint(1 + places * (patches - 2))}) if patches > 1 else [1]
+
+
+def hiding_curve(
+    model: SSAST, excerpt: Excerpt, counts: Sequence[int], cluster: tuple[int, int] | None = None, seeds: int = 5
+) -> Iterator[Hiding]:
+    """A record for each number of hidden patches, as soon as it is known. The seeds 0, 1, ... draw the masks, which are those of
+    :func:`draw_mask`: clusters of the sizes from the first of ``cluster`` to the second, or single patches."""
+    for count in counts:
+        masks = [draw_mask(excerpt, MaskConfig(count, cluster), seed) for seed in range(seeds)]
+        yield hiding(model, excerpt.fbank, torch.stack(masks))
+
+
+@torch.no_grad()
+def hiding(model: SSAST, fbank: Tensor, masks: Tensor) -> Hiding:
+    """(T, F) log-mel and (S, N) masks of equally many hidden patches, all at once."""
+    device, grid = model.mask_token.device, model.encoder.grid_of(fbank)
+    batch, hidden = fbank[None].expand(len(masks), -1, -1).to(device), masks.to(device)
+    losses = objectives.per_clip(model(batch, hidden), model.targets(batch, hidden))
+    where = unpatchify(masks[..., None].expand(-1, -1, grid.values).float(), grid) > 0
+    mse, nce, accuracy = (value.float().cpu().numpy() for value in (losses.mse, losses.nce, losses.accuracy))
+    baseline = np.array([visible_mean_mse(fbank.cpu(), each) for each in where.cpu()])
+    return Hiding(int(masks[0].sum()), masks.cpu().numpy(), mse, baseline, nce, accuracy)
 
 
 # --- a fingerprint ------------------------------------------------------------------------------------------------

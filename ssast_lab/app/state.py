@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from ssast_lab.analysis import Excerpt, Reconstruction
+from ssast_lab.app.maps import SoundMap
+from ssast_lab.app.private import Private
 from ssast_lab.app.shelf import Shelf
 from ssast_lab.app.sources import Model, Sound, load_model
+from ssast_lab.app.trainings import Trainings
 from ssast_lab.config import AudioConfig
 from ssast_lab.model import SSAST
 
@@ -50,15 +53,21 @@ class Ceiling:
     waveform: Tensor  # (S,)
 
 
+MAPS = 8  # that are kept at once: one of 6000 windows of a base model takes up 110 MB
+
+
 @dataclass(frozen=True, eq=False)
 class Common:
     """What all visitors share. What is one visitor's stands in it under a name that nobody else can guess."""
 
     models: dict[str, Model]  # that can be chosen, by name
     shelf: Shelf = field(default_factory=Shelf)
+    trainings: Trainings = field(default_factory=Trainings)
+    maps: Private[SoundMap] = field(default_factory=lambda: Private(MAPS))
 
     def close(self) -> None:
         """When the server ends."""
+        self.trainings.close()
 
 
 @dataclass(frozen=True)

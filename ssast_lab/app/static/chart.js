@@ -46,7 +46,7 @@
     element.classList.add("chart");
     element.innerHTML = `<h4>${escape(spec.title)} <span>${escape(spec.unit ?? "")}</span><output></output></h4>
       <svg width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escape(spec.title)}"${spec.click ? ' class="is-clicked"' : ""}>
-        ${ticks(low, high, 4).map((value) => `<path class="rule" d="M${LEFT} ${y(value).toFixed(1)}H${width - RIGHT}"/><text x="${LEFT - 6}" y="${y(value) + 3.5}" text-anchor="end">${round(value, percent)}</text>`).join("")}
+        ${ticks(low, high, 5).map((value) => `<path class="rule" d="M${LEFT} ${y(value).toFixed(1)}H${width - RIGHT}"/><text x="${LEFT - 6}" y="${y(value) + 3.5}" text-anchor="end">${round(value, percent)}</text>`).join("")}
         ${ticks(from, to, width / 70).map((value) => `<text x="${x(value)}" y="${height - BOTTOM + 14}" text-anchor="middle">${escape(write(value))}</text>`).join("")}
         <text x="${(LEFT + width - RIGHT) / 2}" y="${height - 4}" text-anchor="middle">${escape(spec.x.label)}</text>
         ${spec.mark === undefined || spec.mark === null ? "" : `<path class="mark" d="M${x(spec.mark)} ${TOP}V${height - BOTTOM}"/>`}

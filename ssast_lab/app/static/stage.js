@@ -10,6 +10,7 @@
 //   clear()                   takes marks, overlay and what was lent away
 //   point(patch)              shows a patch as if it were pointed at, -1 none
 //   pin(patch)                pins a patch, -1 none
+//   listen(from, until, version)  plays seconds of the excerpt, in the version named or the chosen one
 //   play(patches, version)    plays patches one after another, in the version named or the chosen one
 //   lend(guests)              more layers and sounds: { name, words: [title, explanation], levels, sound: { samples, scale } or null } each,
 //                             levels as those of the picture and 16-bit samples of which scale makes the sound; clear() takes them away
@@ -199,6 +200,11 @@
       const { from: begin, until, band } = picture.heard(patch);
       box = null;
       player.part(begin, until, band, { version, then: () => play(others, version) });
+    }
+
+    function listen(from, until, version = player.chosen) {
+      box = null;
+      if (player.has(version)) player.part(from, until, null, { version });
     }
 
     const tell = (what, detail) => root.dispatchEvent(new CustomEvent(`ssast:${what}`, { bubbles: true, detail: { stage, ...detail } }));
@@ -594,7 +600,7 @@
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
     const stage = {
-      show, hear, mark, clear, pin, play, lend, choose, overlay: lay, point: pointAt,
+      show, hear, mark, clear, pin, play, listen, lend, choose, overlay: lay, point: pointAt,
       paint: (mask) => change(Uint8Array.from(mask)),
       state: () => ({
         picture, panels, layer, tool, from, to, hover, pinned, box, version: player.chosen, playing: player.playing, time: player.time(),

@@ -5,6 +5,9 @@ masks.py           how often each patch is hidden
 reconstruction.py  what the model drew, beside baselines that need no model
 recognition.py     which hidden patch each prediction is taken for
 attention.py       who attends to whom
+hiding.py          what the model makes of it as more and more is hidden
+map.py             windows of many sounds as dots
+train.py           a small model learns before the visitor's eyes
 models.py          what is loaded, and how it was read
 
 A view is a ``View`` in a file of its own here, and a script in ``static/`` that is named after it; ``VIEWS`` below lists them in
@@ -27,7 +30,7 @@ the order of their tabs, and nothing else has to know of them.
 """
 
 from ssast_lab.app.state import Common, Parts
-from ssast_lab.app.views import attention, masks, models, recognition, reconstruction
+from ssast_lab.app.views import attention, hiding, map, masks, models, recognition, reconstruction, train
 from ssast_lab.app.views.view import View, lay_out
 
 VIEWS: list[View] = [
@@ -35,6 +38,9 @@ VIEWS: list[View] = [
     reconstruction.VIEW,
     recognition.VIEW,
     attention.VIEW,
+    hiding.VIEW,
+    map.VIEW,
+    train.VIEW,
     models.VIEW,
 ]
 
