@@ -25,7 +25,7 @@ def read_out(page, chart, share):
 
 def test_the_curves_are_those_of_the_core(page):
     model, piece = excerpt_of()
-    open_tab(page, "How much can be hidden")
+    open_tab(page, "Hiding curve")
     page.wait_for_function(FULL)
     counts = analysis.hiding_counts(piece.grid.count)
     records = list(analysis.hiding_curve(model, piece, [counts[3], counts[7]], (3, 5)))
@@ -42,7 +42,7 @@ def test_the_curves_are_those_of_the_core(page):
 
 def test_a_point_is_seen_and_heard_on_the_stage(page):
     _, piece = excerpt_of()
-    open_tab(page, "How much can be hidden")
+    open_tab(page, "Hiding curve")
     page.wait_for_function(FULL)
     count = analysis.hiding_counts(piece.grid.count)[4]
     svg = page.locator("#view-hiding [data-of=mse] svg")
@@ -62,7 +62,7 @@ def test_a_point_is_seen_and_heard_on_the_stage(page):
 
 
 def test_it_can_be_stopped_and_goes_on_and_leaves_with_its_tab(page, sounds):
-    open_tab(page, "How much can be hidden")
+    open_tab(page, "Hiding curve")
     page.get_by_role("button", name="10", exact=True).click()
     page.get_by_role("button", name="Stop", exact=True).click()
     page.wait_for_function("!document.querySelector('#view-hiding .view').classList.contains('is-waiting')")
@@ -80,4 +80,4 @@ def test_it_can_be_stopped_and_goes_on_and_leaves_with_its_tab(page, sounds):
     page.get_by_role("option", name="random", exact=True).click()
     page.wait_for_function("document.querySelector('#view-hiding .hiding-said').textContent === 'masks: random'")
     until(page, f"s.settled && s.picture.hiddenCount() === {round(SHARE * excerpt_of()[1].grid.count)}")
-    assert np.isfinite(float(read_out(page, "nce", 0.5).rpartition("model ")[2].split()[0]))
+    assert np.isfinite(float(read_out(page, "nce", 0.5).partition("model ")[2].split()[0]))

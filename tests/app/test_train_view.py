@@ -175,6 +175,7 @@ def test_the_servers_end_ends_it(tmp_path):
     os.kill(child, 0)  # it is there
     server.send_signal(signal.SIGTERM)
     server.wait(120)
+    server.stdout.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     assert list(tmp_path.iterdir()) == []

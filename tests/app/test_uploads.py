@@ -95,6 +95,6 @@ def test_what_cannot_be_decoded_is_named_as_the_visitor_does(send):
         item.waveform()
     assert "mine/x.flac" in str(caught.value)
     assert "a" * 64 not in str(caught.value)
-    with pytest.raises(UploadError, match="mine/x.flac"):
+    with pytest.raises(UploadError, match=r"mine/x\.flac"):
         uploads.sounds(sent)
     assert uploads.sounds(None) == []

@@ -64,7 +64,7 @@
     }
     svg.onpointermove = (event) => {
       if (!places.length) return;
-      const place = nearest(event), said = spec.lines.flatMap(({ name, points, constant }) => {
+      const place = nearest(event), said = spec.lines.toReversed().flatMap(({ name, points, constant }) => {
         const point = points.find(([at, value]) => at === place && Number.isFinite(value));
         return point && !constant ? [`${spec.lines.length > 1 && name ? `${name} ` : ""}${round(point[1], percent)}${Number.isFinite(point[2]) && point[3] > point[2] ? ` (${round(point[2], percent)} to ${round(point[3], percent)})` : ""}`] : [];
       });

@@ -21,8 +21,8 @@
         <label class="view-select">Layer <select name="layer"></select></label>
         <span class="view-quiet">Colour by</span><span class="map-colours">${ssast.choice("Colour by", COLOURINGS)}</span>
       </div>
-      <p class="view-line map-line"></p>
       <canvas class="map-canvas" tabindex="0" role="img"></canvas>
+      <p class="view-line map-line"></p>
       <div class="view-chips map-legend"></div>
       <div class="view-chips map-nearest" role="group" aria-label="Nearest windows"></div>
       <p class="view-quiet map-left"></p>
@@ -153,11 +153,25 @@
         };
         for (const [at] of data.nearest ?? []) ring(at, style.getPropertyValue("--stage-text"), 1, 2);
         if (chosen >= 0) ring(chosen, style.getPropertyValue("--stage-pin"), 3, 4);
-        if (hover >= 0) ring(hover, style.getPropertyValue("--stage-text"), 2, 4);
+        if (hover >= 0) {
+          ring(hover, style.getPropertyValue("--stage-text"), 2, 4);
+          label(hover, wide, high, style);
+        }
         canvas.setAttribute("aria-label", `Map of ${dots.x.length} windows of ${data.measured} sounds`);
         find(".map-line").textContent = hover >= 0 ? `${data.names[dots.sound[hover]]}, ${dots.second[hover].toFixed(1)} to ${(dots.second[hover] + data.seconds).toFixed(1)} s`
           : "Point at a dot; the wheel zooms, dragging moves, a double click shows all. Rings are what is most like the stage.";
       });
+    }
+
+    // The name beside a dot, on the side where there is room.
+    function label(at, wide, high, style) {
+      const [x, y] = place(at, wide, high), words = title(at);
+      context.font = `12px ${style.fontFamily}`;
+      const long = context.measureText(words).width + 12, left = x + 12 + long > wide ? x - 12 - long : x + 12, top = Math.min(Math.max(y - 10, 2), high - 22);
+      context.fillStyle = "rgba(0, 0, 0, 0.8)";
+      context.fillRect(left, top, long, 20);
+      context.fillStyle = "#fff";
+      context.fillText(words, left + 6, top + 14);
     }
 
     function under(event) {

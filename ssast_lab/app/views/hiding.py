@@ -40,7 +40,7 @@ def packed(record: Hiding) -> Answer:
 
 VIEW = View(
     name="hiding",
-    title="How much can be hidden",
+    title="Hiding curve",
     hint="Where does it fail? Click a point of a curve to have that much hidden on the stage; the bands are the spread over the masks.",
     look=look,
     inputs=("blocks",),
