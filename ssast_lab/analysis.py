@@ -3,7 +3,7 @@
 Axes: T frames, F mel bins, N patches, M hidden patches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
@@ -139,6 +139,89 @@ def reconstruct(model: SSAST, fbank: Tensor, mask: Tensor, start: float = 0.0) -
 def visible_mean_mse(sound: Tensor, hidden: Tensor) -> float:
     """(T, F) log-mel, (T, F) bool -> the mean squared distance of the hidden values from :func:`visible_mean`."""
     return float((sound - visible_mean(sound, hidden)).square()[hidden].mean())
+
+
+# --- how much can be hidden ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """What a model makes of one sound under several masks that hide equally many patches."""
+
+    count: int  # M
+    masks: np.ndarray  # (S, N) bool, True = hidden, a row for each seed
+    mse: np.ndarray  # (S,) mean over the hidden patches
+    baseline: np.ndarray  # (S,) the MSE of drawing every hidden value as the visible mean of its mel bin
+    nce: np.ndarray  # (S,) nats
+    accuracy: np.ndarray  # (S,) share of the hidden patches that were recognised
+
+
+def hiding_counts(patches: int, points: int = 15) -> list[int]:
+    """From one patch to all but one, close together at both ends."""
+    places = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, points))
+    return sorted({int(count) for count in np.rint(1 + places * (patches - 2))}) if patches > 1 else [1]
+
+
+def hiding_curve(
+    model: SSAST, excerpt: Excerpt, counts: Sequence[int], cluster: tuple[int, int] | None = None, seeds: int = 5
+) -> Iterator[Hiding]:
+    """A record for each number of hidden patches, as soon as it is known. The seeds 0, 1, ... draw the masks, which are those of
+    :func:`draw_mask`: clusters of the sizes from the first of ``cluster`` to the second, or single patches."""
+    for count in counts:
+        masks = [draw_mask(excerpt, MaskConfig(count, cluster), seed) for seed in range(seeds)]
+        yield hiding(model, excerpt.fbank, torch.stack(masks))
+
+
+@torch.no_grad()
+def hiding(model: SSAST, fbank: Tensor, masks: Tensor) -> Hiding:
+    """(T, F) log-mel and (S, N) masks of equally many hidden patches, all at once."""
+    device, grid = model.mask_token.device, model.encoder.grid_of(fbank)
+    batch, hidden = fbank[None].expand(len(masks), -1, -1).to(device), masks.to(device)
+    losses = objectives.per_clip(model(batch, hidden), model.targets(batch, hidden))
+    where = unpatchify(masks[..., None].expand(-1, -1, grid.values).float(), grid) > 0
+    mse, nce, accuracy = (value.float().cpu().numpy() for value in (losses.mse, losses.nce, losses.accuracy))
+    baseline = np.array([visible_mean_mse(fbank.cpu(), each) for each in where.cpu()])
+    return Hiding(int(masks[0].sum()), masks.cpu().numpy(), mse, baseline, nce, accuracy)
+
+
+# --- a fingerprint ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Mean and deviation of what a model makes of one built-in sound: two models, or two ways of loading one, that agree in these
+    figures are very likely the same."""
+
+    sound: str  # name of the built-in sound, of which the first window is taken
+    log_mel: tuple[float, float]  # of the normalised features: near 0 and 0.5 where they are normalised as was trained
+    tokens: tuple[float, float]  # of the patches after the encoder
+    attention: float  # mean over layers and heads of the largest weight of each token
+
+    def agrees(self, other: "Fingerprint", tolerance: float = 2e-3) -> bool:
+        """Whether all figures are the same, up to what other hardware rounds."""
+        pairs = zip(self.figures, other.figures, strict=True)
+        return self.sound == other.sound and all(abs(one - two) <= tolerance * max(1.0, abs(two)) for one, two in pairs)
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        return (*self.log_mel, *self.tokens, self.attention)
+
+
+@torch.no_grad()
+def fingerprint(model: torch.nn.Module) -> Fingerprint | None:
+    """Of a model with our encoder; None for any other."""
+    if not isinstance(model, SSAST | Classifier | EncoderModel):
+        return None
+    name, sound = next(iter(audio.builtin_sounds().items()))
+    piece = excerpt(audio.load_waveform(sound["path"]), model.config)
+    encoding = model.encoder(piece.fbank[None], attention=range(model.config.depth))
+    tokens, largest = encoding.patches, [weights.amax(-1).mean() for weights in encoding.attention.values()]
+    return Fingerprint(
+        name,
+        (float(piece.fbank.mean()), float(piece.fbank.std())),
+        (float(tokens.mean()), float(tokens.std())),
+        float(torch.stack(largest).mean()),
+    )
 
 
 # --- baselines, which need no model --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssast_lab import analysis, audio
+from ssast_lab import analysis, audio, masking
 from ssast_lab.config import ConfigError, MaskConfig, model_config
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.patches import patchify
@@ -228,3 +228,37 @@ def test_a_match_agrees_with_the_reconstruction(nano, sound):
 def test_a_share_is_between_0_and_1(nano, sound, share):
     with pytest.raises(ConfigError, match="The share of patches to hide is between 0 and 1"):
         analysis.draw_mask(analysis.Excerpt(0, sound, nano.grid), share)
+
+
+def test_a_hiding_curve_is_what_single_masks_give(nano):
+    piece = analysis.Excerpt(0.0, torch.randn(64, 128), nano.config.grid)
+    counts = analysis.hiding_counts(nano.config.grid.count, 5)
+    assert (counts[0], counts[-1]) == (1, nano.config.grid.count - 1)
+    assert counts == sorted(set(counts))
+    cluster = masking.usual_cluster(nano.config.grid)
+    for count, record in zip(counts, analysis.hiding_curve(nano, piece, counts, cluster, seeds=3), strict=True):
+        assert record.count == count
+        assert (record.masks.sum(1) == count).all()
+        for seed, mask in enumerate(torch.from_numpy(record.masks)):
+            alone = analysis.reconstruct(nano, piece.fbank, mask)
+            figures = (record.mse[seed], record.baseline[seed], record.nce[seed], record.accuracy[seed])
+            np.testing.assert_allclose(figures, (alone.mse, alone.baseline, alone.nce, alone.accuracy), atol=1e-5)
+    assert record.accuracy.shape == (3,)
+    assert analysis.hiding_counts(1) == [1]
+
+
+def test_a_fingerprint_tells_models_apart_and_loading_keeps_it(nano, tmp_path):
+    from ssast_lab import checkpoint
+
+    mark = analysis.fingerprint(nano)
+    assert analysis.fingerprint(checkpoint.load(checkpoint.save(nano, tmp_path / "half", half=True))).agrees(mark)
+    assert analysis.fingerprint(torch.nn.Linear(2, 2)) is None
+    for name in checkpoint.builtin_models():  # as their files promise
+        promised = checkpoint.describe(name)["about"]["fingerprint"]
+        found = analysis.fingerprint(checkpoint.load(name))
+        assert found.sound == promised["sound"]
+        wanted = (*promised["log_mel"], *promised["tokens"], promised["attention"])
+        np.testing.assert_allclose(found.figures, wanted, atol=1e-3)
+        model = checkpoint.load(name)
+        torch.nn.init.zeros_(model.encoder.blocks[3].attention.qkv.weight.data)  # as if one weight had been missed
+        assert not analysis.fingerprint(model).agrees(found)

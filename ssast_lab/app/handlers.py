@@ -29,11 +29,17 @@ from ssast_lab.app.reconstruction import (
     status_line,
 )  # fmt: skip
 from ssast_lab.app.sources import Model, Sound, builtin_sound, load_model, own_sound, window_seconds
-from ssast_lab.app.state import Ceiling, Seen
+from ssast_lab.app.state import Ceiling, Seen, Wish
 from ssast_lab.model import SSAST
 
 Models = dict[str, Model]  # by name
 Shown = dict[str, Any]  # name of a part -> its new value
+# Parts that change with another mask, excerpt, model or sound. Another window leaves the slider in the visitor's hand alone, and
+# those of the mask.
+SHOWN = ("stage", "seen", "result")
+WITH_EXCERPT = ("excerpt", "status", *SHOWN)
+WITH_MODEL = ("window", "hidden", "blocks", "note", *WITH_EXCERPT)
+WITH_SOUND = ("sound", "caption", "painted", *WITH_MODEL)
 FORGOTTEN = "This page forgot its sound in a long pause: choose one again."
 
 
@@ -123,13 +129,15 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
     }
 
 
-def take(models: Models, before: Sound | None, read: Callable[[], Sound], name: str, *mask: Any) -> Shown:
+def take(
+    models: Models, before: Sound | None, read: Callable[[], Sound], name: str, *mask: Any, start: float = 0.0
+) -> Shown:
     """From a new sound on; a sound that cannot be used changes nothing but the line that says why."""
     import gradio as gr
 
     try:
         sound = read()
-        shown = cut_and_draw(models, sound, name, 0.0, *mask)
+        shown = cut_and_draw(models, sound, name, start, *mask)
         return shown | {"sound": sound, "caption": sound_line(sound), "painted": None}
     except audio.AudioError as error:
         gr.Warning(str(error), title="No usable sound", duration=5)
@@ -157,6 +165,25 @@ def on_model(models: Models, sound: Sound | None, name: str, start: float, *mask
         return cut_and_draw(models, sound, name, start, *mask)
     except audio.AudioError as error:
         return {"status": status_line(str(error))}
+
+
+def on_wish(
+    models: Models, wish: Wish, own: list[str] | None, sound: Sound | None, name: str, start: float, *mask: Any
+) -> Shown:
+    """A view has the stage show another model or sound."""
+    import gradio as gr
+
+    *drawn, painted = mask
+    shown: Shown = {}
+    if wish.model is not None:
+        names = [*dict.fromkeys([*(own or []), wish.model])]
+        public = [one for one, model in models.items() if model.public and one not in names]
+        choices = [(models[one].label, one) for one in [*public, *names] if one in models]
+        shown |= {"model": gr.Radio(choices, value=wish.model), "own": names}
+    chosen = wish.model or name
+    if wish.sound is not None:
+        return shown | take(models, sound, lambda: wish.sound, chosen, *drawn, start=wish.start) | {"builtin": None}  # type: ignore[arg-type,return-value]
+    return shown | on_model(models, sound, chosen, start, *drawn, painted)
 
 
 def on_count(models: Models, excerpt: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> Shown:

@@ -7,17 +7,18 @@ from ssast_lab import audio
 from ssast_lab.app import address, endpoints, handlers, stage
 from ssast_lab.app.handlers import Models, Shown
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, status_line
-from ssast_lab.app.state import Parts
+from ssast_lab.app.state import Common, Parts
 from ssast_lab.app.views import lay_out_views
 
 if TYPE_CHECKING:
     import gradio as gr
 
 
-def build(models: Models) -> "gr.Blocks":
+def build(common: Common) -> "gr.Blocks":
     """The page with its handlers."""
     import gradio as gr
 
+    models = common.models
     with gr.Blocks(title="SSAST Lab", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML(
             "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model, which draws it again: compare with the keys 1 to 4, "
@@ -25,7 +26,7 @@ def build(models: Models) -> "gr.Blocks":
             elem_id="header",
         )
         if models:
-            parts = lay_out(models)
+            parts = lay_out(common)
             connect(page, parts, models)
             endpoints.offer(models)
         else:
@@ -33,23 +34,23 @@ def build(models: Models) -> "gr.Blocks":
     return page
 
 
-def lay_out(models: Models) -> Parts:
+def lay_out(common: Common) -> Parts:
     """Controls on the left, the stage and what belongs to it on the right."""
     import gradio as gr
 
     kept: dict[str, Any] = {
-        name: gr.State(None, time_to_live=7200) for name in ("sound", "excerpt", "painted", "seen", "ceiling")
+        name: gr.State(None, time_to_live=7200) for name in ("sound", "excerpt", "painted", "seen", "own", "ceiling")
     }
     with gr.Row(equal_height=False, elem_id="columns"):
         with gr.Column(scale=0, min_width=300, elem_id="controls"):
-            controls = lay_out_sound() | lay_out_model(models) | lay_out_mask()
+            controls = lay_out_sound() | lay_out_model(common.models) | lay_out_mask()
         with gr.Column(scale=1, min_width=320, elem_id="main"):
             caption = gr.HTML("", elem_id="caption")
             canvas, sounds = stage.lay_out()
             result = gr.HTML("", elem_id="figures")
             shown: dict[str, Any] = dict(caption=caption, stage=canvas, sounds=sounds, result=result)
             parts = Parts(**kept, **controls, **shown, share=gr.State(SHARE))
-            lay_out_views(parts, models)
+            lay_out_views(parts, common)
     return parts
 
 
@@ -110,11 +111,9 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
 
     from_excerpt = parts.of("excerpt", "model", "hidden", "blocks", "seed")
     from_sound = parts.of("sound", "model", "window", "share", "blocks", "seed", "painted")
-    shown = ("stage", "seen", "result")
-    # Another window leaves the slider in the visitor's hand alone, and those of the mask.
-    with_excerpt = ("excerpt", "status", *shown)
-    with_model = ("window", "hidden", "blocks", "note", *with_excerpt)
-    with_sound = ("sound", "caption", "painted", *with_model)
+    shown, with_excerpt, with_model, with_sound = (
+        handlers.SHOWN, handlers.WITH_EXCERPT, handlers.WITH_MODEL, handlers.WITH_SOUND,
+    )  # fmt: skip
     model_event: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
     live: dict[str, Any] = dict(trigger_mode="always_last", show_progress="hidden", **model_event)
     slow: dict[str, Any] = dict(show_progress="minimal", show_progress_on=parts.caption, **model_event)

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 from ssast_lab.app import received
 from ssast_lab.app.gate import Gate, is_loopback
 from ssast_lab.app.page import build
+from ssast_lab.app.shelf import Shelf
 from ssast_lab.app.sources import find_models
 from ssast_lab.app.stage import STATIC, head
+from ssast_lab.app.state import Common
 from ssast_lab.app.temporary import own_folder
 
 VISITORS = 64  # whose sounds are remembered at once
@@ -130,10 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with suppress(KeyboardInterrupt), listening, own_folder() as folder:
             os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder)}
-            page = build(find_models(options.models))
             host, port = listening.getsockname()[:2]
-            print(f"SSAST Lab is at {address(host, port)} (Ctrl-C ends it)", flush=True)
-            serve(page, listening, is_loopback(host), password)
+            with closing(Common(find_models(options.models), Shelf(options.models))) as common:
+                page = build(common)
+                print(f"SSAST Lab is at {address(host, port)} (Ctrl-C ends it)", flush=True)
+                serve(page, listening, is_loopback(host), password)
     except OSError as error:
         sys.exit(f"There is no room for the files of this page: {error}.")
 

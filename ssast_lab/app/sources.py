@@ -24,6 +24,7 @@ class Model:
     kind: str  # "patch" or "frame"
     label: str
     note: str  # what its maker says of it
+    public: bool = True  # for every visitor to choose
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ SCRIPTS = (
     "views.js",
 )  # each needs those before it; then each view's
 OWN = ("app.js", "address.js")  # the page's, which no other host of the stage needs
+STYLES = ("stage.css", "views.css")  # then each view's
 
 ON_LOAD = """
 const stage = ssast.mount(element, {
@@ -48,7 +49,8 @@ def script() -> str:
 
 def style() -> str:
     """The look of the stage and the views."""
-    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("stage.css", "views.css"))
+    more = sorted({path.name for path in STATIC.glob("*.css")} - {*STYLES, "app.css"})
+    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in (*STYLES, *more))
 
 
 def head() -> str:

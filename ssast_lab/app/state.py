@@ -1,13 +1,17 @@
-"""What the page keeps of a visitor, and the parts of the page whose values change."""
+"""What the page keeps of a visitor, the parts of the page whose values change, and what all visitors share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ssast_lab.analysis import Excerpt, Reconstruction
-from ssast_lab.app.sources import Model, load_model
+from ssast_lab.app.maps import SoundMap
+from ssast_lab.app.private import Private
+from ssast_lab.app.shelf import Shelf
+from ssast_lab.app.sources import Model, Sound, load_model
+from ssast_lab.app.trainings import Trainings
 from ssast_lab.config import AudioConfig
 from ssast_lab.model import SSAST
 
@@ -49,6 +53,32 @@ class Ceiling:
     waveform: Tensor  # (S,)
 
 
+MAPS = 8  # that are kept at once: one of 6000 windows of a base model takes up 110 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    """What all visitors share. What is one visitor's stands in it under a name that nobody else can guess."""
+
+    models: dict[str, Model]  # that can be chosen, by name
+    shelf: Shelf = field(default_factory=Shelf)
+    trainings: Trainings = field(default_factory=Trainings)
+    maps: Private[SoundMap] = field(default_factory=lambda: Private(MAPS))
+
+    def close(self) -> None:
+        """When the server ends."""
+        self.trainings.close()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a view has the stage show."""
+
+    model: str | None = None  # the name of one
+    sound: Sound | None = None
+    start: float = 0.0  # seconds into that sound
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """The parts of the page whose values change."""
@@ -58,6 +88,7 @@ class Parts:
     share: "gr.State"  # of the patches that are hidden
     painted: "gr.State"  # (rows, columns) bool: the mask that was painted, or None for that of the controls
     seen: "gr.State"
+    own: "gr.State"  # names of models that this visitor took in from a view
     ceiling: "gr.State"
     builtin: "gr.Dropdown"
     upload: "gr.File"

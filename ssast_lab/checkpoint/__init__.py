@@ -1,6 +1,7 @@
 """Models on disk: our own checkpoints, the official ones, those of transformers, and the built-in models.
 
     tensors.py      named tensors out of a file, and into a model
+    report.py       what loading took, left and missed
     official.py     the layout of the official code
     huggingface.py  the folders of transformers
     own.py          our own folders: weights, and a description of them
@@ -12,13 +13,14 @@ configuration, a checksum of the weights, and whatever its maker wrote about it)
 them is ever executed, and whatever is wrong with one is said in a :class:`CheckpointError` of one sentence.
 """
 
-from ssast_lab.checkpoint.by_name import builtin_models, check, checkpoints_of, describe, load
+from ssast_lab.checkpoint.by_name import builtin_models, check, checkpoints_of, describe, load, load_with_report
 from ssast_lab.checkpoint.heads import Head, heads, save_head
 from ssast_lab.checkpoint.official import from_official
 from ssast_lab.checkpoint.own import CONFIG, FORMAT, WEIGHTS, Model, save
+from ssast_lab.checkpoint.report import LoadReport, Weight
 from ssast_lab.checkpoint.tensors import CheckpointError
 
 __all__ = [
-    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Head", "Model", "builtin_models", "check", "checkpoints_of", "describe",
-    "from_official", "heads", "load", "save", "save_head",
+    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Head", "LoadReport", "Model", "Weight", "builtin_models", "check",
+    "checkpoints_of", "describe", "from_official", "heads", "load", "load_with_report", "save", "save_head",
 ]  # fmt: skip

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from ssast_lab.checkpoint.official import from_official
+from ssast_lab.checkpoint.official import read_official
 from ssast_lab.checkpoint.own import CONFIG, WEIGHTS, Model, load_folder, read_description, replaced
 from ssast_lab.checkpoint.own import check as check_folder
+from ssast_lab.checkpoint.report import LoadReport, report
 from ssast_lab.checkpoint.tensors import CheckpointError, read_pickle
 from ssast_lab.config import ConfigError, model_config
 from ssast_lab.model import SSAST
@@ -35,13 +36,20 @@ def load(name_or_path: str | os.PathLike[str], **official: Any) -> Model:
     An official file does not say everything about itself; ``official`` may name its ``audio`` statistics, ``labels``,
     ``pooling``, and for a fine-tuned one the ``frames`` and ``stride`` (see :func:`from_official`).
     """
+    return load_with_report(name_or_path, **official)[0]
+
+
+def load_with_report(name_or_path: str | os.PathLike[str], **official: Any) -> tuple[Model, LoadReport]:
+    """:func:`load`, and what was taken of the file, what was left, and what is missing."""
     random = re.fullmatch(r"scratch(?:@(\d{1,9}))?:(.+)", str(name_or_path))
     if random:
-        return _untrained(random[2], int(random[1] or 0))
+        model = _untrained(random[2], int(random[1] or 0))
+        drawn = dict.fromkeys(model.state_dict(), "drawn at random")
+        return model, report("no file's", model, {}, {}, made_up=drawn)
     return _reading(name_or_path, lambda path: _load(path, name_or_path, official))
 
 
-def _load(path: Path, name_or_path: str | os.PathLike[str], official: dict[str, Any]) -> Model:
+def _load(path: Path, name_or_path: str | os.PathLike[str], official: dict[str, Any]) -> tuple[Model, LoadReport]:
     if not os.path.exists(path):  # unlike Path.exists, false for a name that is too long as well
         names = ", ".join(builtin_models()) or "none"
         raise CheckpointError(
@@ -55,7 +63,7 @@ def _load(path: Path, name_or_path: str | os.PathLike[str], official: dict[str, 
                 f"{path} is a checkpoint folder, which describes itself: {', '.join(official)} cannot be given."
             )
         return load_folder(path)
-    return from_official(read_pickle(path), str(path), **official)
+    return read_official(read_pickle(path), str(path), **official)
 
 
 def _untrained(like: str, seed: int) -> Model:

@@ -36,6 +36,9 @@ class Translation(NamedTuple):
     kind: type[EncoderModel] | type[Classifier]
     config: ModelConfig
     state: dict[str, Tensor]
+    file: dict[str, Tensor]  # as they stand there
+    sources: dict[str, list[str]]  # our name -> those in the file
+    made_up: dict[str, str]  # our name -> why
 
 
 def from_huggingface(
@@ -53,8 +56,7 @@ def from_huggingface(
     """
     where = folder / "config.json"
     _check(description, where)
-    state = _weights(folder, read)
-    state = {name.removeprefix(PREFIX): value for name, value in state.items()}
+    state = {name.removeprefix(PREFIX): value for name, value in _weights(folder, read).items()}
     fine_tuned = any(name.startswith("classifier.") for name in state)
     labels = _labels(description, state.get("classifier.dense.weight"), where) if fine_tuned else ()
     eps = _number(description, "layer_norm_eps", 1e-12, where)
@@ -84,7 +86,10 @@ def from_huggingface(
             f"{where}: intermediate_size is {inner}, where four times the hidden_size, {4 * config.width}, is expected."
         )
     biased = description.get("qkv_bias", True) is not False
-    return Translation(Classifier if fine_tuned else EncoderModel, config, _translated(state, config, biased, folder))
+    names = _names(config.depth, any(name.startswith("layers.") for name in state), fine_tuned)
+    translated = _translated(state, names, config, biased, folder)
+    zeros = {} if biased else {name: "zeros, as qkv_bias is false" for name in names if name.endswith("qkv.bias")}
+    return Translation(Classifier if fine_tuned else EncoderModel, config, translated, state, names, zeros)
 
 
 def _check(description: dict[str, Any], where: Path) -> None:
@@ -223,10 +228,10 @@ def _names(depth: int, newer: bool, fine_tuned: bool) -> dict[str, list[str]]:
     return names | {f"encoder.{ours}": [f"embeddings.{theirs}"] for ours, theirs in tokens.items()}
 
 
-def _translated(state: dict[str, Tensor], config: ModelConfig, biased: bool, folder: Path) -> dict[str, Tensor]:
+def _translated(
+    state: dict[str, Tensor], names: dict[str, list[str]], config: ModelConfig, biased: bool, folder: Path
+) -> dict[str, Tensor]:
     width, side = config.width, config.patch[0]
-    newer = any(name.startswith("layers.") for name in state)
-    names = _names(config.depth, newer, bool(config.labels))
     if not biased:
         state = {
             name: torch.zeros(width) for ours in names if ours.endswith("qkv.bias") for name in names[ours]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ssast_lab.checkpoint.report import LoadReport, report
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, skeleton
 from ssast_lab.config import SIZES, AudioConfig, ModelConfig, Pooling
 from ssast_lab.model import SPECIAL, SSAST, Classifier
@@ -45,13 +46,29 @@ def from_official(
     its positions as the official recipes set them (16x16 patches at a stride of 10, frames at 1), unless they are given here.
     Labels have no names in the official layout; they are numbered unless ``labels`` names them.
     """
+    return read_official(state, source, audio, labels, pooling, frames, stride)[0]
+
+
+def read_official(
+    state: dict[str, Tensor],
+    source: str,
+    audio: AudioConfig | None = None,
+    labels: tuple[str, ...] | None = None,
+    pooling: Pooling = "mean",
+    frames: int | None = None,
+    stride: tuple[int, int] | None = None,
+) -> tuple[SSAST | Classifier, LoadReport]:
+    """:func:`from_official`, and what was taken of the file."""
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    weights = _renamed(state, source)
+    names, unused = _renamed(state, source)
+    weights = {ours: state[theirs] for ours, theirs in names.items()}
     width, depth, patch, count = _shape(weights, source)
     weights["encoder.patch_embedding.weight"] = weights["encoder.patch_embedding.weight"].flatten(1)
     fine_tuned = "linear.weight" in weights
     if fine_tuned:  # such a file may still hold what only pretraining needed
-        weights = {name: value for name, value in weights.items() if name.startswith(("encoder.", "norm.", "linear."))}
+        pretext = [name for name in weights if not name.startswith(("encoder.", "norm.", "linear."))]
+        unused |= {names[name]: "of the pretext task, left in a fine-tuned file" for name in pretext}
+        weights = {name: value for name, value in weights.items() if name not in pretext}
     try:
         if fine_tuned:
             labels = labels or tuple(str(number) for number in range(len(weights["linear.weight"])))
@@ -80,19 +97,26 @@ def from_official(
             f"{source} has positions for {count} patches, but {frames} frames at a stride of {stride} "
             f"make {config.grid.count}."
         )
-    return fill(model, weights, source)
+    filled = fill(model, weights, source)
+    taken = {name: (names[name],) for name in weights}
+    return filled, report("the official code's", filled, taken, state, left=unused)
 
 
-def _renamed(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The weights under our names."""
-    weights: dict[str, Tensor] = {}
-    for name, value in state.items():
+def _renamed(state: dict[str, Tensor], source: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Our name -> the file's; and what the file holds beyond it -> why it is not needed."""
+    weights: dict[str, str] = {}
+    unused: dict[str, str] = {}
+    for name in state:
         ours = next((re.sub(pattern, new, name) for pattern, new in _OFFICIAL if re.fullmatch(pattern, name)), None)
         if ours is not None:
-            weights[ours] = value
-        elif not _UNUSED.fullmatch(name):
+            weights[ours] = name
+        elif _UNUSED.fullmatch(name):
+            unused[name] = (
+                "a head of ImageNet that SSAST never trains" if name.startswith("v.") else "a size, which was read"
+            )
+        else:
             raise CheckpointError(f"{source} holds {name}, which no official SSAST model has.")
-    return weights
+    return weights, unused
 
 
 def _shape(weights: dict[str, Tensor], source: str) -> tuple[int, int, tuple[int, int], int]:

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 
 from ssast_lab.checkpoint.huggingface import HuggingFaceError, from_huggingface
+from ssast_lab.checkpoint.report import LoadReport, report
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, read_tensors, skeleton
 from ssast_lab.config import ModelConfig, from_dict, to_dict
 from ssast_lab.model import SSAST, Classifier, EncoderModel
@@ -103,14 +104,18 @@ def check(path: Path) -> dict[str, Any]:
     return description
 
 
-def load_folder(path: Path) -> Model:
+def load_folder(path: Path) -> tuple[Model, LoadReport]:
     description = read_description(path)
     with _describing(path):
         if description["format"] != FORMAT:
-            cls, config, state = from_huggingface(path, description["model"], read_tensors)
-            return fill(skeleton(cls, config), state, str(path))
+            found = from_huggingface(path, description["model"], read_tensors)
+            foreign = fill(skeleton(found.kind, found.config), found.state, str(path))
+            made_up = found.made_up
+            return foreign, report("Hugging Face transformers'", foreign, found.sources, found.file, made_up=made_up)
         model, promised = _outline(description), description["sha256"]
-    return fill(model, read_tensors(path / WEIGHTS, promised), str(path))
+    state = read_tensors(path / WEIGHTS, promised)
+    model = fill(model, state, str(path))
+    return model, report("SSAST Lab's", model, {name: (name,) for name in state}, state)
 
 
 def _outline(description: dict[str, Any]) -> Model:

@@ -12,6 +12,7 @@ training.py    the loop of everything that is trained
 augment.py     clips mixed, louder, faster and brighter, where pretraining is asked for it
 unlabelled.py  what all tasks that learn from sound without labels have in common
 pretrain.py    the masked pretext task: ``for step in pretrain(config)``
+diagnosis.py   what the curves of a run say
 forecast.py    the training of APC and wav2vec
 classify.py    fine-tuning: ``for step in fine_tune(config)``
 """

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssast_lab import __version__, checkpoint, files
+from ssast_lab import __version__, analysis, checkpoint, files
 from ssast_lab.config import renamed
 
 _OLDER_KEYS = {"lesson": "task"}  # of training.pt in runs that were written earlier
@@ -194,6 +195,8 @@ class Run:
             "learned": _learned(self.metrics(), recipe["training"]["batch"]),
         }
         model = checkpoint.load(steps[step] / "model")
+        mark = analysis.fingerprint(model)
+        known |= {"fingerprint": asdict(mark)} if mark else {}
         with self.writing():
             return checkpoint.save(model, out, about=dict(about) | known, half=True)
 

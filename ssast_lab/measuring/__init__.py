@@ -3,6 +3,7 @@
 evaluation.py  a pretext model on unseen sounds, beside baselines that need no model
 upstreams.py   models behind one interface: sound in, embeddings out
 embedding.py   the embeddings of many clips, cached by content
+windows.py     windows of many sounds as points in the plane
 probe.py       the linear probe on frozen embeddings
 compare/       many models on many tasks in one table
 studies/       the questions that the paper leaves open

@@ -19,7 +19,7 @@ export default {
       stage.clear();
       below.replaceChildren();
       const ask = (what) => (asked, ticket) => model.send({ do: what, asked, ticket });
-      if (name) view = ssast.openView(name, hint, below.appendChild(document.createElement("div")), ask("look"), ask("later"), stage);
+      if (name) view = ssast.openView(name, hint, below.appendChild(document.createElement("div")), ask("look"), ask("later"), { own: stage });
     }
 
     function told(message) {

@@ -14,11 +14,13 @@ import pytest
 import soundfile
 import soxr
 import torch
+from golden_model import figures, official_state
+from test_huggingface import own, theirs, write
 from visitor import ROOT, visit
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.config import model_config
-from ssast_lab.model import SSAST
+from ssast_lab.model import SSAST, EncoderModel
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream",
@@ -33,6 +35,11 @@ def models(tmp_path_factory):
     for kind in ("patch", "frame"):
         about = {"title": f"Test {kind} model", "stop_gap": True, "note": f"A {kind} model of random weights."}
         checkpoint.save(SSAST(model_config(f"nano-{kind}", depth=1)), folder / f"test-{kind}", about)
+    more = folder / "more"  # what is not offered at first, but stands on the shelf
+    more.mkdir()
+    torch.save(official_state(figures("patch")), more / "official.pth")
+    write(more / "transformers", theirs(own(EncoderModel), 5))
+    (more / "broken.pth").write_text("No weights, but a line of text.\n")
     return folder
 
 

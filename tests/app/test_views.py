@@ -8,26 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from visitor import SHARE, STATE, place, shot, stage, until, upload, visit
+from visitor import SHARE, STATE, answered, open_tab, place, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, audio, checkpoint, masking
 from ssast_lab.app import stage as core_stage
 from ssast_lab.app import views
 from ssast_lab.app.stage import STATIC
 from ssast_lab.app.views import view as core
-
-
-def open_tab(page, title):
-    page.get_by_role("tab", name=title, exact=True).click()
-    answered(page, next(view.name for view in views.VIEWS if view.title == title))
-
-
-def answered(page, name=None):
-    """Waits until the open view has its answer for the picture that is shown."""
-    page.wait_for_function(
-        f"""[...document.querySelectorAll("{f"#view-{name} " if name else ""}.view")].some(view => view.getClientRects().length &&
-                !view.classList.contains("is-waiting") && view.dataset.shows === {STATE}.picture.data.key)"""
-    )
 
 
 @pytest.fixture(scope="module")
@@ -432,9 +419,10 @@ def test_scripts_and_views_belong_together():
 @pytest.mark.parametrize(
     "asked", [None, [], {}, {"layer": 99, "hidden": "no"}, {"layer": -1}, {"layer": {"a": 1}}, {"layer": True}]
 )
-def test_what_is_asked_may_be_anything(seen, asked):
+def test_what_is_asked_may_be_anything(seen, common, asked):
     for view in views.VIEWS:
-        answer = core.answered(view, seen, asked, 3, [{"blocks": "random", "seed": None}[name] for name in view.inputs])
+        inputs = [{"blocks": "random", "seed": None}[name] for name in view.inputs]
+        answer = core.answered(view, seen, asked, 3, inputs, common)
         assert answer["ticket"] == 3
         assert "refused" not in answer
         json.dumps(answer, allow_nan=False)
@@ -443,6 +431,16 @@ def test_what_is_asked_may_be_anything(seen, asked):
 def test_a_forgotten_sound_gets_a_sentence():
     for view in views.VIEWS:
         assert "choose one again" in core.answered(view, None, {}, 1)["refused"]
+
+
+@pytest.fixture
+def common():
+    from ssast_lab.app.sources import find_models
+    from ssast_lab.app.state import Common
+
+    common = Common(find_models())
+    yield common
+    common.close()
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ssast_lab import analysis, audio, checkpoint
+from ssast_lab.app.views import VIEWS
 from ssast_lab.config import MaskConfig
 
 ROOT = Path(__file__).parent.parent.parent
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", ROOT / "artefacts"))
-PATIENCE = 90_000  # milliseconds, as other work may keep the machine busy
+PATIENCE = int(os.environ.get("PATIENCE", 90_000))  # milliseconds, as other work may keep the machine busy
 SHARE = 400 / 512
 STATE = "document.querySelector('#stage .stage').parentElement.stage.state()"
 
@@ -124,3 +125,16 @@ def drop(page, path):
         [path.name, path.read_text()],
     )
     page.locator("#upload button").dispatch_event("drop", {"dataTransfer": data})
+
+
+def open_tab(page, title):
+    page.get_by_role("tab", name=title, exact=True).click()
+    answered(page, next(view.name for view in VIEWS if view.title == title))
+
+
+def answered(page, name=None):
+    """Waits until the open view has its answer for the picture that is shown."""
+    page.wait_for_function(
+        f"""[...document.querySelectorAll("{f"#view-{name} " if name else ""}.view")].some(view => view.getClientRects().length &&
+                !view.classList.contains("is-waiting") && view.dataset.shows === {STATE}.picture.data.key)"""
+    )

@@ -11,6 +11,7 @@
 //   clear()                   takes marks, overlay and what was lent away
 //   point(patch)              shows a patch as if it were pointed at, -1 none
 //   pin(patch)                pins a patch, -1 none
+//   listen(from, until, version)  plays seconds of the excerpt, in the version named or the chosen one
 //   play(patches, version)    plays patches one after another, in the version named or the chosen one
 //   lend(guests)              more layers and sounds: { name, words: [title, explanation], levels, sound: { samples, scale } or null } each,
 //                             levels as those of the picture and 16-bit samples of which scale makes the sound; clear() takes them away
@@ -18,7 +19,7 @@
 //   see(layer)                what is seen, "all" for every layer
 //   sound()                   the version that is chosen: { name, rate, samples }
 //   sounds()                  the sounds as they came
-//   listen(version)           chooses a version and plays it from the beginning
+//   playWhole(version)        chooses a version and plays it from the beginning
 //   paint(mask)               hides the patches where a mask of 0 and 1 says so, as the brush does
 //
 // It tells, as events of its element that bubble up to the document, with the stage itself as detail.stage:
@@ -217,6 +218,11 @@
       tell("play", { patch });
     }
 
+    function listen(from, until, version = player.chosen) {
+      box = null;
+      if (player.has(version)) player.part(from, until, null, { version });
+    }
+
     const tell = (what, detail) => root.dispatchEvent(new CustomEvent(`ssast:${what}`, { bubbles: true, detail: { stage, ...detail } }));
 
     function tellChanges() {
@@ -295,7 +301,7 @@
       refresh();
     }
 
-    function listen(version) {
+    function playWhole(version) {
       choose(version);
       if (!player.has(version)) return;
       box = null;
@@ -615,7 +621,7 @@
     new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 
     const stage = {
-      element: root, show, hear, mark, clear, pin, play, lend, choose, listen, see, overlay: lay, point: pointAt,
+      element: root, show, hear, mark, clear, pin, play, lend, choose, listen, playWhole, see, overlay: lay, point: pointAt,
       sound: () => ({ name: player.chosen, rate: player.rate, samples: player.samples(player.chosen) }),
       sounds: () => heard,
       paint: (mask) => change(Uint8Array.from(mask)),

@@ -102,7 +102,7 @@
         step = to ? Number(to) : step + Number(go);
         draw();
         if (go && find(`[data-go='${go}']`).disabled) find(`[data-step='${step}']`).focus();
-      } else if (version) stage.listen(version);
+      } else if (version) stage.playWhole(version);
       else if ("patch" in button.dataset) stage.play([data.patch], "original");
       else if (patch) {
         guess = Number(patch);

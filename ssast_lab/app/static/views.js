@@ -14,6 +14,9 @@
 // and it is given
 //
 //   host.ask(asked)   asks Python for what `asked`, plain JSON, names; the same is asked again of every later picture
+//   host.act(asked)   has the stage show what the view's Python `act` makes of it: another model or sound
+//   host.upload(file) sends a file to the server: a promise of its { path } there
+//   host.name         the view's, under which its browser may keep something
 //   host.stage        the stage, whose own comment says what may be asked of it: stage.mark, overlay, point, pin, play, paint, state
 //
 // Python is asked when the tab is opened, unless its last answer is that of the shown picture, and when another picture is shown
@@ -59,7 +62,7 @@
 
   // A panel of the page: `send(asked, ticket)` asks, and what comes back goes to `answer`. It belongs to the stage that is given, or
   // to the only one of its page.
-  function openView(name, words, element, send, sendLater, own = null) {
+  function openView(name, words, element, send, sendLater, { act, upload, own = null } = {}) {
     const part = (tag, more) => Object.assign(document.createElement(tag), more), root = part("div", { className: "stage view" });
     const hint = part("p", { className: "view-hint", textContent: words }), body = part("div", { className: "view-body" });
     const refused = part("p", { className: "view-refused", hidden: true });
@@ -71,6 +74,7 @@
 
     const host = {
       stage: own ?? document.querySelector("#stage .stage")?.parentElement.stage,
+      name, act, upload,
       ask(next) {
         asked = next;
         question();

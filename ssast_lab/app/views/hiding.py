@@ -1,0 +1,47 @@
+"""How much can be hidden: what the model makes of the sound as more and more of it is hidden."""
+
+import zlib
+
+import torch
+
+from ssast_lab import analysis
+from ssast_lab.analysis import Hiding
+from ssast_lab.app.reconstruction import CLUSTERS, PAPER, draw
+from ssast_lab.app.stage import text
+from ssast_lab.app.state import Seen
+from ssast_lab.app.views.view import Answer, Asked, View
+
+SEEDS = (3, 5, 10)
+
+
+def look(seen: Seen, asked: Asked, cluster: str) -> Answer:
+    """The numbers of patches to hide; and of the one that is asked for, what the model makes of it under several masks."""
+    grid, kind = seen.record.grid, cluster if cluster in CLUSTERS else PAPER
+    counts = analysis.hiding_counts(grid.count)
+    seeds = asked.get("seeds") if asked.get("seeds") in SEEDS else SEEDS[1]
+    assert isinstance(seeds, int)
+    answer: Answer = {
+        "of": [zlib.crc32(str(seen.model.path).encode()), kind, grid.count, seeds],
+        "counts": counts, "seeds": seeds, "kind": kind if grid.rows > 1 else "random", "choices": SEEDS,
+    }  # fmt: skip
+    count = asked.get("count")
+    if type(count) is int and count in counts:
+        masks = torch.stack([draw(grid, kind, count, seed) for seed in range(seeds)])
+        answer["point"] = packed(analysis.hiding(seen.network, seen.excerpt.fbank, masks))
+    return answer
+
+
+def packed(record: Hiding) -> Answer:
+    return {
+        "count": record.count, "mse": record.mse.tolist(), "baseline": record.baseline.tolist(),
+        "accuracy": record.accuracy.tolist(), "nce": record.nce.tolist(), "masks": text(record.masks.astype("u1")),
+    }  # fmt: skip
+
+
+VIEW = View(
+    name="hiding",
+    title="Hiding curve",
+    hint="Where does it fail? Click a point of a curve to have that much hidden on the stage; the bands are the spread over the masks.",
+    look=look,
+    inputs=("blocks",),
+)
