@@ -13,7 +13,7 @@ from ssast_lab.app.views.view import Refusal
 
 
 def open_tab(page):
-    page.get_by_role("tab", name="Patch against frame", exact=True).click()
+    page.get_by_role("tab", name="Patch or frame", exact=True).click()
     page.wait_for_function(f"document.querySelector('#view-versus .view')?.dataset.shows === {STATE}.picture.data.key")
 
 

@@ -143,7 +143,7 @@ def later(seen: Seen, asked: Asked, seed: float | None = None) -> Answer:
 
 VIEW = View(
     name="versus",
-    title="Patch against frame",
+    title="Patch or frame",
     hint="The same sound and the same share hidden, for both kinds of model: which draws it better, recognises more, looks further, and what can be told from what is left?",
     look=look,
     later=later,
