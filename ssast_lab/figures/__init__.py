@@ -6,7 +6,7 @@ sounds.py  pictures of a sound
 maps.py    attention, recognition and masks, patch by patch
 """
 
-from ssast_lab.figures.charts import Dot, Line, curves, dots, lines
+from ssast_lab.figures.charts import Dot, Line, curves, dots, lines, smoothed
 from ssast_lab.figures.maps import attention, coverage, match
 from ssast_lab.figures.sounds import (
     DEVIATION,
@@ -27,6 +27,6 @@ from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 
 __all__ = [
     "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "attention", "colour_range",
-    "coverage", "curves", "dots", "error", "gallery", "lines", "masked", "match", "overview", "palette", "patch_grid", "picture", "reconstruction",
+    "coverage", "curves", "dots", "error", "gallery", "lines", "masked", "match", "overview", "palette", "patch_grid", "picture", "reconstruction", "smoothed",
     "spectrogram",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     layout: dict[str, Any] = {}
     for place, (name, title) in enumerate((("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE")), 1):
         axes: dict[str, Any] = dict(xaxis=axis_name("x", place), yaxis=axis_name("y", place), showlegend=place == 1)
-        smooth = _smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
+        smooth = smoothed(np.array([getattr(step, name) for step in steps], dtype=float))
         traces.append(axes | dict(type="scatter", mode="lines", name="training", x=[step.step for step in steps], y=smooth,
                                   line=dict(color=sequential.Magma[4], width=1.5)))  # fmt: skip
         traces.append(axes | dict(type="scatter", mode="lines+markers", name="held out", x=[at for at, _ in evaluations],
@@ -50,9 +50,9 @@ def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     return go.Figure(dict(data=traces, layout=layout | style))
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Running means: each over the last steps, a fiftieth of all of them, so that a noisy curve can be read."""
-    width = max(len(values) // 50, 1)
+def smoothed(values: np.ndarray, parts: int = 50) -> np.ndarray:
+    """Running means: each over the last values, one of so many parts of them all, so that a noisy curve can be read."""
+    width = max(len(values) // parts, 1)
     sums = np.concatenate(([0.0], values.cumsum()))
     ends = np.arange(1, len(values) + 1)
     begins = np.maximum(ends - width, 0)
