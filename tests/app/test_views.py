@@ -30,6 +30,14 @@ def point_at(page, patch):
     until(page, f"s.hover === {patch}")
 
 
+def listen(page):
+    """Keeps in the page's ``heard`` which patches are played from now on: number, whether it plays, and the time."""
+    page.evaluate(
+        f"""() => {{ window.heard = []; document.addEventListener("ssast:play", ({{ detail }}) =>
+                heard.push([detail.patch, {STATE}.playing, {STATE}.time])); }}"""
+    )
+
+
 def questions(page):
     """The list, from now on growing, of what is asked of the server."""
     asked = []
@@ -149,9 +157,10 @@ def test_an_example_is_put_on_the_stage_and_taken_back(page, shown):
 
 def test_the_stage_takes_masks_of_the_official_code(page, models, sounds):
     upload(page, sounds["ten.flac"])
+    piece = analysis.excerpt(audio.load_waveform(sounds["ten.flac"]), checkpoint.load("tiny-patch").config)
+    until(page, f"s.picture.mask.length === {piece.grid.count}")
     page.get_by_label("Cluster factor C").click()
     page.get_by_role("option", name="official code").click()
-    piece = analysis.excerpt(audio.load_waveform(sounds["ten.flac"]), checkpoint.load("tiny-patch").config)
     wanted = masking.official_mask(
         piece.grid, round(SHARE * piece.grid.count), generator=torch.Generator().manual_seed(0)
     )
@@ -193,24 +202,20 @@ def test_baselines_are_seen_and_heard_on_the_stage(page, shown):
         )
         np.testing.assert_allclose(sent, wave, atol=np.abs(wave).max() / 20000)
 
-    page.locator("#stage canvas").focus()
-    page.keyboard.press(" ")
-    until(page, "s.playing && s.time > 0.2")
+    patch = int(np.flatnonzero(mask)[30])
+    page.mouse.click(*place(page, patch))
+    until(page, f"s.pinned === {patch}")
+    before = stage(page, "s.time")
+    assert before > 0
     view.get_by_role("button", name="Inpainting").first.click()  # at the same place
-    assert stage(
-        page, "s.version === 'linear inpainting' && s.layer === 'linear inpainting' && s.playing && s.time > 0.2"
-    )
+    assert stage(page, "[s.version, s.layer, s.time]") == ["linear inpainting", "linear inpainting", before]
     shot(page, "reconstruction")
     page.keyboard.press("5")
     until(page, "s.version === 'bin mean' && s.layer === 'bin mean'")
     assert view.get_by_role("button", name="Bin mean").first.get_attribute("aria-pressed") == "true"
     page.locator("#stage canvas").focus()
     page.keyboard.press(" ")
-    until(page, "!s.playing")
-
-    patch = int(np.flatnonzero(mask)[30])
-    page.mouse.click(*place(page, patch))
-    until(page, f"s.pinned === {patch}")
+    until(page, f"s.playing && s.time > {before}")
     said = view.locator(".match-pictures button").all_inner_texts()
     for words, value in zip(said[1:], (record, *baselines), strict=True):
         assert f"{value.patch_mse[patch]:.3f}" in words
@@ -302,6 +307,7 @@ def test_a_row_of_the_matrix_lights_both_patches_up_and_plays_them(page, shown, 
     if order == "By time":
         columns, rows = record.patches % piece.grid.columns, record.patches // piece.grid.columns
         place = np.lexsort((rows, columns)).tolist().index(row)
+    listen(page)
     matrix = page.locator(".match-matrix canvas")
     matrix.scroll_into_view_if_needed()
     area = matrix.bounding_box()
@@ -313,9 +319,12 @@ def test_a_row_of_the_matrix_lights_both_patches_up_and_plays_them(page, shown, 
     patch, other = int(record.patches[row]), int(record.taken_for[row, 0])
     until(page, f"s.pinned === {patch}")
     assert stage(page, "[...s.marks.values()].flat()") == [other]
-    for heard in (patch, other):
+    page.wait_for_function("heard.length === 2")
+    assert [one[0] for one in page.evaluate("heard")] == [patch, other]
+    for heard, playing, time in page.evaluate("heard"):
         begin, end = piece.grid.seconds(heard)
-        until(page, f"s.playing && s.time >= {begin - 0.001} && s.time <= {end + 0.001}")
+        assert playing
+        assert begin - 0.001 <= time <= end + 0.001
     until(page, "!s.playing")
 
 
@@ -329,8 +338,12 @@ def test_the_surest_are_shown_until_one_is_pointed_at(page, shown):
     for chosen, found in ((record.rank == 0, named[:3]), (record.rank > 0, named[3:])):
         rows = np.flatnonzero(chosen)[np.argsort(-likeliest[chosen])][:3]
         assert found == [f"{record.patches[row]} as {record.taken_for[row, 0]}" for row in rows]
+    listen(page)
     page.locator("#view-recognition [data-hold]").last.click()
-    until(page, f"s.pinned === {named[-1].split(' as ')[0]} && s.playing")
+    patch, other = map(int, named[-1].split(" as "))
+    page.wait_for_function("heard.length === 2")
+    assert [one[0] for one in page.evaluate("heard")] == [patch, other]
+    until(page, f"s.pinned === {patch}")
 
 
 def test_nothing_hidden_is_said_and_not_shown(page):

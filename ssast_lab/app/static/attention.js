@@ -53,10 +53,8 @@
     // ---- the numbers ----
 
     // How much token `from` attends to token `to` in a head.
-    function weight(which, from, to) {
-      const share = weights[(which * size + from) * size + to] / 255;
-      return most[which * size + from] * share * share;
-    }
+    const SHARES = Float32Array.from({ length: 256 }, (_, byte) => (byte / 255) ** 2);
+    const weight = (which, from, to) => most[which * size + from] * SHARES[weights[(which * size + from) * size + to]];
 
     // (N,): the weights that are shown for a patch, in a head or the mean of all; where there is no patch, how much each is looked
     // at by all, in the mean.
@@ -74,8 +72,8 @@
       if (!averages.has(which)) {
         const count = size - data.special, chosen = which === null ? [...Array(heads).keys()] : [which], sum = new Float32Array(count);
         for (const one of chosen)
-          for (let from = 0; from < count; from++)
-            for (let to = 0; to < count; to++) sum[to] += weight(one, data.special + from, data.special + to);
+          for (let row = one * size + data.special; row < (one + 1) * size; row++)
+            for (let to = 0, at = row * size + data.special; to < count; to++, at++) sum[to] += most[row] * SHARES[weights[at]];
         averages.set(which, sum.map((value) => value / (count * chosen.length)));
       }
       return averages.get(which);

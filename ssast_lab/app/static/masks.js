@@ -14,13 +14,14 @@
   ssast.view("masks", (element, host) => {
     element.innerHTML = markup;
     const { stage } = host, find = (selector) => element.querySelector(selector), picture = () => stage.state().picture;
-    let data = null, kinds = [], hover = -1, pinned = -1, laid = null; // laid: the kind whose map lies over the stage
+    let data = null, palette = null, kinds = [], hover = -1, pinned = -1, laid = null; // laid: the kind whose map lies over the stage
 
     const share = () => data.count / (data.grid.rows * data.grid.columns);
     const noun = () => (data.grid.rows > 1 ? "patch" : "frame");
 
     function show(answer) {
       data = answer;
+      palette = ssast.bytes(picture().data.colours.deviation);
       kinds = data.kinds.map((kind) => ({ ...kind, rate: new Float32Array(ssast.bytes(kind.rate).buffer), examples: ssast.bytes(kind.examples) }));
       [hover, pinned] = [stage.state().hover, stage.state().pinned];
       if (!kinds.some((kind) => kind.cluster === laid)) laid = null;
@@ -57,7 +58,7 @@
     }
 
     function colour(deviation) {
-      const palette = ssast.bytes(picture().data.colours.deviation), last = palette.length / 3 - 1;
+      const last = palette.length / 3 - 1;
       const at = 3 * Math.round((Math.min(Math.max(deviation / SATURATED, -1), 1) * 0.5 + 0.5) * last);
       return `rgb(${palette[at]}, ${palette[at + 1]}, ${palette[at + 2]})`;
     }

@@ -23,6 +23,7 @@
 //   ssast:hover { patch }     another patch is pointed at, or none (-1)
 //   ssast:pin   { patch }     another patch is pinned, or none (-1)
 //   ssast:version { version } another version is chosen to be heard
+//   ssast:play  { patch }     a patch begins to be heard
 (() => {
   const LAYERS = {
     original: ["Original", "what was heard"],
@@ -200,6 +201,7 @@
       const { from: begin, until, band } = picture.heard(patch);
       box = null;
       player.part(begin, until, band, { version, then: () => play(others, version) });
+      tell("play", { patch });
     }
 
     function listen(from, until, version = player.chosen) {
@@ -269,10 +271,7 @@
     }
 
     function playPatch(patch) {
-      if (patch < 0) return;
-      box = null;
-      const { from: begin, until, band } = picture.heard(patch);
-      player.part(begin, until, band);
+      if (patch >= 0) play([patch]);
     }
 
     function playOrPause() {
