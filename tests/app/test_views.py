@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from visitor import SHARE, answered, open_tab, place, shot, stage, until, upload, visit
+from visitor import SHARE, STATE, answered, open_tab, place, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, audio, checkpoint, masking
 from ssast_lab.app import stage as core_stage
