@@ -3,10 +3,14 @@
 import re
 from collections import OrderedDict
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 NAME = re.compile(r"[0-9a-f]{32}")  # 128 random bits, which the visitor's browser draws and keeps
+
+
+def is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(NAME.fullmatch(name))
 
 
 class Private(Generic[T]):
@@ -17,9 +21,9 @@ class Private(Generic[T]):
         self._things: OrderedDict[str, T] = OrderedDict()
         self._lock = Lock()
 
-    def keep(self, name: object, thing: T) -> list[T]:
+    def keep(self, name: Any, thing: T) -> list[T]:
         """Under a name that is kept from then on, if it is one; gives what had to be forgotten for it."""
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not is_name(name):
             return [thing]
         with self._lock:
             before = [self._things.pop(name)] if name in self._things else []

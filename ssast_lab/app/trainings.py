@@ -17,7 +17,7 @@ import soundfile
 from torch import Tensor
 
 from ssast_lab import audio, checkpoint
-from ssast_lab.app.private import Private
+from ssast_lab.app.private import Private, is_name
 from ssast_lab.config import model_config
 from ssast_lab.learning.run import Run, RunError
 
@@ -193,6 +193,8 @@ class Trainings:
             known = self._all.find(name)
             if known:
                 return known
+            if not is_name(name):
+                raise TrainingError("A training needs a name that its visitor's browser has drawn.")
             self.check_room()
             folder = Path(tempfile.mkdtemp(prefix="training-", dir=os.environ.get("GRADIO_TEMP_DIR")))
             training = Training(plan, folder)

@@ -8,7 +8,7 @@ grids.py   values of patches, on their grid and against each other
 still.py   pictures without a browser
 """
 
-from ssast_lab.figures.charts import Dot, Line, curves, dots, learned, lines
+from ssast_lab.figures.charts import Dot, Line, curves, dots, learned, lines, smoothed
 from ssast_lab.figures.grids import maps, matrix, points, series, waveform
 from ssast_lab.figures.relations import attention, coverage, match
 from ssast_lab.figures.sounds import (
@@ -32,5 +32,5 @@ from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 __all__ = [
     "DEVIATION", "HIDDEN", "HOP_SECONDS", "LOUDNESS", "RIGHT", "WINDOW_SECONDS", "WRONG", "Dot", "Line", "attention", "colour_range",
     "coverage", "curves", "curves_svg", "dots", "error", "gallery", "learned", "lines", "maps", "masked", "match", "matrix", "overview",
-    "palette", "patch_grid", "picture", "points", "reconstruction", "series", "spectrogram", "still", "waveform",
+    "palette", "patch_grid", "picture", "points", "reconstruction", "series", "smoothed", "spectrogram", "still", "waveform",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ STEP, SPACE = 17, 16  # pixels between the names of a row, and around them
 def curves(steps: Sequence[StepResult[Evaluation]]) -> go.Figure:
     """How a pretraining run learns: InfoNCE, accuracy and MSE of every step, and of the held-out clips."""
     evaluations = [(step.step, step.evaluation) for step in steps if step.evaluation]
-    training = {name: _smoothed(np.array([getattr(step, name) for step in steps], dtype=float)) for name in MEASURES}
+    training = {name: smoothed(np.array([getattr(step, name) for step in steps], dtype=float)) for name in MEASURES}
     held_out = {name: [getattr(one, name) for _, one in evaluations] for name in MEASURES}
     chance = 1 / evaluations[0][1].masked if evaluations else None
     return _learning([step.step for step in steps], training, [at for at, _ in evaluations], held_out, chance, "step")
@@ -80,9 +80,9 @@ def _learning(
     return go.Figure(dict(data=traces, layout=layout | style))
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Running means: each over the last steps, a fiftieth of all of them, so that a noisy curve can be read."""
-    width = max(len(values) // 50, 1)
+def smoothed(values: np.ndarray, parts: int = 50) -> np.ndarray:
+    """Running means: each over the last values, one of so many parts of them all, so that a noisy curve can be read."""
+    width = max(len(values) // parts, 1)
     sums = np.concatenate(([0.0], values.cumsum()))
     ends = np.arange(1, len(values) + 1)
     begins = np.maximum(ends - width, 0)

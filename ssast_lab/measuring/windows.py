@@ -15,7 +15,7 @@ from ssast_lab.measuring.upstreams import Upstream
 
 Method = Literal["pca", "umap", "t-sne"]
 METHODS: tuple[str, ...] = get_args(Method)
-BATCH_SECONDS = 32  # of sound that is embedded at once
+BATCH_SECONDS = 16  # of sound that is embedded at once
 FEWEST_DIMENSIONS = 50  # to which UMAP and t-SNE are given the embeddings, by PCA
 SHORTEST = 0.25  # of a window: a shorter rest at a sound's end is left out
 

@@ -124,6 +124,8 @@ def test_it_stops_with_a_checkpoint_and_goes_on(here):
     training = here.start(NAME, Plan("frame", 300, "two sounds"), waves())
     assert here.start(NAME, Plan("patch", 300, "others"), []) is training  # the same question again
     assert here.find("0" * 32) is None
+    with pytest.raises(TrainingError, match="a name"):
+        here.start("mine", training.plan, waves())
     wait(lambda: training.step > 3)
     training.stop()
     wait(lambda: not training.running)

@@ -3,7 +3,7 @@
 (() => {
   const SLOT = "ssast-lab-training", EVERY = 1500; // milliseconds between two looks at a run
   const COLOURS = { training: "#868e96", held: "var(--stage-on)", reference: "#e8590c" };
-  const MEASURED = [["nce", "InfoNCE", "nats"], ["mse", "MSE", ""], ["accuracy", "Accuracy", ""], ["loss", "Loss", "InfoNCE + 10 MSE"]];
+  const MEASURED = [["nce", "InfoNCE", "nats"], ["mse", "MSE", ""], ["accuracy", "Accuracy", ""], ["loss", "Loss", ""]];
   const FINDINGS = { diverging: "is-bad", flat: "is-even", "at chance": "is-even", memorising: "is-even", learning: "is-good", starting: "" };
 
   const markup = `
@@ -95,7 +95,7 @@
         if (known) lines.push({ ...line("reference", COLOURS.reference, known), dashed: true, points: known.step.flatMap((step, i) => (step <= steps ? [[step, known[key][i]]] : [])) });
         if (key in guess) lines.push({ name: "guessing", colour: "#adb5bd", dashed: true, points: [[0, guess[key]], [steps, guess[key]]] });
         lines.push(line("held out", COLOURS.held, held, { dots: held.step.length < 30 }));
-        ssast.chart(box.children[at], { title, unit, lines, zero: key === "accuracy" || key === "mse", percent: key === "accuracy", height: 165, x: { label: "step", from: 0, to: steps, write: (step) => String(Math.round(step)) } });
+        ssast.chart(box.children[at], { title, unit, lines, zero: key === "accuracy" || key === "mse", percent: key === "accuracy", height: 160, x: { label: "step", from: 0, to: steps, write: (step) => String(Math.round(step)) } });
       });
     }
 

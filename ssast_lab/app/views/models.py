@@ -79,7 +79,7 @@ def facts(model: nn.Module, about: Mapping[str, Any]) -> Iterable[tuple[str, Any
         yield from ((name, value) for name, value in to_dict(config).items())
     for name in SAID:
         if name in about and isinstance(about[name], str | int | float):
-            yield name.capitalize(), about[name]
+            yield name.capitalize(), str(about[name])[:12] if name == "commit" else about[name]
     for corpus in about["corpus"] if isinstance(about.get("corpus"), list) else ():
         hours = (
             corpus.get("hours", {}).get("train")

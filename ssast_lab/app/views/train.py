@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssast_lab import audio
+from ssast_lab import audio, figures
 from ssast_lab.analysis import Reconstruction
 from ssast_lab.app import uploads
 from ssast_lab.app.sources import Model
@@ -27,6 +27,7 @@ from ssast_lab.learning.run import RunError
 
 MEASURED = ("loss", "nce", "mse", "accuracy")
 POINTS = 240  # of a curve
+SMOOTHED = 20  # parts of it, over each of which a running mean goes
 BUILTIN = "the built-in sounds"
 
 
@@ -88,11 +89,12 @@ def shown(training: Training) -> list[str]:
 
 
 def thinned(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Means over stretches of steps, so that a long run draws as quickly as a short one."""
+    """Running means, in which a trend shows, and of at most so many points that a long run draws as quickly as a short one."""
     if not lines:
         return {name: [] for name in ("step", *MEASURED)}
     parts = np.array_split(np.arange(len(lines)), min(len(lines), POINTS))
-    columns = {name: np.array([line[name] for line in lines], float) for name in ("step", *MEASURED)}
+    columns = {name: figures.smoothed(np.array([line[name] for line in lines], float), SMOOTHED) for name in MEASURED}
+    columns["step"] = np.array([line["step"] for line in lines], float)
     return {name: [round(float(values[part].mean()), 5) for part in parts] for name, values in columns.items()}
 
 
