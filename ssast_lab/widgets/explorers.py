@@ -34,7 +34,7 @@ class Explorer(controls.VBox):
 def explore(
     sound: Any = "blackbird", model: Any = "tiny-patch", view: str = "", mask: Any = None, start: float = 0.0
 ) -> Explorer:
-    """A stage with sliders for the mask, and one of the views: "masks", "rivals", "recognition" or "attention"."""
+    """A stage with sliders for the mask, and one of the views: "masks", "reconstruction", "recognition" or "attention"."""
     shown = Stage(sound, model, mask=mask, start=start, view=view)
     return Explorer(_sound(sound, [shown]) + _mask(shown), [shown])
 

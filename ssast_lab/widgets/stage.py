@@ -50,7 +50,7 @@ class Stage(anywidget.AnyWidget):
     ``sound`` is the name of a built-in one, a file, or a waveform (S,) at 16 kHz; ``model`` a name that :func:`ssast_lab.load`
     knows, or a model; ``start`` the second at which its window begins. ``mask`` is (N,) bool, True = hidden: painting sets it, and
     setting it paints. ``layer`` is what is seen, ``pinned`` the patch that was clicked (-1: none), ``view`` a panel below
-    ("masks", "rivals", "recognition" or "attention"; "": none). ``record`` is what the model made of it.
+    ("masks", "reconstruction", "recognition" or "attention"; "": none). ``record`` is what the model made of it.
     """
 
     _esm = f"{script()}\n{(HERE / 'stage.js').read_text(encoding='utf-8')}"
