@@ -21,7 +21,8 @@ from ssast_lab.model import SSAST
 
 HERE = Path(__file__).parent
 SHARE = 400 / 512  # of the patches are hidden at first, as in the paper
-BY_NAME = {view.name: view for view in VIEWS}
+CONTROLS = ("blocks", "seed")  # of the page, that a notebook has as well
+BY_NAME = {view.name: view for view in VIEWS if not {*view.inputs} - {*CONTROLS}}
 
 
 def still_only() -> bool:
