@@ -107,6 +107,36 @@ def test_another_sound_keeps_the_mask_where_it_fits_and_its_share_elsewhere(nano
     assert shown.mask.mean() == pytest.approx(0.5, abs=0.07)
 
 
+def test_the_controls_follow_what_was_painted_and_chosen(nano):
+    shown = widgets.explore("frogs", nano)
+    chosen, count, _, seed = shown.children[0].children
+    count.value = 9
+    assert shown.stage.mask.sum() == 9
+    first = shown.stage.mask
+    seed.value = 5
+    assert shown.stage.mask.sum() == 9
+    assert not np.array_equal(shown.stage.mask, first)
+    shown.stage._told(shown.stage, {"do": "paint", "hidden": [3], "stroke": 1}, [])
+    assert (count.value, np.flatnonzero(shown.stage.mask).tolist()) == (1, [3])
+    shown.stage.sound = "tabla"
+    assert chosen.value == "tabla"
+    assert np.flatnonzero(shown.stage.mask).tolist() == [3]
+    chosen.value = "water"
+    assert shown.stage.sound == "water"
+    shown.stage.sound = torch.randn(audio.samples_of(32))
+    assert chosen.value is None
+    assert count.max == shown.stage.excerpt.grid.count < nano.grid.count
+
+
+def test_models_are_compared_at_the_same_share(nano):
+    shown = widgets.compare("frogs", [nano, nano])
+    share = shown.children[0].children[1]
+    share.value = 25
+    assert [one.mask.mean() for one in shown.stages] == [pytest.approx(0.25, abs=0.02)] * 2
+    shown.stages[0].sound = "tabla"
+    assert shown.stages[1].sound == "tabla"
+
+
 def test_for_a_page_a_widget_is_its_picture_and_sounds(nano, monkeypatch):
     shown = widgets.Stage(torch.randn(audio.samples_of(64)), nano)
     assert "image/png" in shown._repr_mimebundle_()[0]
