@@ -1,4 +1,7 @@
-"""What the tests share: small models, and randomness that does not depend on their order."""
+"""What the tests share: small models, randomness that does not depend on their order, and a browser."""
+
+import os
+import shutil
 
 import pytest
 import torch
@@ -24,3 +27,23 @@ def nano(request):
     """A small untrained model for 64 frames, of either shape of patch; not to be changed."""
     torch.manual_seed(1)
     return SSAST(model_config(f"nano-{request.param}", depth=2, frames=64)).eval()
+
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream",
+         "--use-fake-ui-for-media-stream"]  # a microphone that beeps  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One for all tests, as a process can have no two of them at a time."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "no browser test was run: Debian's chromium is not installed"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()

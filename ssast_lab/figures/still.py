@@ -92,6 +92,11 @@ def curves_svg(
             parts.append(
                 f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}"/>'
             )
+            if colour == RIGHT:
+                parts += [
+                    '<circle cx="{}" cy="{}" r="2.5" fill="{}"/>'.format(*point.split(","), colour)
+                    for point in points.split()
+                ]
     words = [(sequential.Magma[4], "training"), (RIGHT, "held out"), (TEXT, "dotted: guessing")] + ([(TEXT, "dashed: the reference run")] if reference else [])  # fmt: skip
     parts += [
         f'<text x="{gap - 6 + 130 * place}" y="{high + 50}" fill="{colour}">■ {word}</text>'

@@ -34,7 +34,7 @@ class Explorer(controls.VBox):
 def explore(
     sound: Any = "blackbird", model: Any = "tiny-patch", view: str = "", mask: Any = None, start: float = 0.0
 ) -> Explorer:
-    """A stage with sliders for the mask, and one of the views: "masks", "rivals", "recognition" or "attention"."""
+    """A stage with sliders for the mask, and one of the views: "masks", "reconstruction", "recognition" or "attention"."""
     shown = Stage(sound, model, mask=mask, start=start, view=view)
     return Explorer(_sound(sound, [shown]) + _mask(shown), [shown])
 
@@ -63,10 +63,16 @@ def _sound(sound: Any, stages: Sequence[Stage]) -> list[controls.Widget]:
                                style=WIDE)  # fmt: skip
 
     def another(change: Any) -> None:
-        for one in stages:
+        for one in stages if change["new"] else ():
             one.sound = change["new"]
 
     chosen.observe(another, "value")
+    stages[0].observe(
+        lambda change: setattr(
+            chosen, "value", change["new"] if isinstance(change["new"], str) and change["new"] in known else None
+        ),
+        "sound",
+    )
     return [chosen]
 
 
@@ -81,12 +87,14 @@ def _mask(shown: Stage) -> list[controls.Widget]:
         shown.asked = kind.value, seed.value
         shown.mask = draw(shown.excerpt.grid, kind.value, count.value, seed.value).numpy()
 
-    def another_sound(_: Any) -> None:
-        most = shown.excerpt.grid.count
-        if count.max != most:  # the share stays
-            count.max, count.value = most, max(int(shown.mask.sum()), 1)
+    def follow(_: Any) -> None:
+        """Another sound, or a mask that was painted."""
+        count.unobserve(moved, "value")
+        count.max = max(shown.excerpt.grid.count, count.value)
+        count.value, count.max = max(int(shown.mask.sum()), 1), shown.excerpt.grid.count
+        count.observe(moved, "value")
 
     for control in (count, kind, seed):
         control.observe(moved, "value")
-    shown.observe(another_sound, ["sound", "model", "start"])
+    shown.observe(follow, ["mask", "sound", "model", "start"])
     return [count, kind, seed]

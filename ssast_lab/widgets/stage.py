@@ -21,7 +21,8 @@ from ssast_lab.model import SSAST
 
 HERE = Path(__file__).parent
 SHARE = 400 / 512  # of the patches are hidden at first, as in the paper
-BY_NAME = {view.name: view for view in VIEWS}
+CONTROLS = ("blocks", "seed")  # of the page, that a notebook has as well
+BY_NAME = {view.name: view for view in VIEWS if not {*view.inputs} - {*CONTROLS}}
 
 
 def still_only() -> bool:
@@ -50,7 +51,7 @@ class Stage(anywidget.AnyWidget):
     ``sound`` is the name of a built-in one, a file, or a waveform (S,) at 16 kHz; ``model`` a name that :func:`ssast_lab.load`
     knows, or a model; ``start`` the second at which its window begins. ``mask`` is (N,) bool, True = hidden: painting sets it, and
     setting it paints. ``layer`` is what is seen, ``pinned`` the patch that was clicked (-1: none), ``view`` a panel below
-    ("masks", "rivals", "recognition" or "attention"; "": none). ``record`` is what the model made of it.
+    ("masks", "reconstruction", "recognition" or "attention"; "": none). ``record`` is what the model made of it.
     """
 
     _esm = f"{script()}\n{(HERE / 'stage.js').read_text(encoding='utf-8')}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,10 +20,6 @@ from visitor import ROOT, visit
 from ssast_lab import audio, checkpoint
 from ssast_lab.config import model_config
 from ssast_lab.model import SSAST, EncoderModel
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream",
-         "--use-fake-ui-for-media-stream"]  # a microphone that beeps  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -83,20 +78,6 @@ def server(models, tmp_path_factory):
     said = (folder / "log").read_text()
     assert "Traceback" not in said, said
     assert not list(folder.glob("ssast-lab-*"))
-
-
-@pytest.fixture(scope="session")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "no browser test was run: Debian's chromium is not installed"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ def test_a_stage_is_moved_painted_and_played(opened):
     page.keyboard.press("x")  # a key of the stage's, which would cut the cell
     until(page, "s.tool === 'box'")
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 1
+    assert page.get_by_text("Jupyter news").count() == 0  # the settings of make lab
 
 
 def test_python_speaks_to_the_stage(opened):
