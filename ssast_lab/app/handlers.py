@@ -123,13 +123,15 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
     }
 
 
-def take(models: Models, before: Sound | None, read: Callable[[], Sound], name: str, *mask: Any) -> Shown:
+def take(
+    models: Models, before: Sound | None, read: Callable[[], Sound], name: str, *mask: Any, start: float = 0.0
+) -> Shown:
     """From a new sound on; a sound that cannot be used changes nothing but the line that says why."""
     import gradio as gr
 
     try:
         sound = read()
-        shown = cut_and_draw(models, sound, name, 0.0, *mask)
+        shown = cut_and_draw(models, sound, name, start, *mask)
         return shown | {"sound": sound, "caption": sound_line(sound), "painted": None}
     except audio.AudioError as error:
         gr.Warning(str(error), title="No usable sound", duration=5)
@@ -138,6 +140,12 @@ def take(models: Models, before: Sound | None, read: Callable[[], Sound], name: 
 
 def on_builtin(models: Models, chosen: str, before: Sound | None, *rest: Any) -> Shown:
     return take(models, before, partial(builtin_sound, chosen), *rest)
+
+
+def on_arrival(models: Models, chosen: str, before: Sound | None, *rest: Any) -> Shown:
+    """As the address asks, which may name a window, too: the last of the values."""
+    *others, start = rest
+    return take(models, before, partial(builtin_sound, chosen), *others, start=start)
 
 
 def on_upload(models: Models, path: str, before: Sound | None, *rest: Any) -> Shown:

@@ -123,7 +123,9 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
         inputs = [source, *parts.of("sound", "model", "share", "blocks", "seed")]
         return dict(inputs=inputs, **answered(handler, *with_sound, *more), **slow)
 
-    address.connect(page, parts, models).then(**new_sound(parts.builtin, handlers.on_builtin))
+    arrival = new_sound(parts.builtin, handlers.on_arrival)
+    arrival["inputs"].append(parts.window)
+    address.connect(page, parts, models).then(**arrival)
     parts.builtin.input(**new_sound(parts.builtin, handlers.on_builtin))
     parts.upload.upload(**new_sound(parts.upload, handlers.on_upload, "upload", "builtin"))
     parts.microphone.stop_recording(**new_sound(parts.microphone, handlers.on_record, "microphone", "builtin"))

@@ -27,6 +27,8 @@
 //   ssast:hover { patch }     another patch is pointed at, or none (-1)
 //   ssast:pin   { patch }     another patch is pinned, or none (-1)
 //   ssast:version { version } another version is chosen to be heard
+//   ssast:layer { layer }     another layer is seen
+//   ssast:lent  {}            other layers and sounds are lent
 //   ssast:play  { patch }     a patch begins to be heard
 (() => {
   const LAYERS = {
@@ -111,7 +113,7 @@
     let box = null; // the part that is heard: { from, until (frames), low, high (bins) }
     let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, { values, canvas }, a patch
     let guests = [], gain = 1; // what is lent; what the sounds were scaled with
-    let told = { hover: -1, pin: -1, version: "reconstructed" };
+    let told = { hover: -1, pin: -1, version: "reconstructed", layer: "reconstructed" };
     let stroke = 0, answered = 0, undo = [], foreign = false, soundsKey = null;
 
     // ---- what comes in ----
@@ -176,6 +178,7 @@
           `<button type="button" class="is-lent" data-${group}="${name}" title="${words[1]}" aria-pressed="false">${first ? `<kbd>${first + place + 1}</kbd>` : ""}${words[0]}</button>`).join(""));
       }
       refresh();
+      tell("lent", {});
     }
 
     function lendSounds() {
@@ -215,9 +218,9 @@
 
     function tellChanges() {
       const before = told;
-      told = { hover, pin: pinned, version: player.chosen };
+      told = { hover, pin: pinned, version: player.chosen, layer };
       for (const what of ["hover", "pin"]) if (told[what] !== before[what]) tell(what, { patch: told[what] });
-      if (told.version !== before.version) tell("version", { version: told.version });
+      for (const what of ["version", "layer"]) if (told[what] !== before[what]) tell(what, { [what]: told[what] });
     }
 
     // ---- what goes out ----
@@ -283,7 +286,7 @@
     }
 
     function choose(version) {
-      if (!player.has(version) && !(version in layers())) return;
+      if (!player.has(version) && !(version in { ...VERSIONS, ...layers() })) return;
       player.choose(version);
       if (layer !== "all") layer = version === "ceiling" ? "original" : version;
       refresh();
