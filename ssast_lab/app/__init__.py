@@ -4,6 +4,7 @@ sources.py         what can be chosen: models and sounds
 state.py           what the page keeps of a visitor
 stage.py           what the stage is given: pictures, sounds, a painted mask
 reconstruction.py  from an excerpt and a mask to the record and its figures
+code.py            the Python lines that make the same
 views/             the tabs under the stage, one file each: how one is made stands there
 handlers.py        what happens when something is touched
 endpoints.py       what programs may ask for

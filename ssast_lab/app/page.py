@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ssast_lab import audio
-from ssast_lab.app import address, endpoints, handlers, stage
+from ssast_lab.app import address, code, endpoints, handlers, stage
 from ssast_lab.app.handlers import Models, Shown
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, status_line
-from ssast_lab.app.state import Parts
-from ssast_lab.app.views import lay_out_views
+from ssast_lab.app.sources import Sound
+from ssast_lab.app.state import Parts, Seen
+from ssast_lab.app.views import VIEWS, lay_out_views
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -45,9 +46,9 @@ def lay_out(models: Models) -> Parts:
             controls = lay_out_sound() | lay_out_model(models) | lay_out_mask()
         with gr.Column(scale=1, min_width=320, elem_id="main"):
             caption = gr.HTML("", elem_id="caption")
-            canvas, sounds = stage.lay_out()
+            canvas, sounds, lines = stage.lay_out()
             result = gr.HTML("", elem_id="figures")
-            shown: dict[str, Any] = dict(caption=caption, stage=canvas, sounds=sounds, result=result)
+            shown: dict[str, Any] = dict(caption=caption, stage=canvas, sounds=sounds, code=lines, result=result)
             parts = Parts(**kept, **controls, **shown, share=gr.State(SHARE))
             lay_out_views(parts, models)
     return parts
@@ -142,6 +143,7 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
         changed(inputs=from_excerpt, **answered(handlers.draw, *shown, "painted"), **live)
     parts.another.click(inputs=from_excerpt, **answered(handlers.on_another, "seed", *shown, "painted"), **live)
     connect_stage(parts, answered, model_event)
+    connect_code(parts, models)
 
 
 def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_event: dict[str, Any]) -> None:
@@ -167,3 +169,25 @@ def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_e
         inputs=parts.of("sound", "seen", "ceiling"), **answered(handlers.on_hear, "sounds", "ceiling"),
         trigger_mode="always_last", show_progress="hidden", concurrency_id="sounds", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
+
+
+def connect_code(parts: Parts, models: Models) -> None:
+    """The lines of Python that make what is shown."""
+    import gradio as gr
+
+    views = {view.name: view.code for view in VIEWS}
+
+    def on_code(seen: Seen | None, sound: Sound | None, cluster: str, seed: float | None, event: gr.EventData) -> Shown:
+        if seen is None or sound is None:
+            raise handlers.refusal(handlers.FORGOTTEN)
+        name = next(name for name, model in models.items() if model == seen.model)
+        more = views.get(str(getattr(event, "tab", "")), "")
+        return {"lines": code.lines(seen, name, sound, cluster, seed, more), "ticket": getattr(event, "ticket", None)}
+
+    parts.stage.code(
+        on_code,
+        parts.of("seen", "sound", "blocks", "seed"),
+        [parts.code],
+        show_progress="hidden",
+        api_visibility="private",
+    )

@@ -73,6 +73,7 @@ class Parts:
     caption: "gr.HTML"
     stage: "gr.HTML"
     sounds: "gr.HTML"
+    code: "gr.HTML"
     result: "gr.HTML"
 
     def of(self, *names: str) -> list[Any]:

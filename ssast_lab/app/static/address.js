@@ -55,5 +55,5 @@
   document.addEventListener("ssast:shown", arrive, { once: true });
   for (const what of ["shown", "version", "layer", "lent"]) document.addEventListener(`ssast:${what}`, follow);
 
-  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { askedFor: () => [asked], writeAddress });
+  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { openTab, askedFor: () => [asked], writeAddress });
 })();

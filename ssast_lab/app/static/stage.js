@@ -2,6 +2,7 @@
 //
 // callbacks.paint(hidden, stroke): the patches that are hidden now; the answer is a picture with the same stroke.
 // callbacks.hear(): the sounds of the picture that is shown are wanted.
+// callbacks.code(tab): the lines of Python that make what is shown are wanted; left out where there are none.
 // callbacks.still: whether there is nobody to ask, as in a file: then nothing can be painted or saved.
 // It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them; and what others may ask of it:
 //
@@ -627,7 +628,7 @@
       }),
     };
     if (callbacks.still) for (const gone of root.querySelectorAll(".stage-tools, .stage-save")) gone.remove();
-    else ssast.saving(root, stage, canvas);
+    else ssast.saving(root, stage, canvas, callbacks.code);
     return stage;
   }
 

@@ -33,6 +33,7 @@ class View:
     look: Callable[..., Answer]  # of a Seen, an Asked, and the values of the inputs
     later: Callable[..., Answer] | None = None  # what takes longer, such as sounds, and is asked for once it is shown
     inputs: tuple[str, ...] = ()  # parts of the page whose values it is given, too
+    code: str = ""  # the lines of Python that the open tab adds to those of the stage, with their names and SEED
     more: Callable[[Parts, Mapping[str, Model]], None] | None = None  # lays out parts of gradio's own below the panel
 
 
