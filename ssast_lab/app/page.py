@@ -1,5 +1,7 @@
 """The page: what lies where, and which handler answers what is touched."""
 
+import html
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +21,11 @@ def build(models: Models) -> "gr.Blocks":
     """The page with its handlers."""
     import gradio as gr
 
+    titles = html.escape(json.dumps({view.name: view.title for view in VIEWS}))
     with gr.Blocks(title="SSAST Lab", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML(
-            "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model, which draws it again: compare with the keys 1 to 4, "
+            f'<header data-tabs="{titles}"><h1>SSAST Lab</h1>'
+            "<p>Most of a sound is hidden from the model, which draws it again: compare with the keys 1 to 4, "
             "drag to hear a part, paint to hide.</p></header>",
             elem_id="header",
         )

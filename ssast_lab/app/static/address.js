@@ -47,7 +47,8 @@
 
   function arrive({ detail: { stage } }) {
     firstTab = openTab();
-    tabs().find((tab) => nameOf(tab) === wanted.tab)?.click();
+    const title = JSON.parse(document.querySelector("#header header").dataset.tabs)[wanted.tab];
+    [...document.querySelectorAll("#views :is([role=tab], .overflow-dropdown button)")].find((tab) => tab.textContent.trim() === title)?.click();
     new MutationObserver(() => tell(stage)).observe(document.querySelector("#views"), { attributeFilter: ["aria-selected"], subtree: true });
   }
 
