@@ -9,6 +9,7 @@ maps.py            visitors' maps: windows of many sounds, embedded a slice at a
 state.py           what the page keeps of a visitor, and what all share
 stage.py           what the stage is given: pictures, sounds, a painted mask
 reconstruction.py  from an excerpt and a mask to the record and its figures
+code.py            the Python lines that make the same
 handlers.py        what happens when something is touched
 views/             the tabs under the stage, one file each: how one is made stands there
 endpoints.py       what programs may ask for

@@ -1,8 +1,9 @@
-"""The page's address: which built-in sound, model and mask are shown. It shows them again on another machine, and never a
-visitor's own sound."""
+"""The page's address: which built-in sound, window, model and mask are shown. It shows them again on another machine, and never a
+visitor's own sound. What only the browser knows, such as the open tab, ``static/address.js`` keeps there."""
 
 import html
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -12,10 +13,17 @@ if TYPE_CHECKING:
 from ssast_lab import analysis, audio
 from ssast_lab.app.handlers import Models, Shown, loaded
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SEEDS
-from ssast_lab.app.sources import builtin_sound
+from ssast_lab.app.sources import LONGEST_SECONDS, builtin_sound
 
 LONGEST = 2000  # letters that are looked at
-NAMED = ("builtin", "model", "hidden", "blocks", "seed")  # the parts whose values it has, in the order of address.js
+NAMED = (
+    "builtin",
+    "model",
+    "hidden",
+    "blocks",
+    "seed",
+    "window",
+)  # the parts whose values it has, in the order of address.js
 
 
 def connect(page: "gr.Blocks", parts: Any, models: Models) -> Any:
@@ -26,6 +34,8 @@ def connect(page: "gr.Blocks", parts: Any, models: Models) -> Any:
         shown, unknown = asked_for(models, query)
         if unknown:
             gr.Warning(html.escape(sentence(unknown)), title="Not all of the address")
+        if "window" in shown:  # the slider knows its own end only once the sound is there
+            shown["window"] = gr.Slider(value=shown["window"], maximum=LONGEST_SECONDS)
         return {getattr(parts, name): value for name, value in shown.items()} or gr.skip()
 
     names = parts.of(*NAMED)
@@ -34,7 +44,7 @@ def connect(page: "gr.Blocks", parts: Any, models: Models) -> Any:
         getattr(parts, name).change(None, names, js=f"(...all) => ssast.writeAddress(all.map((value) => {shorter}))")
     query = gr.Textbox(visible=False)
     return page.load(
-        on_address, query, parts.of("builtin", "model", "blocks", "seed", "share"), js="() => ssast.askedFor()",
+        on_address, query, parts.of("builtin", "model", "blocks", "seed", "share", "window"), js="() => ssast.askedFor()",
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 
@@ -52,6 +62,8 @@ def asked_for(models: Models, query: str | None) -> tuple[Shown, dict[str, str]]
         value = PAPER if asked.get(key) == "paper" else asked.get(key)
         if value in choices:
             shown[part] = value
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", asked.get("start", "")):
+        shown["window"] = min(float(asked["start"]), LONGEST_SECONDS)
     seed, hidden = whole(asked.get("seed"), 0, SEEDS - 1), None
     if seed is not None:
         shown["seed"] = seed
@@ -60,7 +72,14 @@ def asked_for(models: Models, query: str | None) -> tuple[Shown, dict[str, str]]
         hidden = whole(asked["hidden"], 1, many)
         if hidden is not None:
             shown["share"] = hidden / many
-    known = {"sound": "builtin", "model": "model", "cluster": "blocks", "seed": "seed", "hidden": "share"}
+    known = {
+        "sound": "builtin",
+        "model": "model",
+        "cluster": "blocks",
+        "seed": "seed",
+        "hidden": "share",
+        "start": "window",
+    }
     return shown, {key: asked[key] for key, part in known.items() if key in asked and part not in shown}
 
 

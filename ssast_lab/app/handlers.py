@@ -148,6 +148,12 @@ def on_builtin(models: Models, chosen: str, before: Sound | None, *rest: Any) ->
     return take(models, before, partial(builtin_sound, chosen), *rest)
 
 
+def on_arrival(models: Models, chosen: str, before: Sound | None, *rest: Any) -> Shown:
+    """As the address asks, which may name a window, too: the last of the values."""
+    *others, start = rest
+    return take(models, before, partial(builtin_sound, chosen), *others, start=start)
+
+
 def on_upload(models: Models, path: str, before: Sound | None, *rest: Any) -> Shown:
     shown = take(models, before, partial(own_sound, path), *rest)
     return shown | {"upload": None} | ({"builtin": None} if "sound" in shown else {})

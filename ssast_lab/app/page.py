@@ -1,14 +1,17 @@
 """The page: what lies where, and which handler answers what is touched."""
 
+import html
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ssast_lab import audio
-from ssast_lab.app import address, endpoints, handlers, stage
+from ssast_lab.app import address, code, endpoints, handlers, stage
 from ssast_lab.app.handlers import Models, Shown
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, status_line
-from ssast_lab.app.state import Common, Parts
-from ssast_lab.app.views import lay_out_views
+from ssast_lab.app.sources import Sound
+from ssast_lab.app.state import Common, Parts, Seen
+from ssast_lab.app.views import VIEWS, lay_out_views
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -19,9 +22,11 @@ def build(common: Common) -> "gr.Blocks":
     import gradio as gr
 
     models = common.models
+    titles = html.escape(json.dumps({view.name: view.title for view in VIEWS}))
     with gr.Blocks(title="SSAST Lab", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML(
-            "<header><h1>SSAST Lab</h1><p>Most of a sound is hidden from the model, which draws it again: compare with the keys 1 to 4, "
+            f'<header data-tabs="{titles}"><h1>SSAST Lab</h1>'
+            "<p>Most of a sound is hidden from the model, which draws it again: compare with the keys 1 to 4, "
             "drag to hear a part, paint to hide.</p></header>",
             elem_id="header",
         )
@@ -46,9 +51,9 @@ def lay_out(common: Common) -> Parts:
             controls = lay_out_sound() | lay_out_model(common.models) | lay_out_mask()
         with gr.Column(scale=1, min_width=320, elem_id="main"):
             caption = gr.HTML("", elem_id="caption")
-            canvas, sounds = stage.lay_out()
+            canvas, sounds, lines = stage.lay_out()
             result = gr.HTML("", elem_id="figures")
-            shown: dict[str, Any] = dict(caption=caption, stage=canvas, sounds=sounds, result=result)
+            shown: dict[str, Any] = dict(caption=caption, stage=canvas, sounds=sounds, code=lines, result=result)
             parts = Parts(**kept, **controls, **shown, share=gr.State(SHARE))
             lay_out_views(parts, common)
     return parts
@@ -122,7 +127,9 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
         inputs = [source, *parts.of("sound", "model", "share", "blocks", "seed")]
         return dict(inputs=inputs, **answered(handler, *with_sound, *more), **slow)
 
-    address.connect(page, parts, models).then(**new_sound(parts.builtin, handlers.on_builtin))
+    arrival = new_sound(parts.builtin, handlers.on_arrival)
+    arrival["inputs"].append(parts.window)
+    address.connect(page, parts, models).then(**arrival)
     parts.builtin.input(**new_sound(parts.builtin, handlers.on_builtin))
     parts.upload.upload(**new_sound(parts.upload, handlers.on_upload, "upload", "builtin"))
     parts.microphone.stop_recording(**new_sound(parts.microphone, handlers.on_record, "microphone", "builtin"))
@@ -139,6 +146,7 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
         changed(inputs=from_excerpt, **answered(handlers.draw, *shown, "painted"), **live)
     parts.another.click(inputs=from_excerpt, **answered(handlers.on_another, "seed", *shown, "painted"), **live)
     connect_stage(parts, answered, model_event)
+    connect_code(parts, models)
 
 
 def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_event: dict[str, Any]) -> None:
@@ -164,3 +172,25 @@ def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_e
         inputs=parts.of("sound", "seen", "ceiling"), **answered(handlers.on_hear, "sounds", "ceiling"),
         trigger_mode="always_last", show_progress="hidden", concurrency_id="sounds", concurrency_limit=1, api_visibility="private",
     )  # fmt: skip
+
+
+def connect_code(parts: Parts, models: Models) -> None:
+    """The lines of Python that make what is shown."""
+    import gradio as gr
+
+    views = {view.name: view.code for view in VIEWS}
+
+    def on_code(seen: Seen | None, sound: Sound | None, cluster: str, seed: float | None, event: gr.EventData) -> Shown:
+        if seen is None or sound is None:
+            raise handlers.refusal(handlers.FORGOTTEN)
+        name = next(name for name, model in models.items() if model == seen.model)
+        more = views.get(str(getattr(event, "tab", "")), "")
+        return {"lines": code.lines(seen, name, sound, cluster, seed, more), "ticket": getattr(event, "ticket", None)}
+
+    parts.stage.code(
+        on_code,
+        parts.of("seen", "sound", "blocks", "seed"),
+        [parts.code],
+        show_progress="hidden",
+        api_visibility="private",
+    )

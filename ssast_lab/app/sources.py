@@ -34,6 +34,8 @@ class Sound:
     title: str
     about: str
     waveform: Tensor  # (S,) at 16 kHz
+    builtin: str | None = None  # its name, where it is built in
+    file: str | None = None  # its name, where it is a visitor's
 
     @property
     def seconds(self) -> float:
@@ -78,7 +80,7 @@ def load_model(path: Path) -> SSAST:
 
 def builtin_sound(name: str) -> Sound:
     entry = audio.builtin_sounds()[name]
-    return Sound(entry["title"], f"{entry['author']}, {entry['licence']}", audio.load_waveform(entry["path"]))
+    return Sound(entry["title"], f"{entry['author']}, {entry['licence']}", audio.load_waveform(entry["path"]), name)
 
 
 def own_sound(path: str, title: str | None = None) -> Sound:
@@ -89,9 +91,8 @@ def own_sound(path: str, title: str | None = None) -> Sound:
     except audio.AudioError as error:
         raise audio.AudioError(error.about(name)) from None
     whole = len(waveform) < LONGEST_SECONDS * audio.SAMPLE_RATE
-    return Sound(
-        name, "your sound" if whole else f"your sound, the first {LONGEST_SECONDS // 60} minutes of it", waveform
-    )
+    about = "your sound" if whole else f"your sound, the first {LONGEST_SECONDS // 60} minutes of it"
+    return Sound(name, about, waveform, file=None if title else name)
 
 
 def window_seconds(config: ModelConfig) -> float:

@@ -29,6 +29,7 @@ ON_LOAD = """
 const stage = ssast.mount(element, {
   paint: (hidden, stroke) => trigger("paint", { hidden, stroke }),
   hear: () => trigger("hear"),
+  code: (tab) => trigger("code", { tab, ticket: Date.now() }),
 });
 element.stage = stage;
 keepInSight(element);
@@ -38,6 +39,9 @@ show();
 """
 ON_SOUNDS = """
 watch("value", () => props.value && props.value.key && document.querySelector("#stage .stage").parentElement.stage.hear(props.value));
+"""
+ON_CODE = """
+watch("value", () => props.value && props.value.lines && ssast.showCode(props.value.lines));
 """
 
 
@@ -60,10 +64,11 @@ def head() -> str:
     return f'<style id="ssast-style">{style()}</style><script id="ssast-script">{script()}\n{own}</script>'
 
 
-def lay_out() -> tuple["gr.HTML", "gr.HTML"]:
-    """The stage, and the part of the page through which it is sent its sounds."""
+def lay_out() -> tuple["gr.HTML", "gr.HTML", "gr.HTML"]:
+    """The stage, and the parts of the page through which it is sent its sounds and its lines of Python."""
     import gradio as gr
 
     bare: dict[str, Any] = dict(html_template="", apply_default_css=False)
     stage = gr.HTML({}, js_on_load=ON_LOAD, elem_id="stage", **bare)  # type: ignore[arg-type]
-    return stage, gr.HTML({}, js_on_load=ON_SOUNDS, visible="hidden", elem_id="sounds", **bare)  # type: ignore[arg-type]
+    sounds = gr.HTML({}, js_on_load=ON_SOUNDS, visible="hidden", elem_id="sounds", **bare)  # type: ignore[arg-type]
+    return stage, sounds, gr.HTML({}, js_on_load=ON_CODE, visible="hidden", elem_id="code", **bare)  # type: ignore[arg-type]

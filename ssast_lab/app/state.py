@@ -104,6 +104,7 @@ class Parts:
     caption: "gr.HTML"
     stage: "gr.HTML"
     sounds: "gr.HTML"
+    code: "gr.HTML"
     result: "gr.HTML"
 
     def of(self, *names: str) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import hex_to_rgb, sequential
 
-from ssast_lab.figures.charts import _smoothed
+from ssast_lab.figures.charts import smoothed
 from ssast_lab.figures.sounds import TICKS, TITLES, Pictures, edge
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT
 
@@ -62,7 +62,7 @@ def curves_svg(
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {3 * (wide + gap)} {high + 52}" role="img" '
              f'aria-label="Curves of training" style="max-width: 980px; font: 11px {FONT.replace(chr(39), "")}" fill="{TEXT}">']  # fmt: skip
     for place, (name, title) in enumerate(CURVES):
-        drawn = [(_smoothed(np.asarray(trained[name], float)), trained["step"], sequential.Magma[4], 1.5, "")]
+        drawn = [(smoothed(np.asarray(trained[name], float)), trained["step"], sequential.Magma[4], 1.5, "")]
         if reference:
             drawn.insert(0, (np.asarray(reference[name], float), reference["step"], TEXT, 1.5, "5 3"))
         if name == "accuracy" and chance is not None and trained["step"]:

@@ -3,11 +3,14 @@
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
-from visitor import agrees, choose, expected, layers, shot, until, upload, visit
+from started import started
+from visitor import agrees, choose, expected, layers, shot, stage, until, upload, visit
 
-from ssast_lab import app, audio
+from ssast_lab import app, audio, checkpoint
 from ssast_lab.app.address import asked_for
 from ssast_lab.app.reconstruction import PAPER, SHARE
+from ssast_lab.config import model_config
+from ssast_lab.model import SSAST
 
 
 def asked(page) -> dict[str, str]:
@@ -45,13 +48,17 @@ def test_an_address_shows_the_same_view_on_another_machine(browser, server, mode
 
 
 def test_what_the_address_does_not_name_is_as_ever_and_other_words_stay(browser, server, models):
-    for page in visit(browser, server + "?model=test-frame&tab=attention&layer=2"):
+    for page in visit(browser, server + "?model=test-frame&utm=x&layer=nonsense&version=7&tab=nowhere"):
         first = next(iter(audio.builtin_sounds()))
         agrees(page, expected(models, audio.builtin_sounds()[first]["path"], kind="frame"))
         page.wait_for_function("location.search.includes('hidden=')")
+        page.wait_for_function(
+            "!location.search.includes('nonsense')"
+        )  # what is no tab, layer or version is passed over
         assert asked(page) | {"hidden": ""} == {
-            "sound": first, "model": "test-frame", "tab": "attention", "layer": "2", "hidden": "", "cluster": "paper", "seed": "0",
+            "sound": first, "model": "test-frame", "utm": "x", "hidden": "", "cluster": "paper", "seed": "0",
         }  # fmt: skip
+        assert stage(page, "[s.layer, s.version]") == ["reconstructed"] * 2
 
 
 @pytest.mark.parametrize(
@@ -68,6 +75,42 @@ def test_unknown_values_are_ignored_with_a_sentence(browser, server, models, que
         first = next(iter(audio.builtin_sounds().values()))
         agrees(page, expected(models, first["path"]))
         assert page.evaluate("window.hit") is None
+
+
+def test_tab_layer_and_version_come_along(browser, server):
+    """A layer that a view lends, too, which is there only once the view has been answered."""
+    for page in visit(browser, server):
+        page.get_by_role("tab", name="Reconstruction", exact=True).click()
+        page.locator("#stage [data-layer='bin mean']").click()
+        page.locator("#stage [data-version=ceiling]").click()
+        page.locator("#stage [data-layer='bin mean']").click()
+        page.wait_for_function("location.search.includes('bin+mean')")
+        said = asked(page)
+        assert [said[key] for key in ("tab", "layer", "version")] == ["reconstruction", "bin mean", "ceiling"]
+        address = page.url
+    for page in visit(browser, address):
+        until(page, "s.layer === 'bin mean' && s.version === 'ceiling' && s.heard('ceiling')")
+        assert page.get_by_role("tab", name="Reconstruction", exact=True).get_attribute("aria-selected") == "true"
+        page.wait_for_function(f"location.href === {address!r}")
+        shot(page, "address_of_a_view")
+        page.keyboard.press("1")
+        until(page, "s.version === 'original' && s.layer === 'original'")  # it is the visitor's from now on
+
+
+def test_the_window_comes_along(browser, tmp_path):
+    model = SSAST(model_config("nano-patch", depth=1, frames=256))
+    checkpoint.save(model, tmp_path / "models" / "brief", {"title": "Brief model"})
+    with started(tmp_path / "own", "--models", tmp_path / "models") as app:
+        for page in visit(browser, app.address + "?sound=tabla&model=brief&start=3.2"):
+            until(page, "s.picture.data.start === 3.2")
+            window = page.locator("#window input[type=number]")
+            assert (window.input_value(), window.get_attribute("max")) == ("3.2", "7.4")
+            window.fill("5")
+            window.press("Tab")
+            page.wait_for_function("location.search.includes('start=5')")
+            until(page, "s.picture.data.start === 5")
+        for page in visit(browser, app.address + "?sound=tabla&model=brief&start=99"):
+            until(page, "Math.abs(s.picture.data.start - 7.4) < 0.05")  # the last of the sound
 
 
 def test_a_visitors_own_sound_is_not_in_the_address(browser, server, models, sounds):
@@ -97,6 +140,9 @@ def test_every_address_is_read_as_what_it_is():
         "hidden=9" + "9" * 5000,
         "sound=../x",
         "seed=nan",
+        "start=-1",
+        "start=1e2",
+        "start=nan",
     ):
         shown, unknown = asked_for(models, nonsense)
         assert shown == {}

@@ -2,11 +2,12 @@
 exactly what the model is given."""
 
 import base64
+import json
 
 import numpy as np
 import pytest
 import torch
-from visitor import agrees, choose, expected, layers, place, shot, stage, until, upload, visit
+from visitor import STATE, agrees, choose, expected, layers, place, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.analysis import Reconstruction
@@ -355,13 +356,74 @@ def test_sounds_have_one_gain_and_belong_to_the_mask(ten, sounds):
     assert masked[hidden].mean() < record.original[hidden].mean() - 0.5  # silent where it was hidden
 
 
-def test_a_phone_shows_the_stage_without_sideways_scrolling(browser, server):
+def test_a_phone_shows_the_picture_first_and_leaves_room_for_the_views(browser, server):
     for page in visit(browser, server, screen=(390, 844), has_touch=True, is_mobile=True):
         until(page, "s.ready")
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
         page.touchscreen.tap(*place(page, 40))
         until(page, "s.pinned === 40")
+        places = [
+            page.locator(f"#stage {part}").bounding_box()["y"]
+            for part in ("canvas", "[data-layer=all]", "[data-tool=listen]")
+        ]
+        assert places == sorted(places)
         shot(page, "phone")
+        titles = json.loads(page.locator("#header header").get_attribute("data-tabs"))
+        for name, title in titles.items():
+            entry = page.locator("#views :is([role=tab], .overflow-dropdown button)", has_text=title).first
+            entry.evaluate("(entry) => entry.click()")  # the menu of those that find no room opens first
+            page.wait_for_function(
+                f"document.querySelector('#view-{name} .view')?.dataset.shows === {STATE}.picture.data.key"
+            )
+            assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.evaluate("scrollTo(0, 1200)")
+        page.wait_for_function("document.querySelector('#stage').classList.contains('is-cut')")
+        shot(page, "phone_scrolled")
+        shown = page.evaluate("""[0.1, 0.3, 0.35, 0.55, 0.7, 0.9].map((share) =>
+            Boolean(document.elementFromPoint(195, share * innerHeight)?.closest("#stage")))""")
+        assert shown == [True, True, True, False, False, False]  # of the stage the picture and what plays it
+
+
+def test_two_fingers_zoom(browser, server):
+    for page in visit(browser, server, screen=(390, 844), has_touch=True, is_mobile=True):
+        until(page, "s.ready")
+        touch = page.context.new_cdp_session(page)
+        y, fingers = place(page, 40)[1], [(150, 240), (110, 290)]
+
+        def put(kind, xs, y=y, touch=touch):
+            points = [{"x": x, "y": y, "id": number} for number, x in enumerate(xs)]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        put("touchStart", fingers[0][:1])
+        put("touchStart", fingers[0])
+        for along in (0.25, 0.5, 0.75, 1):
+            put("touchMove", [one + along * (other - one) for one, other in zip(*fingers, strict=True)])
+        put("touchEnd", [])
+        until(page, "Math.abs((s.to - s.from) / s.picture.grid.frames - 0.5) < 0.05")
+        assert stage(page, "[s.pinned, s.box, s.playing]") == [
+            -1,
+            None,
+            False,
+        ]  # two fingers are no click, and draw no box
+        put("touchStart", [200])
+        put("touchEnd", [])
+        until(page, "s.pinned >= 0")
+
+
+def test_the_other_kind_of_model_shows_the_same_part_of_the_sound(page):
+    until(page, "s.ready")
+    choose(page, "patch")
+    page.locator("#stage canvas").focus()
+    page.keyboard.press("+")
+    page.keyboard.press("Shift+ArrowRight")
+    choose(page, "patch")
+    until(page, "s.picture.grid.rows === 8 && s.to - s.from < 250")
+    part = stage(page, "[s.from, s.to]")
+    choose(page, "frame")
+    until(page, "s.picture.grid.rows === 1")
+    assert stage(page, "[s.from, s.to]") == part
+    page.get_by_label("Built-in sound").click()
+    page.get_by_role("option", name="frogs").click()
+    until(page, "s.picture.grid.frames > 500 && s.from === 0 && s.to === s.picture.grid.frames")
 
 
 def test_painted_masks_are_checked():

@@ -1,17 +1,60 @@
-// The page's address says which built-in sound, model and mask are shown, so that it shows them again elsewhere.
+// The page's address says what is shown, so that it shows the same elsewhere: the built-in sound and the window of it, the model and the
+// mask, which Python puts there; and the open tab, the layer and the version, which only the browser knows.
 (() => {
   const asked = location.search; // before anything writes it
-  const KEYS = ["sound", "model", "hidden", "cluster", "seed"];
+  const KEYS = ["sound", "model", "hidden", "cluster", "seed", "start"];
+  const USUAL = { layer: "reconstructed", version: "reconstructed" }; // what is as at first is not named
+  const PAUSE = 80; // milliseconds in which a slider may go on: browsers limit how often an address changes
+  const wanted = Object.fromEntries([...new URLSearchParams(asked)].filter(([key]) => ["tab", "layer", "version"].includes(key)));
+  let next = {}, waiting = 0, touched = false, firstTab = null;
+
+  function write(values) {
+    Object.assign(next, values);
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const address = new URL(location.href);
+      for (const [key, value] of Object.entries(next)) {
+        if (value === null || value === undefined) address.searchParams.delete(key);
+        else address.searchParams.set(key, value);
+      }
+      next = {};
+      history.replaceState(history.state, "", address);
+    }, PAUSE);
+  }
 
   // Values in the order of the keys; those that are none, such as the name of a visitor's own sound, are left out.
   function writeAddress(values) {
-    const address = new URL(location.href);
-    KEYS.forEach((key, place) => {
-      if (values[place] === null || values[place] === undefined) address.searchParams.delete(key);
-      else address.searchParams.set(key, values[place]);
-    });
-    history.replaceState(history.state, "", address);
+    const named = Object.fromEntries(KEYS.map((key, place) => [key, values[place]]));
+    write({ ...named, start: named.sound && named.start > 0 ? named.start : null });
   }
 
-  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { askedFor: () => [asked], writeAddress });
+  const tabs = () => [...document.querySelectorAll("#views [role=tab]")];
+  const nameOf = (tab) => tab?.getAttribute("aria-controls")?.replace(/^tab-/, "");
+  const openTab = () => nameOf(tabs().find((tab) => tab.getAttribute("aria-selected") === "true"));
+
+  // Until the visitor touches anything, whatever comes late, such as the layers that a view lends, is shown as the address asks.
+  function follow({ detail: { stage } }) {
+    const { layer, version } = stage.state();
+    if (!touched && wanted.version && wanted.version !== version) stage.choose(wanted.version);
+    if (!touched && wanted.layer && wanted.layer !== layer) stage.see(wanted.layer);
+    tell(stage);
+  }
+
+  function tell(stage) {
+    const shown = stage.state(), open = openTab();
+    write({ ...Object.fromEntries(Object.entries(USUAL).map(([key, usual]) => [key, shown[key] === usual ? null : shown[key]])), tab: open === firstTab ? null : open });
+  }
+
+  function arrive({ detail: { stage } }) {
+    firstTab = openTab();
+    const title = JSON.parse(document.querySelector("#header header").dataset.tabs)[wanted.tab];
+    [...document.querySelectorAll("#views :is([role=tab], .overflow-dropdown button)")].find((tab) => tab.textContent.trim() === title)?.click();
+    new MutationObserver(() => tell(stage)).observe(document.querySelector("#views"), { attributeFilter: ["aria-selected"], subtree: true });
+  }
+
+  for (const what of ["pointerdown", "keydown", "wheel"]) document.addEventListener(what, (event) => (touched ||= event.isTrusted), { capture: true, passive: true });
+  document.addEventListener("ssast:shown", arrive, { once: true });
+  for (const what of ["shown", "version", "layer", "lent"]) document.addEventListener(`ssast:${what}`, follow);
+
+  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { openTab, askedFor: () => [asked], writeAddress });
 })();

@@ -10,6 +10,8 @@
     html: ["This view (HTML)", "one file with pictures and sounds inside, that works without this page"],
   };
 
+  const CODE = `<button type="button" data-code title="The lines of Python that make the same">Show me the code</button>`;
+
   const hertzWords = (hertz) => (hertz < 1000 ? hertz.toFixed(0) : `${+(hertz / 1000).toFixed(1)}k`);
 
   function download(content, type, name) {
@@ -136,11 +138,15 @@ stage.see(${json(layer)});
     html: (stage) => download(file(stage), "text/html", "view.html"),
   };
 
-  function saving(root, stage, canvas) {
+  function saving(root, stage, canvas, code) {
     const menu = root.querySelector(".stage-save");
     menu.innerHTML = `<summary title="Take the picture, the sound, the figures or this view home">Save</summary><div>${Object.entries(KINDS).map(([kind, [title, words]]) =>
-      `<button type="button" data-save="${kind}" title="${words}">${title}</button>`).join("")}</div>`;
+      `<button type="button" data-save="${kind}" title="${words}">${title}</button>`).join("")}${code ? CODE : ""}</div>`;
     menu.addEventListener("click", (event) => {
+      if (event.target.closest("[data-code]") && stage.state().picture) {
+        menu.open = false;
+        code(ssast.openTab?.());
+      }
       const kind = event.target.closest("[data-save]")?.dataset.save;
       if (!kind || !stage.state().picture) return;
       menu.open = false;

@@ -2,6 +2,7 @@
 //
 // callbacks.paint(hidden, stroke): the patches that are hidden now; the answer is a picture with the same stroke.
 // callbacks.hear(): the sounds of the picture that is shown are wanted.
+// callbacks.code(tab): the lines of Python that make what is shown are wanted; left out where there are none.
 // callbacks.still: whether there is nobody to ask, as in a file: then nothing can be painted or saved.
 // It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them; and what others may ask of it:
 //
@@ -28,6 +29,8 @@
 //   ssast:hover { patch }     another patch is pointed at, or none (-1)
 //   ssast:pin   { patch }     another patch is pinned, or none (-1)
 //   ssast:version { version } another version is chosen to be heard
+//   ssast:layer { layer }     another layer is seen
+//   ssast:lent  {}            other layers and sounds are lent
 //   ssast:play  { patch }     a patch begins to be heard
 //   ssast:layer { layer }     another layer is seen
 (() => {
@@ -109,6 +112,7 @@
     let picture = null, panels = [], narrow = false, width = 0, waiting = 0;
     let layer = "reconstructed", tool = "listen", grid = true, from = 0, to = 1;
     let hover = -1, pinned = -1, point = null; // point: { name, frame, bin } under the pointer
+    let fingers = new Map(), held = null; // pointer -> where it is across; how two of them began: { x, from, to }
     let drag = null; // what the pointer does between down and up
     let box = null; // the part that is heard: { from, until (frames), low, high (bins) }
     let marks = new Map(), overlay = null, pointed = -1; // what others show: colour -> patches, { values, canvas }, a patch
@@ -127,7 +131,8 @@
       drag = null;
       answered = stroke;
       if (!same) {
-        [from, to, box] = [0, picture.grid.frames, null];
+        [from, to] = alike(before, picture) ? [from, to].map((frame) => Math.min(frame, picture.grid.frames)) : [0, picture.grid.frames];
+        box = null;
         player.forget();
         soundsKey = null;
       }
@@ -142,6 +147,14 @@
       tell("shown", { picture });
       resize();
       refresh();
+    }
+
+    // Whether it is the same stretch for another model, whose patches end some frames earlier or later.
+    function alike(one, other) {
+      if (!one || one.data.start !== other.data.start || Math.abs(one.grid.frames - other.grid.frames) > 16) return false;
+      const level = ({ data, levels }, at) => data.floor + data.step * levels.original[at];
+      for (let at = 0; at < Math.min(one.levels.original.length, other.levels.original.length); at += 61) if (Math.abs(level(one, at) - level(other, at)) > 2) return false;
+      return true;
     }
 
     function hear(sounds) {
@@ -178,6 +191,7 @@
           `<button type="button" class="is-lent" data-${group}="${name}" title="${words[1]}" aria-pressed="false">${first ? `<kbd>${first + place + 1}</kbd>` : ""}${words[0]}</button>`).join(""));
       }
       refresh();
+      tell("lent", {});
     }
 
     function lendSounds() {
@@ -295,7 +309,7 @@
     }
 
     function choose(version) {
-      if (!player.has(version) && !(version in layers())) return;
+      if (!player.has(version) && !(version in { ...VERSIONS, ...layers() })) return;
       player.choose(version);
       if (layer !== "all") layer = version === "ceiling" ? "original" : version;
       refresh();
@@ -331,14 +345,38 @@
       const spot = picture && at(event);
       if (!spot?.inside || event.button) return;
       active = root;
+      fingers.set(event.pointerId, event.clientX);
+      if (fingers.size > 1) return pinch();
       canvas.setPointerCapture(event.pointerId);
       drag = { start: spot, last: spot, far: false, mask: Uint8Array.from(picture.mask), next: Uint8Array.from(picture.mask) };
       if (tool === "brush" || tool === "eraser") paintTo(spot);
       draw();
     }
 
+    // Two fingers hold the frames that they lie on.
+    function pinch() {
+      if (drag) picture.repaint(drag.mask);
+      [drag, box] = [null, null];
+      held = fingers.size === 2 ? { x: [...fingers.values()], from, to } : null;
+      draw();
+    }
+
+    function spread() {
+      const [one, two] = fingers.values(), [first, second] = held.x, { x, w } = panels[0], left = canvas.getBoundingClientRect().left + x;
+      const frames = held.to - held.from, span = clamp((frames * Math.max(Math.abs(second - first), 20)) / Math.max(Math.abs(two - one), 20), Math.min(LEAST, picture.grid.frames), picture.grid.frames);
+      const frame = held.from + ((first + second) / 2 - left) / w * frames;
+      look(frame - ((one + two) / 2 - left) / w * span, span);
+    }
+
+    function leave(event) {
+      fingers.delete(event.pointerId);
+      if (!fingers.size) held = null;
+    }
+
     function move(event) {
       if (!picture) return;
+      if (fingers.has(event.pointerId)) fingers.set(event.pointerId, event.clientX);
+      if (held) return fingers.size === 2 ? spread() : undefined;
       const spot = at(event);
       point = spot.inside || drag ? spot : null;
       hover = point ? patchOf(spot) : -1;
@@ -352,6 +390,7 @@
     }
 
     function lift(event) {
+      leave(event);
       if (!drag) return;
       const { start, far, mask, next } = drag;
       drag = null;
@@ -605,7 +644,8 @@
     canvas.addEventListener("pointerdown", press);
     canvas.addEventListener("pointermove", move);
     canvas.addEventListener("pointerup", lift);
-    canvas.addEventListener("pointercancel", () => {
+    canvas.addEventListener("pointercancel", (event) => {
+      leave(event);
       if (drag) picture.repaint(drag.mask);
       [drag, box] = [null, null];
       draw();
@@ -632,7 +672,7 @@
       }),
     };
     if (callbacks.still) for (const gone of root.querySelectorAll(".stage-tools, .stage-save")) gone.remove();
-    else ssast.saving(root, stage, canvas);
+    else ssast.saving(root, stage, canvas, callbacks.code);
     return stage;
   }
 

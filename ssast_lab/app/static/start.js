@@ -108,7 +108,7 @@
         guess = Number(patch);
         find(".start-verdict").textContent = verdict();
         judge();
-      } else if (name) [...document.querySelectorAll("#views [role=tab]")].find((one) => one.textContent.trim() === name)?.click();
+      } else if (name) [...document.querySelectorAll("#views :is([role=tab], .overflow-dropdown button)")].find((one) => one.textContent.trim() === name)?.click();
     });
 
     return { show, close: () => stage.choose("reconstructed") };

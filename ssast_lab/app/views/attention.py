@@ -59,9 +59,17 @@ def packed(weights: np.ndarray) -> Answer:
     return {"weights": text(steps), "most": text(most.astype("<f4"))}
 
 
+CODE = """
+attention = ssast_lab.attend(model, excerpt.fbank, mask, excerpt.start)
+seconds, mel_bins = attention.distances()  # (L, H) each
+print("Mean distance of each layer's attention:", [f"{mean:.2f} s" for mean in seconds.mean(1)])
+figure = figures.attention(attention, patch=int(mask.nonzero()[0]), layer=-1)  # what the first hidden patch looks at
+"""
+
 VIEW = View(
     name="attention",
     title="Attention",
     hint="What does a patch look at? Point at one of the stage: bright is where its attention goes; a click holds it.",
     look=look,
+    code=CODE,
 )

@@ -51,10 +51,20 @@ def kind(grid: PatchGrid, cluster: str, count: int, seed: int) -> Answer:
     }  # fmt: skip
 
 
+CODE = """
+masks = masking.draw_mask(
+    excerpt.grid, MaskConfig(int(mask.sum()), masking.usual_cluster(excerpt.grid)), generator=torch.Generator(), batch=1000
+)  # (1000, N)
+coverage = masking.coverage(masks, excerpt.grid)
+print(f"Hidden from {coverage.rate.min():.1%} of the time to {coverage.rate.max():.1%}, patch by patch")
+figure = figures.coverage(coverage, excerpt.grid)
+"""
+
 VIEW = View(
     name="masks",
     title="Patches and masks",
     hint="How often is each patch hidden over 1,000 masks? Blue is too seldom and red too often; dark is as it should be.",
     look=look,
     inputs=("blocks", "seed"),
+    code=CODE,
 )

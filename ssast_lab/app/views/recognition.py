@@ -27,9 +27,17 @@ def look(seen: Seen, asked: Asked) -> Answer:
     }
 
 
+CODE = """
+match = ssast_lab.match(model, excerpt.fbank, mask)
+for patch, rank, taken_for in zip(match.patches[:10], match.rank, match.taken_for):
+    print(f"Patch {patch}: {rank} others looked likelier; taken for {taken_for}")
+figure = figures.match(match)
+"""
+
 VIEW = View(
     name="recognition",
     title="Recognition",
     hint="Which of all hidden patches is it? Bright is recognised, dark is far off; point at one to see what it is taken for.",
     look=look,
+    code=CODE,
 )

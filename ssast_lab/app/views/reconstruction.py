@@ -50,10 +50,17 @@ def sixteen_bits(wave: np.ndarray) -> Answer:
     return {"samples": text(np.rint(wave / scale).astype("<i2")), "scale": scale}
 
 
+CODE = """
+for baseline in analysis.baselines(record):
+    print(f"MSE {baseline.mse:.3f} of the {baseline.name}, which needs no model")
+sound = audio.invert(torch.from_numpy(record.reconstruction)[None], model.config.audio)[0]  # (S,): what was drawn, audible
+"""
+
 VIEW = View(
     name="reconstruction",
     title="Reconstruction",
     hint="What does the model add to what needs none? Choose one to see and hear it; in the maps, teal is where the model is better.",
     look=look,
     later=later,
+    code=CODE,
 )

@@ -42,9 +42,18 @@ def example(seen: Seen) -> tuple[int, list[int]]:
     return patch, sorted([patch, *others[: CANDIDATES - 1]])
 
 
+CODE = """
+attention = ssast_lab.attend(model, excerpt.fbank, mask, excerpt.start)
+patch = int(mask.nonzero()[0])  # a hidden one
+looks_at = attention.among_patches(layer=-1)[patch]  # (N,): what it attends to, in the mean of the last layer's heads
+match = ssast_lab.match(model, excerpt.fbank, mask)
+print(f"Patch {patch} is taken for {match.taken_for[0]}, the likeliest first")
+"""
+
 VIEW = View(
     name="start",
     title="Start here",
     hint="What a masked spectrogram model is asked to do, in four steps on this sound.",
     look=look,
+    code=CODE,
 )

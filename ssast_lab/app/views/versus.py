@@ -141,6 +141,15 @@ def later(seen: Seen, asked: Asked, seed: float | None = None) -> Answer:
     return {"sound": sixteen_bits(wave.numpy()), "shares": SHARES, "curves": curves}
 
 
+CODE = """
+other = ssast_lab.load("tiny-frame" if excerpt.grid.rows > 1 else "tiny-patch")
+until = round(excerpt.start * audio.SAMPLE_RATE) + audio.samples_of(excerpt.grid.frames)
+beside = ssast_lab.excerpt(wave[:until], other.config, excerpt.start)
+hidden = ssast_lab.draw_mask(beside, float(mask.float().mean()), seed=SEED)
+theirs = ssast_lab.reconstruct(other, beside.fbank, hidden, beside.start)
+print(f"The other model: MSE {theirs.mse:.3f}, accuracy {theirs.accuracy:.1%} of {theirs.hidden}")
+"""
+
 VIEW = View(
     name="versus",
     title="Patch or frame",
@@ -148,4 +157,5 @@ VIEW = View(
     look=look,
     later=later,
     inputs=("seed",),
+    code=CODE,
 )

@@ -35,6 +35,7 @@ class View:
     inputs: tuple[str, ...] = ()  # parts of the page whose values it is given, too
     shared: bool = False  # whether it is given what all visitors share
     act: Callable[[Asked, Common], Wish] | None = None  # what it has the stage show, when its script asks for that
+    code: str = ""  # the lines of Python that the open tab adds to those of the stage, with their names and SEED
     more: Callable[[Parts, Common], None] | None = None  # lays out parts of gradio's own below the panel
 
 
