@@ -49,6 +49,11 @@ def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerp
     columns = (audio.frames_of(len(cut)) - shape) // stride + 1
     if columns < 1:
         least = audio.samples_of(shape) / audio.SAMPLE_RATE
+        if not start:
+            raise audio.AudioError(
+                f"The sound has {len(cut) / audio.SAMPLE_RATE:.3f} s, but one patch of this model spans {least:.3f} s: "
+                "choose a longer sound, or a model whose patches are shorter."
+            )
         raise audio.AudioError(
             f"From {start:g} s on, only {len(cut) / audio.SAMPLE_RATE:.3f} s of sound are left, "
             f"but one patch of this model spans {least:.3f} s: choose an earlier window or a longer sound."

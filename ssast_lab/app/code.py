@@ -14,7 +14,8 @@ MODULES = ("analysis", "audio", "figures", "masking")  # in the order in which t
 YOURS = "your.wav"  # stands for a recording, which has no name
 RECONSTRUCT = """
 record = ssast_lab.reconstruct(model, excerpt.fbank, mask, excerpt.start)
-print(f"MSE {record.mse:.3f}, accuracy {record.accuracy:.1%} of {record.hidden} hidden patches, InfoNCE {record.nce:.2f} nats")
+found = f"accuracy {record.accuracy:.1%} of {record.hidden} hidden patches, InfoNCE {record.nce:.2f} nats"
+print(f"MSE {record.mse:.3f}, {found}")
 figure = figures.reconstruction(record)  # figure.show() opens it, figure.write_html("view.html") keeps it
 """
 

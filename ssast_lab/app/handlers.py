@@ -18,6 +18,7 @@ from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.analysis import Excerpt
 from ssast_lab.app import stage
 from ssast_lab.app.reconstruction import (
+    NEXT_TO_NOTHING,
     NOTHING_HIDDEN,
     SEEDS,
     analyse,
@@ -25,6 +26,7 @@ from ssast_lab.app.reconstruction import (
     figures_html,
     hidden_count,
     numbers,
+    silent,
     sound_line,
     status_line,
 )  # fmt: skip
@@ -73,10 +75,11 @@ def show(models: Models, excerpt: Excerpt, name: str, mask: Tensor, stroke: int 
     """Pictures and figures of a mask."""
     record = analyse(excerpt, models[name], mask)
     seen = Seen(secrets.token_urlsafe(6), models[name], record)
+    figures = figures_html(numbers(record, models[name].kind)) if record.hidden else NOTHING_HIDDEN
     return {
         "stage": stage.picture(record, seen.config, seen.key, stroke),
         "seen": seen,
-        "result": figures_html(numbers(record, models[name].kind)) if record.hidden else NOTHING_HIDDEN,
+        "result": (NEXT_TO_NOTHING if silent(record, seen.config) else "") + figures,
     }
 
 

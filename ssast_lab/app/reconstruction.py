@@ -10,7 +10,7 @@ from torch import Tensor
 from ssast_lab import audio, masking, stage
 from ssast_lab.analysis import Excerpt, Reconstruction
 from ssast_lab.app.sources import Model, Sound, load_model
-from ssast_lab.config import MaskConfig
+from ssast_lab.config import AudioConfig, MaskConfig
 from ssast_lab.patches import PatchGrid
 from ssast_lab.stage import PLURAL
 
@@ -22,6 +22,11 @@ CLUSTERS = (
 )
 SEEDS = 2**31
 NOTHING_HIDDEN = '<p class="hint">Nothing is hidden, so the model has nothing to draw: paint over some patches.</p>'
+NEXT_TO_NOTHING = (
+    '<p class="hint" id="silent">There is next to no sound in this window: to draw it is no feat and to recognise its patches '
+    "mere luck, so these figures say nothing of what the model can do.</p>"
+)
+QUIET = 24 / stage.DECIBEL  # nats above digital silence: no louder is the noise of 16 bits
 SHARE = 400 / 512  # of the patches are hidden at first, as in the paper
 
 
@@ -52,6 +57,11 @@ def drawn_mask(
 def analyse(piece: Excerpt, model: Model, mask: Tensor) -> Reconstruction:
     """What the model makes of an excerpt."""
     return stage.analyse(load_model(model.path), piece, mask)
+
+
+def silent(record: Reconstruction, config: AudioConfig) -> bool:
+    """Whether there is next to no sound in it."""
+    return float(record.original.max()) * 2 * config.std + config.mean < stage.SILENCE + QUIET
 
 
 def numbers(record: Reconstruction, kind: str) -> dict[str, Any]:

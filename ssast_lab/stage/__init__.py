@@ -5,7 +5,9 @@ still.py  what stands in its place where no script runs
 """
 
 from ssast_lab.stage.data import (
+    DECIBEL,
     PLURAL,
+    SILENCE,
     analyse,
     hidden_values,
     inverted,
@@ -19,6 +21,6 @@ from ssast_lab.stage.data import (
 from ssast_lab.stage.still import bundle, picture_html, picture_of, player, summary
 
 __all__ = [
-    "PLURAL", "analyse", "bundle", "hidden_values", "inverted", "levels", "painted_mask", "picture", "picture_html", "picture_of", "player", "sounds",
+    "DECIBEL", "PLURAL", "SILENCE", "analyse", "bundle", "hidden_values", "inverted", "levels", "painted_mask", "picture", "picture_html", "picture_of", "player", "sounds",
     "stretch", "summary", "text",
 ]  # fmt: skip

@@ -6,11 +6,13 @@ import urllib.request
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from visitor import SHARE, agrees, choose, drop, expected, figures, layers, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, app, audio, checkpoint
-from ssast_lab.app.reconstruction import hidden_count
+from ssast_lab.app.reconstruction import analyse, hidden_count, silent
+from ssast_lab.app.sources import load_model
 from ssast_lab.config import MaskConfig, model_config
 from ssast_lab.model import SSAST
 
@@ -236,3 +238,30 @@ def test_the_baseline_is_the_error_of_the_visible_mean():
         sound, away = record.original[:, mel], hidden[:, mel]
         errors.extend(np.square(sound[away] - sound[~away].mean()))
     assert record.baseline == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+def test_silence_and_what_is_nearly_silent_are_said_to_be(models):
+    """And no built-in sound is, however soft its window."""
+    model = app.find_models([models])["test-patch"]
+    config = load_model(model.path).config
+
+    def silence_in(wave):
+        piece = analysis.excerpt(wave, config)
+        return silent(analyse(piece, model, analysis.draw_mask(piece)), config.audio)
+
+    chance = torch.Generator().manual_seed(0)
+    assert silence_in(torch.zeros(32_000))
+    assert silence_in(torch.randint(-1, 2, (32_000,), generator=chance) / 32768)  # the noise of 16 bits
+    assert not silence_in(torch.randn(32_000, generator=chance) * 1e-3)
+    for entry in audio.builtin_sounds().values():
+        assert not silence_in(audio.load_waveform(entry["path"]))
+
+
+def test_a_silent_sound_is_said_to_be_one(page, tmp_path):
+    soundfile.write(tmp_path / "nothing.wav", np.zeros(48_000), 16_000)
+    upload(page, tmp_path / "nothing.wav")
+    page.locator("#figures #silent").wait_for()
+    shot(page, "silence")
+    page.get_by_label("Built-in sound").click()
+    page.get_by_role("option", name="frogs").click()
+    page.locator("#figures #silent").wait_for(state="detached")

@@ -8,7 +8,7 @@
     <div class="versus-sides"></div>
     <div class="versus-below">
       <section class="versus-told"><div class="stage-bar"></div><div class="versus-answers"></div><p class="view-quiet versus-how"></p></section>
-      <figure class="versus-curve"><h4></h4><svg viewBox="0 0 320 190" role="img"></svg></figure>
+      <figure class="versus-curve"><h4></h4><svg viewBox="0 0 320 190" role="img" aria-label="being computed"></svg></figure>
       <figure class="versus-reach"><h4>How far attention reaches, by layer</h4><svg viewBox="0 0 320 190" role="img"></svg></figure>
     </div>`;
 

@@ -52,9 +52,8 @@ def kind(grid: PatchGrid, cluster: str, count: int, seed: int) -> Answer:
 
 
 CODE = """
-masks = masking.draw_mask(
-    excerpt.grid, MaskConfig(int(mask.sum()), masking.usual_cluster(excerpt.grid)), generator=torch.Generator(), batch=1000
-)  # (1000, N)
+kind = MaskConfig(int(mask.sum()), masking.usual_cluster(excerpt.grid))
+masks = masking.draw_mask(excerpt.grid, kind, generator=torch.Generator(), batch=1000)  # (1000, N)
 coverage = masking.coverage(masks, excerpt.grid)
 print(f"Hidden from {coverage.rate.min():.1%} of the time to {coverage.rate.max():.1%}, patch by patch")
 figure = figures.coverage(coverage, excerpt.grid)
