@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
-from conftest import FLAGS
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from started import started
 from visitor import ROOT, STATE, place, until, visit
 
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FOLDER = ROOT / "docs" / "app"
 LARGEST = 250_000  # bytes
 
@@ -65,6 +65,25 @@ def baseline(page: Page) -> None:
     page.locator("#view-reconstruction").get_by_text("Inpainting").first.click()
 
 
+def hide_more_and_more(page: Page) -> None:
+    page.locator("#view-hiding .hiding-go").click()
+    page.wait_for_function("document.querySelectorAll('#view-hiding svg circle').length > 8")
+    page.wait_for_timeout(3000)
+
+
+def measure(page: Page) -> None:
+    page.locator("#view-map [data-do=measure]").click()
+    page.locator("#view-map .map-canvas").wait_for()
+    page.locator("#view-map [data-window]").first.wait_for()
+
+
+def train(page: Page) -> None:
+    page.locator("#view-train [data-do=start]").click()
+    page.wait_for_function("document.querySelector('#view-train')?.innerText.match(/step \\d{2,}/)")
+    page.locator("#view-train .train-drawn").filter(has_text="MSE").wait_for()
+    page.wait_for_timeout(15_000)
+
+
 # name -> what the address asks for, the height of the window, light or dark, and what is done then
 PICTURES: dict[str, tuple[dict[str, str], int, str, Callable[[Page], None] | None]] = {
     "stage": (dict(sound="speech", model="tiny-patch"), 800, "light", point(60)),
@@ -75,6 +94,10 @@ PICTURES: dict[str, tuple[dict[str, str], int, str, Callable[[Page], None] | Non
     "recognition": (dict(sound="tabla", model="tiny-patch", tab="recognition"), 1300, "light", hold),
     "attention": (dict(sound="blackbird", model="tiny-patch", tab="attention"), 1300, "light", point(130)),
     "versus": (dict(sound="speech", model="tiny-patch", tab="versus"), 1300, "light", versus),
+    "hiding": (dict(sound="speech", model="tiny-patch", tab="hiding"), 1240, "light", hide_more_and_more),
+    "map": (dict(sound="tabla", model="tiny-patch", tab="map"), 1300, "light", measure),
+    "train": (dict(sound="speech", model="tiny-patch", tab="train"), 1240, "light", train),
+    "models": (dict(sound="speech", model="tiny-patch", tab="models"), 1300, "light", None),
     "dark": (dict(sound="frogs", model="tiny-patch", tab="attention"), 900, "dark", point(100)),
 }  # fmt: skip
 
@@ -82,7 +105,7 @@ PICTURES: dict[str, tuple[dict[str, str], int, str, Callable[[Page], None] | Non
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright, started(Path(folder) / "app") as app:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS[:6])
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for name, (asked, height, scheme, act) in PICTURES.items():
             if names and name not in names:
                 continue

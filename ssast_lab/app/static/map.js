@@ -21,7 +21,7 @@
         <label class="view-select">Layer <select name="layer"></select></label>
         <span class="view-quiet">Colour by</span><span class="map-colours">${ssast.choice("Colour by", COLOURINGS)}</span>
       </div>
-      <canvas class="map-canvas" tabindex="0" role="img"></canvas>
+      <canvas class="map-canvas" tabindex="0" role="img" aria-label="A map: each dot is a window of a sound"></canvas>
       <p class="view-line map-line"></p>
       <div class="view-chips map-legend"></div>
       <div class="view-chips map-nearest" role="group" aria-label="Nearest windows"></div>

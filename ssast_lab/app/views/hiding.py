@@ -38,10 +38,17 @@ def packed(record: Hiding) -> Answer:
     }  # fmt: skip
 
 
+CODE = """
+counts = [1, excerpt.grid.count // 2, excerpt.grid.count - 2]
+for point in analysis.hiding_curve(model, excerpt, counts, masking.usual_cluster(excerpt.grid), seeds=3):
+    print(f"{point.count} hidden: MSE {point.mse.mean():.3f}, {point.accuracy.mean():.1%} recognised")
+"""
+
 VIEW = View(
     name="hiding",
     title="Hiding curve",
     hint="Where does it fail? Click a point of a curve to have that much hidden on the stage; the bands are the spread over the masks.",
     look=look,
     inputs=("blocks",),
+    code=CODE,
 )

@@ -120,6 +120,13 @@ def act(asked: Asked, common: Common) -> Wish:
     return Wish(sound=Sound(source.name, about, waveform), start=made.second[window])
 
 
+CODE = """
+windows = [ssast_lab.excerpt(part, model.config) for part in wave.split(32_000) if len(part) > 8_000]  # of two seconds
+with torch.no_grad():
+    dots = torch.cat([model.encoder(window.fbank[None]).patches.mean(1) for window in windows])  # (windows, D)
+print(f"{len(dots)} windows of {dots.shape[1]} values each")
+"""
+
 VIEW = View(
     name="map",
     title="Map",
@@ -127,4 +134,5 @@ VIEW = View(
     look=look,
     shared=True,
     act=act,
+    code=CODE,
 )

@@ -180,6 +180,11 @@ def act(asked: Asked, common: Common) -> Wish:
     return Wish(model=name)
 
 
+CODE = """
+mark = analysis.fingerprint(model)
+print(f"log-mel {mark.log_mel}, tokens {mark.tokens}, attention {mark.attention:.3f}, {sum(p.numel() for p in model.parameters()):,} weights")
+"""
+
 VIEW = View(
     name="models",
     title="Models",
@@ -187,4 +192,5 @@ VIEW = View(
     look=look,
     shared=True,
     act=act,
+    code=CODE,
 )

@@ -177,6 +177,12 @@ def act(asked: Asked, common: Common) -> Wish:
     return Wish(model=f"{name}-{step}")
 
 
+CODE = """
+recipe = ssast_lab.config.pretrain_config("quick-nano-patch-400", train="your recordings")
+print(f"{recipe.training.steps} steps of {recipe.training.batch} clips")
+# for step in ssast_lab.pretrain(recipe, progress=True): step.loss, step.evaluation
+"""
+
 VIEW = View(
     name="train",
     title="Train",
@@ -184,4 +190,5 @@ VIEW = View(
     look=look,
     shared=True,
     act=act,
+    code=CODE,
 )
