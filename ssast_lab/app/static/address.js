@@ -77,9 +77,11 @@
   }
 
   for (const what of ["pointerdown", "keydown", "wheel"]) document.addEventListener(what, (event) => (touched ||= event.isTrusted), { capture: true, passive: true });
-  document.addEventListener("ssast:shown", arrive, { once: true });
-  document.addEventListener("ssast:shown", paint);
-  for (const what of ["shown", "version", "layer", "lent"]) document.addEventListener(`ssast:${what}`, follow);
+  // A view that was saved as a file has this script, too, but no address to tell of.
+  const told = (what, act, more) => document.addEventListener(`ssast:${what}`, (event) => document.querySelector("#header") && act(event), more);
+  told("shown", arrive, { once: true });
+  told("shown", paint);
+  for (const what of ["shown", "version", "layer", "lent"]) told(what, follow);
 
   globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { openTab, askedFor: () => [asked], writeAddress });
 })();
