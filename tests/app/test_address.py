@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 from started import started
-from visitor import agrees, choose, expected, layers, shot, stage, until, upload, visit
+from visitor import STATE, agrees, choose, expected, figures, layers, place, shot, stage, until, upload, visit
 
 from ssast_lab import app, audio, checkpoint
 from ssast_lab.app.address import asked_for
@@ -95,6 +95,32 @@ def test_tab_layer_and_version_come_along(browser, server):
         shot(page, "address_of_a_view")
         page.keyboard.press("1")
         until(page, "s.version === 'original' && s.layer === 'original'")  # it is the visitor's from now on
+
+
+def test_a_painted_mask_comes_along(browser, server):
+    for page in visit(browser, server):
+        until(page, "s.picture.grid.rows === 8")
+        x, y = place(page, 40)
+        page.locator("#stage [data-tool=eraser]").click()
+        page.mouse.move(x - 150, y - 40)
+        page.mouse.down()
+        page.mouse.move(x, y, steps=5)
+        page.mouse.up()
+        until(page, "s.settled")
+        page.wait_for_function("location.search.includes('painted=')")
+        address, mask = page.url, stage(page, "Array.from(s.picture.mask)")
+        shown = figures(page)
+        assert 0 < sum(mask) < 131
+    for page in visit(browser, address):
+        page.wait_for_function(f"(s => s.settled && String(s.picture.mask) === '{','.join(map(str, mask))}')({STATE})")
+        page.wait_for_function(
+            "text => document.querySelector('#figures #hidden').innerText === text", arg=shown["hidden"]
+        )
+        assert figures(page) == shown
+        page.get_by_role("button", name="Another mask").click()
+        page.wait_for_function("!location.search.includes('painted=')")
+    for page in visit(browser, server + "?painted=%00%22nonsense"):
+        until(page, "s.ready && s.picture.hiddenCount() === 131")
 
 
 def test_the_window_comes_along(browser, tmp_path):
