@@ -4,6 +4,7 @@
     environment.json   versions, machine and command, one entry each time it was started
     metrics.jsonl      a line for every step
     unreadable.tsv     clips that could not be read, and why
+    noticed.tsv        clips that were read, but are damaged, shorter than they say, or otherwise not what they seem
     checkpoints/step-00000500/{model/, training.pt}
     best.json          which of them has the lowest held-out loss
     samples/           reconstructions of the same held-out clips, at every evaluation
@@ -217,15 +218,22 @@ class Run:
             files.write(path, content.getvalue())
 
     def unreadable(self) -> dict[str, str]:
-        path = self.path / "unreadable.tsv"
+        return self._said("unreadable.tsv")
+
+    def noticed(self) -> dict[str, str]:
+        return self._said("noticed.tsv")
+
+    def _said(self, list_: str) -> dict[str, str]:
+        path = self.path / list_
         text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
         return dict(line.rsplit("\t", 1) for line in text.split("\n")[:-1] if "\t" in line)
 
-    def note_unreadable(self, clips: Mapping[str, str]) -> None:
-        """Adds clips (name -> why) to the list. Names that are not valid UTF-8 are written byte for byte."""
-        path = self.path / "unreadable.tsv"
-        with self.writing(), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(_table(clips))
+    def note(self, unreadable: Mapping[str, str], noticed: Mapping[str, str]) -> None:
+        """Adds clips (name -> why) to the two lists. Names that are not valid UTF-8 are written byte for byte."""
+        for name, clips in (("unreadable.tsv", unreadable), ("noticed.tsv", noticed)):
+            if clips:
+                with self.writing(), (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as file:
+                    file.write(_table(clips))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -242,6 +250,8 @@ class Run:
         lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         files.write(self.path / "metrics.jsonl", "".join(lines))
         files.write(self.path / "unreadable.tsv", _table(self.unreadable()))  # without a partial last line
+        if self.noticed():
+            files.write(self.path / "noticed.tsv", _table(self.noticed()))
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()

@@ -5,7 +5,6 @@ uninterrupted run bit for bit, and any number of processes with the same global 
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -18,7 +17,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from ssast_lab import data
+from ssast_lab import audio, data
 from ssast_lab.config import ConfigError, RunConfig, to_dict
 from ssast_lab.learning import processes
 from ssast_lab.learning.run import Interrupts, Run
@@ -48,7 +47,8 @@ def train(task: TrainingTask[E], run: RunConfig, progress: bool = False) -> Gene
     if start:
         trainer.restore(folder, start)
     unreadable = evaluator.unreadable | getattr(corpus, "unreadable", {})
-    guard = Safeguards(trainer, folder, run, len(task.clips) + evaluator.clips, unreadable)
+    noticed = evaluator.noticed | getattr(corpus, "noticed", {})
+    guard = Safeguards(trainer, folder, run, len(task.clips) + evaluator.clips, unreadable, noticed)
     plan = task.plan(corpus, trainer.rows)
     batches = data.batches(plan, range(start, task.steps), run.workers, pin=accelerator.device.type == "cuda")
     if run.track:
@@ -128,19 +128,11 @@ def _corpus(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator, pro
         free = psutil.virtual_memory().available / accelerator.num_processes
         if device.type == "cuda":
             free = min(free, torch.cuda.mem_get_info(device)[0])
-        size = sum(clip.span[1] if clip.span else _file_size(clip.path) for clip in task.clips)
-        in_memory = 10 * size < free / 4  # speech in Opus takes up ten times as much when decoded; other formats less
+        in_memory = 2 * audio.SAMPLE_RATE * data.seconds_of(task.clips) < free / 4
         in_memory = all(gather_object([in_memory]))
     if in_memory:
         return data.Memory(task.clips, task.samples, device, max(run.workers, 1), progress)
     return data.Files(task.clips, task.samples)
-
-
-def _file_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # is met again, and reported, when the clip is read
-        return 0
 
 
 def _show(bar: tqdm, result: StepResult[E]) -> None:

@@ -231,7 +231,7 @@ def test_unreadable_clips_of_any_name(tmp_path):
         "x.tar:b.ogg",
     ]
     for name in names:
-        run.note_unreadable({name: "cannot be\nread\tat all"})
+        run.note({name: "cannot be\nread\tat all"}, {})
     assert run.unreadable() == dict.fromkeys(names, "cannot be read at all")
     run.begin(CONFIG, 0)
     assert [*run.unreadable()] == names
