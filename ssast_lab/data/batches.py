@@ -238,8 +238,8 @@ class _Steps(torch.utils.data.Dataset[Batch | DataError]):
 
 
 def _ignore_signals(worker: int) -> None:
-    """Workers ignore Ctrl-C and SIGTERM, which a terminal sends to all: the training process ends them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Workers ignore Ctrl-C, SIGTERM and SIGHUP, which a terminal sends to all: the training process ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)
 
 

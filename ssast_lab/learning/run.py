@@ -8,6 +8,7 @@
     checkpoints/step-00000500/{model/, training.pt}
     best.json          which of them has the lowest held-out loss
     samples/           reconstructions of the same held-out clips, at every evaluation
+    lock               the number of the process that trains, which holds it while it lives
 
 Files are written under another name and then renamed, so that a run that is killed at any moment leaves no partial ones.
 """
@@ -27,13 +28,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 
 from ssast_lab import __version__, checkpoint, files
 from ssast_lab.config import renamed
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _OLDER_KEYS = {"lesson": "task"}  # of training.pt in runs that were written earlier
 
@@ -48,6 +54,37 @@ class Run:
     def __init__(self, path: str | os.PathLike[str], keep: int = 2, pinned: int = 0) -> None:
         """Keeps the last ``keep`` checkpoints, the best one, and that of the step ``pinned``."""
         self.path, self.keep, self.pinned = Path(path), keep, pinned
+        self._lock: TextIO | None = None
+
+    def lock(self) -> None:
+        """Keeps other processes from training in this folder, until :meth:`unlock` or this one's end, however it comes.
+        :class:`RunError` where one does already."""
+        if fcntl is None:
+            return
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            number = file.read().strip() or "unknown"
+            file.close()
+            raise RunError(
+                f"The run in {self.path} is going on (process {number}): wait for its end, or stop it."
+            ) from None
+        except OSError:  # a file system without locks
+            file.close()
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def open(self, config: dict[str, Any], resume: bool, stable_steps: Callable[[int], int] = lambda steps: 0) -> int:
         """The step to go on from: 0 for a new run. Writes nothing, so that all processes of a run come to the same answer;
@@ -144,7 +181,12 @@ class Run:
     def best(self) -> dict[str, Any] | None:
         """The step with the lowest held-out loss, and that loss; None before the first evaluation."""
         path = self.path / "best.json"
-        return _read(path) if path.exists() else None
+        best = _read(path) if path.exists() else None
+        if path.exists() and not (
+            isinstance(best, dict) and isinstance(best.get("step"), int) and isinstance(best.get("loss"), int | float)
+        ):
+            raise RunError(f"{path} is damaged (it holds no step and loss): delete it and resume.")
+        return best
 
     def read_weights(self, step: int) -> dict[str, torch.Tensor]:
         with self._reading(step) as folder:
@@ -208,7 +250,11 @@ class Run:
         if not path.exists():
             return []
         text = path.read_text(encoding="utf-8", errors="replace")
-        return [_parsed(line, path) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        lines = [_parsed(line, path) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        for number, line in enumerate(lines, 1):
+            if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
+                raise RunError(f"{path} is damaged (line {number} tells no step): delete it and resume.")
+        return lines
 
     def keep_sample(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         path = self.path / "samples" / f"step-{step:08d}.npz"
@@ -343,8 +389,8 @@ def _corpora(sources: Any) -> list[dict[str, Any]]:
 
 
 class Interrupts:
-    """A context in which Ctrl-C and SIGTERM only make this object true, so that no step is cut in half; a second Ctrl-C
-    interrupts at once. Does nothing in any thread but the main one, which alone receives signals."""
+    """A context in which Ctrl-C, SIGTERM and the closing of the terminal (SIGHUP, unless it is ignored, as under nohup) only
+    make this object true, so that no step is cut in half; a second Ctrl-C interrupts at once. Does nothing in any thread but the main one, which alone receives signals."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -355,7 +401,9 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                if number in self._before or signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._request)
         return self
 

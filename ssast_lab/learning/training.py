@@ -30,7 +30,7 @@ def train(task: TrainingTask[E], run: RunConfig, progress: bool = False) -> Gene
     """Starts a run, or goes on with one, and yields every step.
 
     The run's folder holds configuration, environment, metrics, checkpoints and samples (:mod:`ssast_lab.learning.run`).
-    Ctrl-C, SIGTERM, or a consumer that stops asking end the run with a checkpoint. Where Ctrl-C comes during the last step,
+    Ctrl-C, SIGTERM, SIGHUP, or a consumer that stops asking end the run with a checkpoint. Where Ctrl-C comes during the last step,
     the run is complete and a KeyboardInterrupt is raised, so that a caller with more runs to do does not start the next.
     Under ``accelerate launch`` or ``torchrun`` every process runs this same loop on its share of the batch.
 
@@ -39,9 +39,19 @@ def train(task: TrainingTask[E], run: RunConfig, progress: bool = False) -> Gene
     :class:`ssast_lab.data.DataError` for a corpus that cannot be used.
     """
     accelerator = _accelerator(run)
-    main = accelerator.is_main_process
     trainer = Trainer(task, run, accelerator)
     folder, start = _open(task, run, accelerator)
+    try:
+        yield from _steps(task, run, accelerator, trainer, folder, start, progress)
+    finally:
+        folder.unlock()
+
+
+def _steps(
+    task: TrainingTask[E], run: RunConfig, accelerator: Accelerator, trainer: Trainer, folder: Run, start: int,
+    progress: bool,
+) -> Generator[StepResult[E], None, None]:  # fmt: skip
+    main = accelerator.is_main_process
     corpus = _corpus(task, run, accelerator, progress and main)
     evaluator = task.evaluator(accelerator, trainer.micro_batch)
     if start:
@@ -110,6 +120,7 @@ def _open(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator) -> tu
     start = folder.open(run_config, run.resume, task.settings.stable_steps)
     accelerator.wait_for_everyone()  # until all have looked
     if accelerator.is_main_process:
+        folder.lock()
         folder.begin(run_config, start)
     accelerator.wait_for_everyone()
     return folder, start
