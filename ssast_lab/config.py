@@ -365,6 +365,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if not self.folder.strip():
+            raise ConfigError("The run has no folder: name the one that it is written into.")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"micro_batch must be at least 1, not {self.micro_batch}.")
         if not 0 <= self.unreadable <= 1:

@@ -1,11 +1,24 @@
 """From a sound file to the model's input and back: decode and resample, Kaldi log-mel and normalise, log-mel to sound.
 
+errors.py    what is said of a sound that cannot be used, or is not what it seems
+headers.py   what a file's first bytes are and promise
+blocks.py    a file's samples in order, with silence where some are damaged
 decode.py    any sound file to mono at 16 kHz
 features.py  Kaldi log-mel and its normalisation
 inversion.py  from log-mel back to sound
 """
 
-from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError, AudioInfo, builtin_sounds, info, load_waveform
+from ssast_lab.audio.decode import (
+    SAMPLE_RATE,
+    WINDOW,
+    AudioInfo,
+    builtin_sounds,
+    estimated_seconds,
+    info,
+    load_piece,
+    load_waveform,
+)
+from ssast_lab.audio.errors import AudioError, AudioWarning
 from ssast_lab.audio.features import (
     EPSILON,
     HOP,
@@ -28,12 +41,15 @@ __all__ = [
     "WINDOW",
     "AudioError",
     "AudioInfo",
+    "AudioWarning",
     "builtin_sounds",
     "denormalise",
+    "estimated_seconds",
     "frames_of",
     "info",
     "invert",
     "kaldi_fbank",
+    "load_piece",
     "load_waveform",
     "log_mel",
     "samples_of",

@@ -1,6 +1,6 @@
 """From a sound file of nearly any kind to a waveform at 16 kHz.
 
-Axes: S samples at 16 kHz.
+Axes: S samples at 16 kHz, N samples at the file's rate, K channels.
 """
 
 import io
@@ -8,52 +8,36 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssast_lab.audio import blocks
+from ssast_lab.audio.errors import AudioError, AudioWarning
+
 SAMPLE_RATE = 16000  # Hz
 WINDOW = 400  # samples, 25 ms: what one frame of features looks at, and so the shortest sound
 Source = str | os.PathLike[str] | io.IOBase  # a path, or a file that is open for reading and can be sought in
+Channel = Literal["mean", "loudest"] | int  # a number counts from 0
 
 LOUDEST = 1e12  # of a sample, where 1 is full scale; the energies of one above 1e19 are infinite in float32
-MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler, and for decoders with a memory
-BLOCK = 1 << 18  # frames decoded at a time, whatever length a header claims
-PAGE = 1 << 18  # frames, more than an Ogg page of Vorbis holds: libsndfile miscounts in the last one if it starts there
-# What PyAV may open: sound and films, but no playlists or pictures, which could name other files.
-CONTAINERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
-
-
-class AudioError(ValueError):
-    """A file or array that is no usable sound: the message says what is wrong, where, and what to do.
-
-    ``file`` is the path that it is about, None for an array or an open file. The message has it quoted; :meth:`about` says the
-    same of another name, for who knows the file by one.
-    """
-
-    def __init__(self, message: str, file: Any = None) -> None:
-        """``{file}`` in the message stands for the file."""
-        self.file = None if file is None or isinstance(file, io.IOBase) else os.fspath(file)
-        self.message = message
-        super().__init__(message, self.file)
-
-    def __str__(self) -> str:
-        return self.about("The sound" if self.file is None else repr(self.file))
-
-    def about(self, name: str) -> str:
-        return self.message.replace("{file}", name)
+MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler
+WHOLE = 120  # seconds; of a sound that is no longer, a piece is cut from the whole
+CANCELLED = 10 ** (-6 / 10)  # of the loudest channel's power: -6 dB
+BEYOND = 1e-3  # of a sound's power, that is left below 8 kHz
+_KNOWN: dict[tuple, "_Measured"] = {}  # of files that had to be decoded to know how long they are
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a sound file's header says."""
+    """What a sound file is. The length is that of what can be decoded, whatever its header says."""
 
     seconds: float
     sample_rate: int  # Hz
@@ -61,70 +45,226 @@ class AudioInfo:
     format: str  # container and codec, "WAV, Signed 16 bit PCM"
 
 
-def load_waveform(path: Source, offset: float = 0.0, duration: float | None = None) -> Tensor:
-    """(S,) float32, the mean of the channels at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
+@dataclass(frozen=True)
+class _Measured:
+    info: AudioInfo
+    notices: tuple[AudioWarning, ...]
+
+
+def load_waveform(
+    path: Source,
+    offset: float = 0.0,
+    duration: float | None = None,
+    channel: Channel = "mean",
+    notices: list[AudioWarning] | None = None,
+) -> Tensor:
+    """(S,) float32, one channel or their mean at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
 
     ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning. A crop is the
-    same stretch of the whole file's waveform, but only it is read. Where the file ends earlier the result is shorter.
-    Whatever is no usable sound raises :class:`AudioError`.
+    same stretch of the whole file's waveform. Where the file ends earlier the result is shorter. ``channel`` is "mean", the
+    number of one from 0, or "loudest": the one with the most power in the whole file.
+
+    Whatever is no usable sound raises :class:`AudioError`. What was read but should be known of (:class:`AudioWarning`: a
+    length that is not what the header says, damage, channels that cancel each other, a sound beyond 8 kHz) is appended to
+    ``notices``, or given to :func:`warnings.warn` where there is no such list.
     """
     for name, value in (("offset", offset), ("duration", 0.0 if duration is None else duration)):
         if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0):
             raise AudioError(f"The {name} is a number of seconds from 0 upwards, not {value!r}.")
     if duration is not None and round(duration * SAMPLE_RATE) < WINDOW:
         raise AudioError(f"A duration of {duration} s is shorter than one analysis window; ask for at least 0.025 s.")
+    with _opened(path) as sound:
+        number = _number(channel, sound)
+        first, last, skip, want = _span(sound.rate, offset, duration)
+        stretch = _Stretch(sound, number, first)
+        waveform = _at_16_khz(stretch.mono(last), sound.rate)
+        waveform = waveform[skip:] if want is None else waveform[skip : skip + want]
+        if offset and not len(waveform):
+            raise AudioError(f"{{file}} ends before the offset of {offset} s; choose an earlier one.")
+        _check_length(len(waveform), f" from {offset} s on" if offset else "")
+        said = [*_of_length(sound), *stretch.notices(waveform)]
+    _say(said, path, notices)
+    return torch.from_numpy(np.ascontiguousarray(waveform))
 
-    mono, rate = _decode(path, lambda reader, path: reader(path, offset, duration))
-    first, _, skip, want = _span(rate, offset, duration)
-    bad = np.flatnonzero(~(np.abs(mono) < LOUDEST))  # NaN is not less than anything
-    if len(bad):
-        what = "far beyond any sound's" if np.isfinite(mono[bad[0]]) else "not a finite number"
+
+def load_piece(path: Source, fraction: float, samples: int, notices: list[AudioWarning] | None = None) -> Tensor:
+    """(at most ``samples``,) float32: a stretch of :func:`load_waveform`'s result, which begins at a fraction (0 to 1) of the
+    room that a longer sound leaves."""
+    with _opened(path) as sound:
+        decoded = sound.frames is None and _estimate(sound) <= WHOLE
+    if decoded:
+        whole = load_waveform(path, notices=notices)
+        start = int(fraction * max(0, len(whole) - samples + 1))
+        return whole[start : start + samples].clone() if len(whole) > 2 * samples else whole[start : start + samples]
+    room = round(info(path, notices=[]).seconds * SAMPLE_RATE) - samples
+    if room <= 0:
+        return load_waveform(path, notices=notices)[:samples]
+    start = int(fraction * (room + 1))
+    return load_waveform(path, start / SAMPLE_RATE, samples / SAMPLE_RATE, notices=notices)[:samples]
+
+
+def info(path: Source, notices: list[AudioWarning] | None = None) -> AudioInfo:
+    """Length, rate, channels and format, without decoding where the header is known to tell the truth: in uncompressed
+    files, and in those without loss whose end is where it should be. Of others it is remembered while they do not change."""
+    key = _identity(path)
+    measured = _KNOWN.get(key) if key else None
+    if measured is None:
+        with _opened(path) as sound:
+            frames = sound.frames
+            if frames is None:
+                for _ in sound.blocks():
+                    pass
+                frames = sound.length or 0
+            _check_length(round(frames * SAMPLE_RATE / sound.rate))
+            known = AudioInfo(frames / sound.rate, sound.rate, sound.channels, sound.format)
+            measured = _Measured(known, tuple(_of_length(sound)))
+        if key:
+            _KNOWN[key] = measured
+    _say(measured.notices, path, notices)
+    return measured.info
+
+
+def estimated_seconds(path: Source) -> float:
+    """How long a file seems to be by its header alone; infinite where that says nothing."""
+    with _opened(path) as sound:
+        return _estimate(sound)
+
+
+def _estimate(sound: blocks.Sound) -> float:
+    if sound.frames is not None:
+        return sound.frames / sound.rate
+    return max(sound.promised or 0, sound.guess or 0) or math.inf
+
+
+def _identity(path: Source) -> tuple | None:
+    if isinstance(path, io.IOBase):
+        return None
+    try:
+        status = os.stat(path)
+    except (OSError, TypeError, ValueError):  # is met again, and said, when the file is opened
+        return None
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino
+
+
+@contextmanager
+def _opened(path: Source) -> Iterator[blocks.Sound]:
+    """Errors within the context are said of the file."""
+    _check_file(path)
+    try:
+        with blocks.opened(path if isinstance(path, io.IOBase) else os.path.abspath(path)) as sound:
+            yield sound
+    except AudioError as error:
+        raise AudioError(error.message, path) from None
+
+
+def _say(said: Any, path: Source, notices: list[AudioWarning] | None) -> None:
+    for notice in said:
+        notice = AudioWarning(notice.message, path, notice.promised, notice.found)
+        if notices is None:
+            warnings.warn(notice, stacklevel=3)
+        else:
+            notices.append(notice)
+
+
+def _of_length(sound: blocks.Sound) -> Iterator[AudioWarning]:
+    """What is to be said of a sound's length, as far as it is known by now."""
+    frames = sound.frames if sound.length is None else sound.length
+    found, promised = None if frames is None else frames / sound.rate, sound.promised
+    if found is not None and promised is not None and abs(found - promised) > sound.slack:
+        lies = "was cut short" if found < promised else "holds more than one stream, or its header was never finished"
+        yield AudioWarning(
+            f"{{file}} {lies}: its header promises {promised:.2f} s of sound, and {found:.2f} s are found, which are used.",
+            None, promised, found,
+        )  # fmt: skip
+    elif sound.cut:
+        length = "" if found is None else f"; the {found:.2f} s that are found are used"
+        yield AudioWarning(f"{{file}} may be incomplete: {sound.cut}{length}.", None, None, found)
+    if sound.lost:
+        yield AudioWarning(
+            f"{{file}} is damaged: {sound.lost:.3f} s of it cannot be decoded, and silence stands in their place.",
+            None, None, found,
+        )  # fmt: skip
+
+
+def _number(channel: Channel, sound: blocks.Sound) -> int | None:
+    """The number of the channel that is to be heard; None: their mean."""
+    if channel == "mean":
+        return None
+    if channel == "loudest":
+        power = np.zeros(sound.channels)
+        for block in sound.blocks() if sound.channels > 1 else ():
+            power += np.square(block, dtype=np.float64).sum(0)
+        return int(power.argmax())
+    if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < sound.channels:
         raise AudioError(
-            f"{{file}} has a sample that is {what}, {(first + bad[0]) / rate:.3f} s "
-            f"from its start; export the sound again without clipping or errors.",
-            path,
+            f"{{file}} has no channel {channel!r}: choose one of its {sound.channels} from 0 on, 'mean' or 'loudest'."
         )
-    if rate != SAMPLE_RATE and len(mono):
+    return int(channel)
+
+
+class _Stretch:
+    """The samples of a crop, one channel or their mean, and what is measured as they pass."""
+
+    def __init__(self, sound: blocks.Sound, channel: int | None, first: int) -> None:
+        self.sound, self.channel, self.first, self.count = sound, channel, first, 0
+        self.power, self.total, self.mean_power = np.zeros(sound.channels), 0.0, 0.0
+
+    def mono(self, last: int | None) -> Iterator[np.ndarray]:
+        """(n,) float32 each."""
+        for block in self.sound.blocks(self.first, last):
+            mono = block.mean(1) if self.channel is None else block[:, self.channel]
+            bad = np.flatnonzero(~(np.abs(mono) < LOUDEST))  # NaN is not less than anything
+            if len(bad):
+                what = "far beyond any sound's" if np.isfinite(mono[bad[0]]) else "not a finite number"
+                place = (self.first + self.count + bad[0]) / self.sound.rate
+                raise AudioError(
+                    f"{{file}} has a sample that is {what}, {place:.3f} s from its start; export the sound again without "
+                    "clipping or errors."
+                )
+            self.count += len(mono)
+            self.mean_power += float(np.dot(mono, mono))
+            self.total += float(mono.sum(dtype=np.float64))
+            if self.channel is None and block.shape[1] > 1:
+                self.power += np.einsum("nk,nk->k", block, block)
+            yield mono
+
+    def notices(self, waveform: np.ndarray) -> Iterator[AudioWarning]:
+        loudest = self.power.max()
+        if loudest > 0 and self.mean_power < CANCELLED * loudest:
+            loss = (
+                f"{-10 * math.log10(self.mean_power / loudest):.1f} dB"
+                if self.mean_power > 1e-12 * loudest
+                else "everything"
+            )
+            yield AudioWarning(
+                f"The mean of the {len(self.power)} channels of {{file}} loses {loss} against the loudest of them, number "
+                f"{int(self.power.argmax())}: choose a channel."
+            )
+        swing = self.mean_power - self.total**2 / max(self.count, 1)  # without what is constant
+        if self.sound.rate > SAMPLE_RATE and swing > 1e-9 * self.count:
+            offset = float(waveform.sum(dtype=np.float64)) / len(waveform)
+            left = (float(np.dot(waveform, waveform)) / len(waveform) - offset**2) * self.count
+            if left < BEYOND * swing:
+                yield AudioWarning(
+                    f"Nearly all of the sound in {{file}} lies above {SAMPLE_RATE // 2000} kHz, where the model hears nothing: "
+                    "slow the recording down, or leave it out."
+                )
+
+
+def _at_16_khz(parts: Iterator[np.ndarray], rate: int) -> np.ndarray:
+    """(S,) float32 from blocks at another rate."""
+    count, made = 0, []
+    stream = None
+    if rate != SAMPLE_RATE:
         import soxr
 
-        length = round(len(mono) * SAMPLE_RATE / rate)
-        mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")[:length]
-    mono = mono[skip:] if want is None else mono[skip : skip + want]
-    if offset and not len(mono):
-        raise AudioError(f"{{file}} ends before the offset of {offset} s; choose an earlier one.", path)
-    _check_length(path, len(mono), f" from {offset} s on" if offset else "")
-    return torch.from_numpy(np.ascontiguousarray(mono))
-
-
-def info(path: Source) -> AudioInfo:
-    """Length, rate, channels and format from the header alone, unless the header does not tell the length."""
-    header = _decode(path, lambda reader, path: _HEADERS[reader](path))
-    _check_length(path, round(header.seconds * SAMPLE_RATE))
-    return header
-
-
-def _decode(path: Source, read: Callable[[Callable, Any], Any]) -> Any:
-    """What ``read`` gets out of a file through the first of the two libraries that manages it to the end. A part read
-    before an error is dropped: the second library starts again from the beginning."""
-    _check_file(path)
-    reasons = []
-    for name, reader in (("soundfile", _read_soundfile), ("PyAV", _read_av)):
-        try:
-            if isinstance(path, io.IOBase):
-                path.seek(0)
-                return read(reader, path)
-            return read(reader, os.path.abspath(path))
-        except AudioError as error:
-            raise AudioError(f"{{file}} {error}", path) from None
-        except Exception as error:  # of many types, some of them plain RuntimeError, IndexError or ValueError
-            reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-            reason = " ".join(reason.replace(". ", ", ").split()).rstrip(" .")
-            reasons.append(f"{name}: {reason or type(error).__name__}")
-    raise AudioError(
-        f"{{file}} cannot be decoded as sound ({'; '.join(reasons)}); check that it is a complete "
-        f"sound file, or convert it to WAV or FLAC.",
-        path,
-    )
+        stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for part in parts:
+        count += len(part)
+        made.append(stream.resample_chunk(np.ascontiguousarray(part)) if stream else part)
+    if stream and count:
+        made.append(stream.resample_chunk(np.empty(0, np.float32), last=True))
+    return np.concatenate(made or [np.empty(0, np.float32)])[: round(count * SAMPLE_RATE / rate)]
 
 
 def _check_file(path: Source) -> None:
@@ -152,140 +292,6 @@ def _check_file(path: Source) -> None:
         raise AudioError("{file} is empty (0 bytes); record, copy or download it again.", path)
 
 
-def _open_soundfile(path: str | io.IOBase) -> Any:
-    import soundfile
-
-    sound = soundfile.SoundFile(path)
-    if sound.format == "RAW":  # no header at all: taken for sound because of a name such as "noise.vox"
-        sound.close()
-        raise EOFError("no header")
-    return sound
-
-
-def _tells_length(sound: Any, path: str | io.IOBase) -> bool:
-    """Whether a file says how long it is. Otherwise libsndfile multiplies the bit rate at an MP3's beginning with its size,
-    or says 2^63 - 1 for a FLAC that was written into a pipe."""
-    if sound.format != "MP3":
-        return sound.frames < 2**63 - 1
-    with nullcontext(path) if isinstance(path, io.IOBase) else open(path, "rb") as file:
-        before = file.tell()
-        file.seek(0)
-        head = file.read(10)
-        if head[:3] == b"ID3":  # a tag, as long as four times seven bits say
-            file.seek(10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0))))
-        start = head + file.read(1500)  # the first frame, which holds the number of all
-        file.seek(before)
-    return b"Xing" in start or b"Info" in start
-
-
-def _read_soundfile(path: str | io.IOBase, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
-    """(mono samples of the span, sample rate)."""
-    with _open_soundfile(path) as sound:
-        rate, told = _check_rate(sound.samplerate), _tells_length(sound, path)
-        first, last, _, _ = _span(rate, offset, duration)
-        if not told and (last is None or last > sound.frames):
-            raise EOFError("the header does not tell the length")
-        first, last = min(first, sound.frames), sound.frames if last is None else min(last, sound.frames)
-        if first:
-            near_end = sound.subtype == "VORBIS" and sound.frames - first < PAGE
-            run_up = min(first, PAGE) if near_end else 0
-            sound.seek(first - run_up)
-            sound.read(run_up)
-        parts, missing = [], last - first
-        while missing:
-            part = sound.read(min(BLOCK, missing), dtype="float32", always_2d=True)
-            if not len(part):
-                raise EOFError(f"the sound ends {missing} frames before its header says")
-            parts.append(part.mean(1))
-            missing -= len(part)
-    return np.concatenate(parts or [np.empty(0, np.float32)]), rate
-
-
-def _read_av(path: str | io.IOBase, offset: float, duration: float | None) -> tuple[np.ndarray, int]:
-    """(mono samples of the span, sample rate)."""
-    with _open_av(path) as container:
-        import av
-
-        stream = container.streams.audio[0]
-        rate = _check_rate(stream.rate)
-        first, last, _, _ = _span(rate, offset, duration)
-        position: int | None = 0
-        start = stream.start_time or 0
-        if first > 10 * rate and stream.time_base == Fraction(1, rate):  # only there do time stamps count samples
-            container.seek(start + first - rate, stream=stream)  # one second early: decoders need a run-up
-            position = None
-        to_float, parts = av.AudioResampler(format="fltp"), []
-        for frame in container.decode(stream):
-            if position is None:
-                position = frame.pts - start
-            for piece in to_float.resample(frame):
-                mono = piece.to_ndarray().mean(0)
-                parts.append(mono[max(0, first - position) : None if last is None else max(0, last - position)])
-                position += len(mono)
-            if last is not None and position >= last:
-                break
-        promised = _promised(container)
-        if promised and position is not None:
-            wanted = promised if last is None else min(promised, last / rate)
-            if position / rate < wanted - 0.5:
-                raise AudioError(
-                    f"is truncated: its header promises {promised:.2f} s of sound, but only "
-                    f"{position / rate:.2f} s can be decoded; copy or download it again."
-                )
-    return np.concatenate(parts or [np.empty(0, np.float32)]), rate
-
-
-def _header_soundfile(path: str | io.IOBase) -> AudioInfo:
-    with _open_soundfile(path) as sound:
-        rate = _check_rate(sound.samplerate)
-        if not _tells_length(sound, path):
-            raise EOFError("the header does not tell the length")
-        return AudioInfo(sound.frames / rate, rate, sound.channels, f"{sound.format}, {sound.subtype_info}")
-
-
-def _header_av(path: str | io.IOBase) -> AudioInfo:
-    with _open_av(path) as container:
-        stream = container.streams.audio[0]
-        rate, channels = _check_rate(stream.rate), stream.channels
-        kind = f"{container.format.name.split(',')[0].upper()}, {stream.codec_context.codec.long_name}"
-        promised = _promised(container)
-    if promised:
-        return AudioInfo(promised, rate, channels, kind)
-    if isinstance(path, io.IOBase):
-        path.seek(0)
-    return AudioInfo(len(_read_av(path, 0.0, None)[0]) / rate, rate, channels, kind)
-
-
-def _promised(container: Any) -> float | None:
-    """The seconds of sound that a header promises, where it can be trusted: other durations are guesses."""
-    name, stream = container.format.name, container.streams.audio[0]
-    if name.startswith(("mov", "flac")) and stream.duration:
-        return float(stream.duration * stream.time_base)
-    if name.startswith("matroska") and container.duration and len(container.streams) == 1:  # else it may be the film's
-        return container.duration / 1e6  # microseconds
-    return None
-
-
-_HEADERS = {_read_soundfile: _header_soundfile, _read_av: _header_av}
-
-
-@contextmanager
-def _open_av(path: str | io.IOBase) -> Iterator[Any]:
-    import av
-
-    av.logging.set_level(av.logging.PANIC)  # libav would write its complaints to stderr; ours are exceptions
-    # Opened here, under no name: libav takes "a:b" for a protocol and anything called "noise.gsm" for sound.
-    opened = (
-        nullcontext(path)
-        if isinstance(path, io.IOBase)
-        else os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")
-    )
-    with opened as file, av.open(file, options={"format_whitelist": CONTAINERS}) as container:
-        if not container.streams.audio:
-            raise AudioError("has no audio stream; choose a file with sound in it.")
-        yield container
-
-
 def _span(rate: int, offset: float, duration: float | None) -> tuple[int, int | None, int, int | None]:
     """Which samples of a file make a crop: (first, end) at the file's ``rate``, None for the file's end, and, after
     resampling these, how many samples to skip and how many to keep (None: all). The first is on a sample that both
@@ -298,20 +304,13 @@ def _span(rate: int, offset: float, duration: float | None) -> tuple[int, int | 
     return steps * rate // common, end, begin - steps * SAMPLE_RATE // common, want
 
 
-def _check_rate(rate: int) -> int:
-    if not 1000 <= rate <= 1_000_000:
-        raise AudioError(f"has a sample rate of {rate} Hz, which is no sound's; export it again with a common rate.")
-    return rate
-
-
-def _check_length(path: Source, samples: int, where: str = "") -> None:
+def _check_length(samples: int, where: str = "") -> None:
     if not samples:
-        raise AudioError("{file} contains no samples; record or export it again.", path)
+        raise AudioError("{file} contains no samples; record or export it again.")
     if samples < WINDOW:
         raise AudioError(
             f"{{file}} lasts only {1000 * samples / SAMPLE_RATE:.1f} ms{where}, less than one "
-            f"analysis window of 25 ms; use a longer sound.",
-            path,
+            f"analysis window of 25 ms; use a longer sound."
         )
 
 

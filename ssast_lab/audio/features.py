@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, AudioError
+from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW
+from ssast_lab.audio.errors import AudioError
 from ssast_lab.config import AudioConfig
 from ssast_lab.patches import to_device_of
 

@@ -10,7 +10,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ssast_lab.audio.decode import WINDOW, AudioError
+from ssast_lab.audio.decode import WINDOW
+from ssast_lab.audio.errors import AudioError
 from ssast_lab.audio.features import FFT, HOP, OFFICIAL, PREEMPHASIS, denormalise, mel_filters, window
 from ssast_lab.config import AudioConfig
 

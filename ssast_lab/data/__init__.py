@@ -19,14 +19,16 @@ from ssast_lab.data.clips import (
     generator,
     read_piece,
     rows_of,
+    seconds_of,
     split,
     spread,
     statistics,
     to_int16,
+    told,
 )
 from ssast_lab.data.streams import Stream
 
 __all__ = [
     "AHEAD", "COLUMNS", "EXTENSIONS", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
-    "find_clips", "generator", "read_piece", "rows_of", "split", "spread", "statistics", "to_int16",
+    "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "to_int16", "told",
 ]  # fmt: skip

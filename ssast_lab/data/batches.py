@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
-from ssast_lab.data.clips import Clip, DataError, read_piece, to_int16
+from ssast_lab.data.clips import Clip, DataError, read_piece, to_int16, told
 from ssast_lab.data.streams import Stream
 from ssast_lab.patches import to_device_of
 
@@ -36,6 +36,7 @@ class Batch(NamedTuple):
     indices: Tensor  # (B,) the number of that clip in its corpus
     targets: Tensor | None = None  # (B, L) which labels each has, where there are any
     changes: "Changes | None" = None  # what is to be done to them, where they are augmented
+    noticed: dict[str, str] | None = None  # name -> what should be known of a clip that was read
 
     def part(self, rows: slice) -> "Batch":
         """Some of its rows; what could not be read is not repeated."""
@@ -101,14 +102,18 @@ class Files:
     def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         waveforms = torch.zeros(len(indices), self.samples, dtype=torch.int16)
         lengths = torch.zeros(len(indices), dtype=torch.int64)
-        names, unreadable, indices = [], {}, indices.copy()
+        names, indices = [], indices.copy()
+        unreadable: dict[str, str] = {}
+        noticed: dict[str, str] = {}
         for row, (index, fraction, key) in enumerate(zip(indices, fractions, keys, strict=True)):
             stand_ins = np.random.default_rng([*key, Stream.STAND_IN])
             for _ in range(TRIES):
                 clip = self.clips[index]
                 if clip.name not in unreadable:
+                    notices: list[audio.AudioWarning] = []
                     try:
-                        waveform = to_int16(read_piece(clip, float(fraction), self.samples))
+                        waveform = to_int16(read_piece(clip, float(fraction), self.samples, notices))
+                        noticed |= told(clip, notices)
                         break
                     except (audio.AudioError, OSError) as error:
                         unreadable[clip.name] = str(error)
@@ -121,7 +126,7 @@ class Files:
             waveforms[row, : len(waveform)] = waveform
             lengths[row], indices[row] = len(waveform), index
             names.append(clip.name)
-        return Batch(waveforms, lengths, names, unreadable, torch.from_numpy(indices))
+        return Batch(waveforms, lengths, names, unreadable, torch.from_numpy(indices), noticed=noticed)
 
 
 class Memory:
@@ -136,10 +141,14 @@ class Memory:
         progress: bool = False,
     ) -> None:
         self.unreadable: dict[str, str] = {}
+        self.noticed: dict[str, str] = {}
 
         def decode(clip: Clip) -> Tensor | None:
+            notices: list[audio.AudioWarning] = []
             try:
-                return to_int16(audio.load_waveform(clip.open()))
+                waveform = to_int16(audio.load_waveform(clip.open(), notices=notices))
+                self.noticed |= told(clip, notices)
+                return waveform
             except (audio.AudioError, OSError) as error:
                 self.unreadable[clip.name] = str(error)
                 return None
@@ -229,8 +238,8 @@ class _Steps(torch.utils.data.Dataset[Batch | DataError]):
 
 
 def _ignore_signals(worker: int) -> None:
-    """Workers ignore Ctrl-C and SIGTERM, which a terminal sends to all: the training process ends them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Workers ignore Ctrl-C, SIGTERM and SIGHUP, which a terminal sends to all: the training process ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)
 
 

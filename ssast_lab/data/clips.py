@@ -191,14 +191,41 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 
-def read_piece(clip: Clip, fraction: float, samples: int) -> Tensor:
-    """(at most ``samples``,) float32 of a clip; of a longer one, only the piece is read."""
-    source = clip.open()
-    whole = round(audio.info(source).seconds * audio.SAMPLE_RATE)
-    if whole <= samples:
-        return audio.load_waveform(source)[:samples]
-    start = int(fraction * (whole - samples + 1))
-    return audio.load_waveform(source, start / audio.SAMPLE_RATE, samples / audio.SAMPLE_RATE)[:samples]
+def read_piece(clip: Clip, fraction: float, samples: int, notices: list[audio.AudioWarning] | None = None) -> Tensor:
+    """(at most ``samples``,) float32 of a clip (:func:`ssast_lab.audio.load_piece`)."""
+    return audio.load_piece(clip.open(), fraction, samples, notices)
+
+
+def seconds_of(clips: Sequence[Clip], sample: int = 500) -> float:
+    """How much sound there is in all, estimated: small files by what a sample of them holds, large ones by each header."""
+    sizes = np.array([_size(clip) for clip in clips], dtype=np.float64)
+    small = np.flatnonzero(sizes <= 1 << 20)
+    seen = [int(small[place]) for place in spread(len(small), sample)] if len(small) else []
+    per_byte = sum(map(_seconds, (clips[i] for i in seen))) / max(sizes[seen].sum(), 1)
+    return float(per_byte * sizes[small].sum()) + sum(
+        _seconds(clips[i]) for i in np.flatnonzero(sizes > 1 << 20).tolist()
+    )
+
+
+def _size(clip: Clip) -> int:
+    try:
+        return clip.span[1] if clip.span else os.stat(clip.path).st_size
+    except OSError:  # is met again, and reported, when the clip is read
+        return 0
+
+
+def _seconds(clip: Clip) -> float:
+    try:
+        return min(
+            audio.estimated_seconds(clip.open()), _size(clip) / 100
+        )  # no coder needs less than 100 bytes a second
+    except (audio.AudioError, OSError):
+        return 0.0
+
+
+def told(clip: Clip, notices: Sequence[audio.AudioWarning]) -> dict[str, str]:
+    """What is said of a clip, under its name: {} where there is nothing."""
+    return {clip.name: " ".join(notice.about(repr(clip.name)) for notice in notices)} if notices else {}
 
 
 def to_int16(waveform: Tensor) -> Tensor:
@@ -213,7 +240,7 @@ def statistics(
     count, total, squares, used = 0, 0.0, 0.0, 0
     for index in tqdm(chosen, "statistics", disable=not progress):
         try:
-            fbank = audio.kaldi_fbank(read_piece(clips[index], 0.5, 10 * audio.SAMPLE_RATE)).double()
+            fbank = audio.kaldi_fbank(read_piece(clips[index], 0.5, 10 * audio.SAMPLE_RATE, [])).double()
         except (audio.AudioError, OSError):
             continue
         count, used = count + fbank.numel(), used + 1

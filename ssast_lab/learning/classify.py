@@ -190,7 +190,7 @@ class FineTuning(TrainingTask[Evaluation]):
         lengths = []
         for clip in self.split.train.clips:
             with suppress(audio.AudioError, OSError):  # training meets them again, and counts them
-                lengths.append(audio.frames_of(round(audio.info(clip.open()).seconds * audio.SAMPLE_RATE)))
+                lengths.append(audio.frames_of(round(audio.info(clip.open(), []).seconds * audio.SAMPLE_RATE)))
         step = math.lcm(16, model.patch[1])
         usual = np.quantile(lengths, 0.9) if lengths else model.frames
         return min(math.ceil(usual / step) * step, model.frames)
@@ -408,7 +408,7 @@ class LabelledEvaluator(Evaluator[Evaluation]):
     def __init__(self, task: FineTuning, accelerator: Accelerator) -> None:
         self.task, self.accelerator = task, accelerator
         self.set: LabelledSet = task.split.others[0]
-        self.unreadable, self.clips = {}, len(self.set)
+        self.unreadable, self.noticed, self.clips = {}, {}, len(self.set)
 
     def evaluate(self, forward: Forward, model: Classifier) -> EvaluationResult[Evaluation]:
         rows = range(self.accelerator.process_index, self.clips, self.accelerator.num_processes)  # of this process

@@ -4,9 +4,11 @@
     environment.json   versions, machine and command, one entry each time it was started
     metrics.jsonl      a line for every step
     unreadable.tsv     clips that could not be read, and why
+    noticed.tsv        clips that were read, but are damaged, shorter than they say, or otherwise not what they seem
     checkpoints/step-00000500/{model/, training.pt}
     best.json          which of them has the lowest held-out loss
     samples/           reconstructions of the same held-out clips, at every evaluation
+    lock               the number of the process that trains, which holds it while it lives
 
 Files are written under another name and then renamed, so that a run that is killed at any moment leaves no partial ones.
 """
@@ -27,13 +29,18 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 
 from ssast_lab import __version__, analysis, checkpoint, files
 from ssast_lab.config import renamed
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _OLDER_KEYS = {"lesson": "task"}  # of training.pt in runs that were written earlier
 
@@ -48,6 +55,37 @@ class Run:
     def __init__(self, path: str | os.PathLike[str], keep: int = 2, pinned: int = 0) -> None:
         """Keeps the last ``keep`` checkpoints, the best one, and that of the step ``pinned``."""
         self.path, self.keep, self.pinned = Path(path), keep, pinned
+        self._lock: TextIO | None = None
+
+    def lock(self) -> None:
+        """Keeps other processes from training in this folder, until :meth:`unlock` or this one's end, however it comes.
+        :class:`RunError` where one does already."""
+        if fcntl is None:
+            return
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            number = file.read().strip() or "unknown"
+            file.close()
+            raise RunError(
+                f"The run in {self.path} is going on (process {number}): wait for its end, or stop it."
+            ) from None
+        except OSError:  # a file system without locks
+            file.close()
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def open(self, config: dict[str, Any], resume: bool, stable_steps: Callable[[int], int] = lambda steps: 0) -> int:
         """The step to go on from: 0 for a new run. Writes nothing, so that all processes of a run come to the same answer;
@@ -144,7 +182,12 @@ class Run:
     def best(self) -> dict[str, Any] | None:
         """The step with the lowest held-out loss, and that loss; None before the first evaluation."""
         path = self.path / "best.json"
-        return _read(path) if path.exists() else None
+        best = _read(path) if path.exists() else None
+        if path.exists() and not (
+            isinstance(best, dict) and isinstance(best.get("step"), int) and isinstance(best.get("loss"), int | float)
+        ):
+            raise RunError(f"{path} is damaged (it holds no step and loss): delete it and resume.")
+        return best
 
     def read_weights(self, step: int) -> dict[str, torch.Tensor]:
         with self._reading(step) as folder:
@@ -210,7 +253,11 @@ class Run:
         if not path.exists():
             return []
         text = path.read_text(encoding="utf-8", errors="replace")
-        return [_parsed(line, path) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        lines = [_parsed(line, path) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        for number, line in enumerate(lines, 1):
+            if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
+                raise RunError(f"{path} is damaged (line {number} tells no step): delete it and resume.")
+        return lines
 
     def keep_sample(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         path = self.path / "samples" / f"step-{step:08d}.npz"
@@ -220,15 +267,22 @@ class Run:
             files.write(path, content.getvalue())
 
     def unreadable(self) -> dict[str, str]:
-        path = self.path / "unreadable.tsv"
+        return self._said("unreadable.tsv")
+
+    def noticed(self) -> dict[str, str]:
+        return self._said("noticed.tsv")
+
+    def _said(self, list_: str) -> dict[str, str]:
+        path = self.path / list_
         text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
         return dict(line.rsplit("\t", 1) for line in text.split("\n")[:-1] if "\t" in line)
 
-    def note_unreadable(self, clips: Mapping[str, str]) -> None:
-        """Adds clips (name -> why) to the list. Names that are not valid UTF-8 are written byte for byte."""
-        path = self.path / "unreadable.tsv"
-        with self.writing(), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(_table(clips))
+    def note(self, unreadable: Mapping[str, str], noticed: Mapping[str, str]) -> None:
+        """Adds clips (name -> why) to the two lists. Names that are not valid UTF-8 are written byte for byte."""
+        for name, clips in (("unreadable.tsv", unreadable), ("noticed.tsv", noticed)):
+            if clips:
+                with self.writing(), (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as file:
+                    file.write(_table(clips))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -245,6 +299,8 @@ class Run:
         lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         files.write(self.path / "metrics.jsonl", "".join(lines))
         files.write(self.path / "unreadable.tsv", _table(self.unreadable()))  # without a partial last line
+        if self.noticed():
+            files.write(self.path / "noticed.tsv", _table(self.noticed()))
         for path in (self.path / "samples").glob("step-*.npz"):
             if int(path.stem[5:]) > step:
                 path.unlink()
@@ -336,8 +392,8 @@ def _corpora(sources: Any) -> list[dict[str, Any]]:
 
 
 class Interrupts:
-    """A context in which Ctrl-C and SIGTERM only make this object true, so that no step is cut in half; a second Ctrl-C
-    interrupts at once. Does nothing in any thread but the main one, which alone receives signals."""
+    """A context in which Ctrl-C, SIGTERM and the closing of the terminal (SIGHUP, unless it is ignored, as under nohup) only
+    make this object true, so that no step is cut in half; a second Ctrl-C interrupts at once. Does nothing in any thread but the main one, which alone receives signals."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -348,7 +404,9 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                if number in self._before or signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._request)
         return self
 

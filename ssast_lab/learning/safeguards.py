@@ -28,14 +28,23 @@ class Safeguards:
     but not after an error."""
 
     def __init__(
-        self, trainer: Trainer[Any], folder: Run, run: RunConfig, total_clips: int, unreadable: dict[str, str]
+        self,
+        trainer: Trainer[Any],
+        folder: Run,
+        run: RunConfig,
+        total_clips: int,
+        unreadable: dict[str, str],
+        noticed: dict[str, str],
     ) -> None:
-        """``unreadable`` (name -> why) were met before the first step, among ``total_clips`` of training and evaluation."""
+        """``unreadable`` and ``noticed`` (name -> why) were met before the first step, among ``total_clips`` of training and
+        evaluation."""
         self.trainer, self.folder, self.run, self.total_clips = trainer, folder, run, total_clips
         self.saved = trainer.done  # the step of the last checkpoint
         self.stop = False  # whether the run ends with the present step
         self.listed = folder.unreadable()
         self.unlisted = {name: why for name, why in unreadable.items() if name not in self.listed}
+        self.noted = folder.noticed()
+        self.unnoted = {name: what for name, what in noticed.items() if name not in self.noted}
         self.batch_names: list[str] = []
         self.write_error: RunError | None = None
 
@@ -58,13 +67,16 @@ class Safeguards:
         Raises :class:`RunError` where too many clips are unreadable or a figure is not finite."""
         self.batch_names = batch.names
         self.unlisted |= {name: why for name, why in batch.unreadable.items() if name not in self.listed}
+        self.unnoted |= {name: what for name, what in (batch.noticed or {}).items() if name not in self.noted}
         ends = bool(stop_requested or self.write_error)
         # Everything in one tensor: each exchange among processes, and each look at a GPU's figures, costs time.
-        step_stats = torch.stack((*losses, gradient_norm, *gradient_norm.new_tensor((len(self.unlisted), ends))))
+        step_stats = torch.stack(
+            (*losses, gradient_norm, *gradient_norm.new_tensor((len(self.unlisted) + len(self.unnoted), ends)))
+        )
         *means, norm, unlisted, stop = self.trainer.accelerator.reduce(step_stats, "mean").tolist()
         self.stop = bool(stop)
         if unlisted:
-            self._list_unreadable()
+            self._list()
         if len(self.listed) > self.run.unreadable * self.total_clips:
             self._save_last_steps()
             raise RunError(
@@ -101,11 +113,16 @@ class Safeguards:
         if self.trainer.done > self.saved:
             self.save()
 
-    def _list_unreadable(self) -> None:
-        new = {name: why for each in gather_object([self.unlisted]) for name, why in each.items()}
-        self._write(self.folder.note_unreadable, new)
-        self.listed |= new
-        self.unlisted = {}
+    def _list(self) -> None:
+        unreadable: dict[str, str] = {}
+        noticed: dict[str, str] = {}
+        for mine in gather_object([(self.unlisted, self.unnoted)]):
+            unreadable |= mine[0]
+            noticed |= mine[1]
+        self._write(self.folder.note, unreadable, noticed)
+        self.listed |= unreadable
+        self.noted |= noticed
+        self.unlisted, self.unnoted = {}, {}
 
     def _write(self, act: Callable[..., None], *arguments: Any) -> None:
         """In the main process only. Where it fails while other processes go on, all end after the next step."""

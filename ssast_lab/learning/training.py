@@ -5,7 +5,6 @@ uninterrupted run bit for bit, and any number of processes with the same global 
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -18,7 +17,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from ssast_lab import data
+from ssast_lab import audio, data
 from ssast_lab.config import ConfigError, RunConfig, to_dict
 from ssast_lab.learning import processes
 from ssast_lab.learning.run import Interrupts, Run
@@ -31,7 +30,7 @@ def train(task: TrainingTask[E], run: RunConfig, progress: bool = False) -> Gene
     """Starts a run, or goes on with one, and yields every step.
 
     The run's folder holds configuration, environment, metrics, checkpoints and samples (:mod:`ssast_lab.learning.run`).
-    Ctrl-C, SIGTERM, or a consumer that stops asking end the run with a checkpoint. Where Ctrl-C comes during the last step,
+    Ctrl-C, SIGTERM, SIGHUP, or a consumer that stops asking end the run with a checkpoint. Where Ctrl-C comes during the last step,
     the run is complete and a KeyboardInterrupt is raised, so that a caller with more runs to do does not start the next.
     Under ``accelerate launch`` or ``torchrun`` every process runs this same loop on its share of the batch.
 
@@ -40,15 +39,26 @@ def train(task: TrainingTask[E], run: RunConfig, progress: bool = False) -> Gene
     :class:`ssast_lab.data.DataError` for a corpus that cannot be used.
     """
     accelerator = _accelerator(run)
-    main = accelerator.is_main_process
     trainer = Trainer(task, run, accelerator)
     folder, start = _open(task, run, accelerator)
+    try:
+        yield from _steps(task, run, accelerator, trainer, folder, start, progress)
+    finally:
+        folder.unlock()
+
+
+def _steps(
+    task: TrainingTask[E], run: RunConfig, accelerator: Accelerator, trainer: Trainer, folder: Run, start: int,
+    progress: bool,
+) -> Generator[StepResult[E], None, None]:  # fmt: skip
+    main = accelerator.is_main_process
     corpus = _corpus(task, run, accelerator, progress and main)
     evaluator = task.evaluator(accelerator, trainer.micro_batch)
     if start:
         trainer.restore(folder, start)
     unreadable = evaluator.unreadable | getattr(corpus, "unreadable", {})
-    guard = Safeguards(trainer, folder, run, len(task.clips) + evaluator.clips, unreadable)
+    noticed = evaluator.noticed | getattr(corpus, "noticed", {})
+    guard = Safeguards(trainer, folder, run, len(task.clips) + evaluator.clips, unreadable, noticed)
     plan = task.plan(corpus, trainer.rows)
     batches = data.batches(plan, range(start, task.steps), run.workers, pin=accelerator.device.type == "cuda")
     if run.track:
@@ -110,6 +120,7 @@ def _open(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator) -> tu
     start = folder.open(run_config, run.resume, task.settings.stable_steps)
     accelerator.wait_for_everyone()  # until all have looked
     if accelerator.is_main_process:
+        folder.lock()
         folder.begin(run_config, start)
     accelerator.wait_for_everyone()
     return folder, start
@@ -128,19 +139,11 @@ def _corpus(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator, pro
         free = psutil.virtual_memory().available / accelerator.num_processes
         if device.type == "cuda":
             free = min(free, torch.cuda.mem_get_info(device)[0])
-        size = sum(clip.span[1] if clip.span else _file_size(clip.path) for clip in task.clips)
-        in_memory = 10 * size < free / 4  # speech in Opus takes up ten times as much when decoded; other formats less
+        in_memory = 2 * audio.SAMPLE_RATE * data.seconds_of(task.clips) < free / 4
         in_memory = all(gather_object([in_memory]))
     if in_memory:
         return data.Memory(task.clips, task.samples, device, max(run.workers, 1), progress)
     return data.Files(task.clips, task.samples)
-
-
-def _file_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # is met again, and reported, when the clip is read
-        return 0
 
 
 def _show(bar: tqdm, result: StepResult[E]) -> None:

@@ -82,6 +82,7 @@ class UnlabelledEvaluator(Evaluator[E]):
         self.batch = corpus.crop(rows, np.full(len(rows), 0.5), keys) if len(rows) else None
         self.drawn = [drawn[rows] for drawn in task.draw_held_out()]
         self.unreadable = self.batch.unreadable if self.batch else {}
+        self.noticed = (self.batch.noticed if self.batch else None) or {}
 
     def evaluate(self, forward: Forward, model: Any) -> EvaluationResult[E]:
         device = self.accelerator.device

@@ -127,7 +127,7 @@ def _decode(clip: Clip) -> Tensor:
 
 def _check(clip: Clip) -> None:
     try:
-        audio.info(clip.open())
+        audio.info(clip.open(), [])
     except (audio.AudioError, OSError) as error:
         raise _unreadable(clip, error) from None
 

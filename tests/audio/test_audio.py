@@ -277,23 +277,6 @@ def test_a_flac_that_does_not_tell_its_length(tmp_path):
     torch.testing.assert_close(load_waveform(tmp_path / "pipe.flac"), load_waveform(tmp_path / "a.flac"))
 
 
-def test_what_soundfile_read_before_it_failed_is_dropped(tmp_path, monkeypatch):
-    soundfile.write(tmp_path / "a.flac", voice(16000), 16000)
-    whole, read = load_waveform(tmp_path / "a.flac"), soundfile.SoundFile.read
-    monkeypatch.setattr(audio.decode, "BLOCK", 5000)
-    for failure in (soundfile.LibsndfileError(1), None):  # an error, and an end before the promised one
-
-        def stumble(self, n, failure=failure, **kinds):
-            if self.tell() < 10000:
-                return read(self, n, **kinds)
-            if failure:
-                raise failure
-            return np.empty((0, 1), np.float32)
-
-        monkeypatch.setattr(soundfile.SoundFile, "read", stumble)
-        torch.testing.assert_close(load_waveform(tmp_path / "a.flac"), whole, rtol=0, atol=1e-6)
-
-
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory) -> dict:
     """A file for every way of being no usable sound, and a word of the sentence that says so."""
@@ -326,15 +309,12 @@ def broken(tmp_path_factory) -> dict:
     wav("nan.wav", np.where(np.arange(32000) == 16000, np.nan, sound[:, 0]), "1.000 s", subtype="FLOAT")
     wav("inf.wav", np.where(np.arange(32000) == 16000, np.inf, sound[:, 0]), "1.000 s", subtype="DOUBLE")
     wav("huge.wav", np.where(np.arange(32000) == 16000, 1e20, sound[:, 0]), "1.000 s", subtype="FLOAT")
-    soundfile.write(folder / "a.flac", sound, 16000)
+    put("page.mp3", b"<!DOCTYPE html><html><body>404</body></html>", "not a sound (it looks like HTML)")
     encode(folder / "a.m4a", sound, 16000, "aac", "mp4")
-    encode(folder / "a.mkv", sound, 16000, "flac", "matroska")
-    wav_bytes, flac = (folder / "short.wav").read_bytes(), (folder / "a.flac").read_bytes()
+    wav_bytes = (folder / "short.wav").read_bytes()
     put("header.wav", wav_bytes[:30], "decoded")
     put("no\ndata \xe9 % {}.wav", wav_bytes[:44], "no samples")
-    put("half.flac", flac[: len(flac) // 2], "")
     put("half.m4a", (folder / "a.m4a").read_bytes()[:9000], "decoded")
-    put("half.mkv", (folder / "a.mkv").read_bytes()[: len(flac) // 2], "truncated")
     put("slow.wav", wav_bytes[:24] + (10).to_bytes(4, "little") + wav_bytes[28:], "rate of 10 Hz")
     with av.open(str(folder / "silent film.mp4"), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
@@ -356,9 +336,7 @@ def test_everything_unusable_gets_one_sentence(broken, capfd):
         assert message.endswith("."), message
         assert not {"\n", ". "} & {message[i : i + n] for i in range(len(message)) for n in (1, 2)}, message
         assert repr(path and str(path)) in message
-        if not str(path).endswith(
-            ("nan.wav", "inf.wav", "huge.wav", "half.flac", "half.mkv", "random.flac")
-        ):  # beyond the header
+        if not str(path).endswith(("nan.wav", "inf.wav", "huge.wav")):  # beyond the header
             with pytest.raises(AudioError):
                 info(path)
     assert capfd.readouterr().err == ""
@@ -375,7 +353,7 @@ def test_an_error_carries_its_file_and_can_speak_of_it_by_another_name(tmp_path,
     assert caught.value.file == str(path)
     assert repr(str(path)) in str(caught.value)
     said = caught.value.about("the upload")
-    assert said.startswith("the upload cannot be decoded")
+    assert said.startswith("the upload cannot be decoded as sound: it is not a sound (it looks like text)")
     assert str(tmp_path) not in said
     again = pickle.loads(pickle.dumps(caught.value))  # as from a worker of a data loader
     assert (str(again), again.file, again.about("it")) == (str(caught.value), str(path), caught.value.about("it"))

@@ -179,8 +179,8 @@ def test_the_rows_of_several_processes_are_the_whole_batch(folder):
 
 
 def test_a_crop_is_a_stretch_of_its_clip_and_only_it_is_read(tmp_path, monkeypatch):
-    soundfile.write(tmp_path / "long.flac", np.random.default_rng(0).uniform(-0.9, 0.9, 60 * RATE), RATE)
-    clip = data.Clip(str(tmp_path / "long.flac"))
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.9, 0.9, 60 * RATE), RATE)
+    clip = data.Clip(str(tmp_path / "long.wav"))
     whole = data.to_int16(audio.load_waveform(clip.path))
     read = []
     original = soundfile.SoundFile.read

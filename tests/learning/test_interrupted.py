@@ -14,7 +14,7 @@ from tiny import ALONE, PATIENCE, assert_same_run, command, here, tiny, train
 
 from ssast_lab.config import RunConfig
 from ssast_lab.learning.pretrain import pretrain
-from ssast_lab.learning.run import Run
+from ssast_lab.learning.run import Run, RunError
 
 KILLS = int(os.environ.get("SSAST_KILLS", 4))
 
@@ -73,7 +73,7 @@ def _command_line(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_processes_saves_and_ends_cleanly(clips, tmp_path, number):
     """As a terminal does: Ctrl-C reaches the workers that read ahead as well."""
     run = here(tmp_path / "a run", workers=2, checkpoint_every=1000)
@@ -82,6 +82,8 @@ def test_a_signal_to_all_processes_saves_and_ends_cleanly(clips, tmp_path, numbe
     while len(Run(run.folder).metrics()) < 7:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
+    with pytest.raises(RunError, match=rf"is going on \(process {process.pid}\)"):  # and the lock ends with it
+        train(tiny(clips, steps=100_000), replace(run, resume=True))
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE)
     assert err == ""

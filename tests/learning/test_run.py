@@ -13,7 +13,7 @@ from tiny import tiny
 
 from ssast_lab import checkpoint
 from ssast_lab.checkpoint import own
-from ssast_lab.config import to_dict
+from ssast_lab.config import ConfigError, RunConfig, to_dict
 from ssast_lab.learning.run import Interrupts, Run, RunError
 from ssast_lab.model import SSAST
 
@@ -231,7 +231,7 @@ def test_unreadable_clips_of_any_name(tmp_path):
         "x.tar:b.ogg",
     ]
     for name in names:
-        run.note_unreadable({name: "cannot be\nread\tat all"})
+        run.note({name: "cannot be\nread\tat all"}, {})
     assert run.unreadable() == dict.fromkeys(names, "cannot be read at all")
     run.begin(CONFIG, 0)
     assert [*run.unreadable()] == names
@@ -291,3 +291,20 @@ def test_a_run_hands_out_its_best_model_with_its_history(tmp_path, model):
     assert all(torch.equal(value.half().float(), given[name]) for name, value in kept.items())
     with pytest.raises(RunError, match="is there already"):
         run.export(out, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("best.json", "{}"), ("best.json", "[]"), ("metrics.jsonl", "[1]\n"), ("metrics.jsonl", '{"loss": 1}\n')],
+)
+def test_a_file_of_a_run_that_holds_something_else_is_named(tmp_path, name, content):
+    run = begun(tmp_path / "run")
+    (run.path / name).write_text(content)
+    with pytest.raises(RunError, match=rf"{name} is damaged .*delete it and resume\.$"):
+        run.begin(CONFIG, run.open(CONFIG, resume=True))
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_run_without_a_folder_is_refused(name):
+    with pytest.raises(ConfigError, match="no folder"):
+        RunConfig(folder=name)

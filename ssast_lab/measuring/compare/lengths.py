@@ -20,13 +20,13 @@ FEWEST = 30  # clips; a band with fewer is left empty
 
 
 def seconds_of(clips: Iterable[Clip]) -> np.ndarray:
-    """(C,) seconds by the files' headers; nan for a clip that cannot be read."""
+    """(C,) seconds; nan for a clip that cannot be read."""
     return np.array([_seconds(clip) for clip in clips])
 
 
 def _seconds(clip: Clip) -> float:
     try:
-        return audio.info(clip.open()).seconds
+        return audio.info(clip.open(), []).seconds
     except (audio.AudioError, OSError):
         return math.nan
 
