@@ -66,22 +66,18 @@ def baseline(page: Page) -> None:
 
 
 def hide_more_and_more(page: Page) -> None:
-    page.locator("#view-hiding .hiding-go").click()
-    page.wait_for_function("document.querySelectorAll('#view-hiding svg circle').length > 8")
-    page.wait_for_timeout(3000)
+    page.wait_for_function("document.querySelector('#view-hiding .hiding-go')?.hidden")
 
 
 def measure(page: Page) -> None:
     page.locator("#view-map [data-do=measure]").click()
-    page.locator("#view-map .map-canvas").wait_for()
     page.locator("#view-map [data-window]").first.wait_for()
 
 
 def train(page: Page) -> None:
     page.locator("#view-train [data-do=start]").click()
-    page.wait_for_function("document.querySelector('#view-train')?.innerText.match(/step \\d{2,}/)")
     page.locator("#view-train .train-drawn").filter(has_text="MSE").wait_for()
-    page.wait_for_timeout(15_000)
+    page.wait_for_timeout(30_000)  # some more of the curves
 
 
 # name -> what the address asks for, the height of the window, light or dark, and what is done then
