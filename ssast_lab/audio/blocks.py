@@ -97,6 +97,8 @@ def _reason(error: Exception) -> str:
 
 
 def _check_rate(rate: int) -> int:
+    if not rate:  # what was taken for a sound has none
+        raise ValueError("it has no sample rate")
     if not 1000 <= rate <= 1_000_000:
         raise AudioError(
             f"{{file}} has a sample rate of {rate} Hz, which is no sound's; export it again with a common rate."

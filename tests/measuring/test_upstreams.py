@@ -376,9 +376,9 @@ def test_a_broken_clip_is_named_before_anything_is_computed(saved, clips, tmp_pa
 
 def test_what_was_computed_before_a_broken_clip_is_kept(saved, clips, tmp_path, monkeypatch):
     monkeypatch.setitem(embedding.BATCH_SECONDS, "cpu", 0)
+    monkeypatch.setattr(embedding, "_check", lambda clip: None)  # only decoding shows it
     cut = tmp_path / "cut.flac"
-    soundfile.write(cut, noise(32_000).numpy(), 16_000)
-    cut.write_bytes(cut.read_bytes()[:-20_000])
+    cut.write_bytes(b"no sound" * 50)
     counting = Counting(upstream(saved))
     with pytest.raises(UpstreamError, match=r"cut\.flac cannot be embedded"):
         embed_clips(counting, [*clips, data.Clip(str(cut))], cache=tmp_path / "cache", device="cpu")
