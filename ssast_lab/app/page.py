@@ -10,7 +10,7 @@ from ssast_lab.app import address, code, endpoints, handlers, stage
 from ssast_lab.app.handlers import Models, Shown
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, SHARE, status_line
 from ssast_lab.app.sources import Sound
-from ssast_lab.app.state import Common, Parts, Seen
+from ssast_lab.app.state import Common, Parts, Seen, told
 from ssast_lab.app.views import VIEWS, lay_out_views
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def connect_stage(parts: Parts, answered: Callable[..., dict[str, Any]], model_e
     by_part = painted.pop("fn")
 
     def on_paint(excerpt: Any, name: str, event: gr.EventData) -> dict[Any, Any]:
-        return by_part(excerpt, name, getattr(event, "hidden", None), getattr(event, "stroke", None))
+        return by_part(excerpt, name, told(event, "hidden"), told(event, "stroke"))
 
     # Every stroke is answered in its turn: an event that is put off forgets what it was told.
     parts.stage.paint(
@@ -183,14 +183,15 @@ def connect_code(parts: Parts, models: Models) -> None:
     def on_code(seen: Seen | None, sound: Sound | None, cluster: str, seed: float | None, event: gr.EventData) -> Shown:
         if seen is None or sound is None:
             raise handlers.refusal(handlers.FORGOTTEN)
-        name = next(name for name, model in models.items() if model == seen.model)
-        more = views.get(str(getattr(event, "tab", "")), "")
-        return {"lines": code.lines(seen, name, sound, cluster, seed, more), "ticket": getattr(event, "ticket", None)}
+        name = next((name for name, model in models.items() if model == seen.model), seen.model.path.name)
+        more = views.get(str(told(event, "tab")), "")
+        return {"lines": code.lines(seen, name, sound, cluster, seed, more), "ticket": told(event, "ticket")}
 
     parts.stage.code(
         on_code,
         parts.of("seen", "sound", "blocks", "seed"),
         [parts.code],
+        trigger_mode="multiple",
         show_progress="hidden",
         api_visibility="private",
     )

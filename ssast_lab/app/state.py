@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     import gradio as gr
 
 
+def told(event: "gr.EventData", name: str) -> Any:
+    """What a script of the page sent along with its event under a name; None where it sent nothing, as programs do."""
+    data = event._data
+    return data.get(name) if isinstance(data, dict) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What the stage shows: one per picture, so that what is kept of it (by ``lru_cache``, say) is one visitor's and goes with it."""

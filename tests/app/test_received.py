@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from started import multipart, send, started
-from visitor import PATIENCE, agrees, choose, expected, figures, shot, upload
+from visitor import PATIENCE, STATE, agrees, choose, expected, figures, shot, until, upload
 
 from ssast_lab.app.received import LARGEST
 
@@ -110,6 +110,9 @@ def test_another_mask_while_a_shorter_sound_loads(page, models, sounds):
     choose(page, "patch")
     upload(page, sounds["ten.flac"])
     agrees(page, expected(models, sounds["ten.flac"]))
+    until(page, "s.ready")  # nothing is on its way any more, so that a stream is opened for what comes now
+    shown = f"document.querySelector('#view-masks .view')?.dataset.shows === {STATE}.picture.data.key"
+    page.wait_for_function(shown)
     longer = int(page.get_by_role("slider", name="Hidden patches").input_value())
     held, joined, released = [], [], []
     page.route("**/queue/data*", lambda route: route.continue_() if released else held.append(route))

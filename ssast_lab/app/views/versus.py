@@ -153,7 +153,7 @@ print(f"The other model: MSE {theirs.mse:.3f}, accuracy {theirs.accuracy:.1%} of
 VIEW = View(
     name="versus",
     title="Patch or frame",
-    hint="The same sound and the same share hidden, for both kinds of model: which draws it better, recognises more, looks further, and what can be told from what is left?",
+    hint="The same sound and the same share hidden, for both kinds of model: see which draws it better, recognises more and looks further, and what can be told from what is left.",
     look=look,
     later=later,
     inputs=("seed",),

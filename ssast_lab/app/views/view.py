@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssast_lab.app import handlers
-from ssast_lab.app.state import Common, Parts, Seen, Wish
+from ssast_lab.app.state import Common, Parts, Seen, Wish, told
 from ssast_lab.checkpoint import CheckpointError
 
 Asked = Mapping[str, Any]  # what a view's script asks for
@@ -47,7 +47,7 @@ def lay_out(view: View, parts: Parts, common: Common) -> None:
     panel = gr.HTML({}, html_template="", js_on_load=script, elem_id=f"view-{view.name}", apply_default_css=False)  # type: ignore[arg-type]
 
     def on_look(event: gr.EventData, seen: Seen | None, *values: Any) -> Answer:
-        return answered(view, seen, getattr(event, "asked", None), getattr(event, "ticket", None), values, common)
+        return answered(view, seen, told(event, "asked"), told(event, "ticket"), values, common)
 
     # Every question is answered in its turn: an event that is put off forgets what it was told.
     panel.look(
@@ -56,7 +56,7 @@ def lay_out(view: View, parts: Parts, common: Common) -> None:
     )  # fmt: skip
 
     def on_later(event: gr.EventData, seen: Seen | None, *values: Any) -> Answer:
-        ticket, asked = getattr(event, "ticket", None), getattr(event, "asked", None)
+        ticket, asked = told(event, "ticket"), told(event, "asked")
         assert view.later is not None
         return {"ticket": ticket, "later": view.later(seen, checked(asked), *values) if seen else {}}
 
@@ -78,7 +78,7 @@ def connect_act(view: View, panel: Any, parts: Parts, common: Common) -> None:
     def on_act(event: gr.EventData, *values: Any) -> dict[Any, Any]:
         assert view.act is not None
         try:
-            wish = view.act(checked(getattr(event, "asked", None)), common)
+            wish = view.act(checked(told(event, "asked")), common)
         except Refusal as refusal:
             raise handlers.refusal(str(refusal), title=view.title) from None
         shown = handlers.on_wish(common.models, wish, *values)
