@@ -17,6 +17,7 @@ address.py         what the page's address asks for
 page.py            what lies where
 temporary.py       where visitors' files are kept, and how they go
 received.py        what visitors may send
+streams.py         that no answer is lost between two streams
 gate.py            what every request has to pass
 serve.py           the server
 """

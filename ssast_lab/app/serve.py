@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import gradio as gr
 
-from ssast_lab.app import received
+from ssast_lab.app import received, streams
 from ssast_lab.app.gate import Gate, is_loopback
 from ssast_lab.app.page import build
 from ssast_lab.app.shelf import Shelf
@@ -63,6 +63,7 @@ def application(page: "gr.Blocks", password: str | None) -> tuple[Any, Any]:
 
     received.guard()
     page.queue(max_size=64, default_concurrency_limit=4)
+    streams.hold(page._queue)
     page.state_session_capacity = VISITORS
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
     theme = gr.themes.Base(

@@ -1,16 +1,17 @@
 """What becomes of what visitors send: too much of it, half of it, very little of it, and a change of mind while it is looked at."""
 
-import json
 import socket
 import time
 from urllib.parse import urlsplit
 
+import gradio as gr
 import numpy as np
 import pytest
 import soundfile
 from started import multipart, send, started
-from visitor import PATIENCE, STATE, agrees, choose, expected, figures, shot, until, upload
+from visitor import PATIENCE, agrees, choose, expected, shot, upload
 
+from ssast_lab.app import received
 from ssast_lab.app.received import LARGEST
 
 
@@ -105,35 +106,7 @@ def test_a_sound_of_one_patch_is_shown(page, models, tmp_path):
     shot(page, "one_patch")
 
 
-def test_another_mask_while_a_shorter_sound_loads(page, models, sounds):
-    """The count that is sent is still that of the longer sound."""
-    choose(page, "patch")
-    upload(page, sounds["ten.flac"])
-    agrees(page, expected(models, sounds["ten.flac"]))
-    until(page, "s.ready")  # nothing is on its way any more, so that a stream is opened for what comes now
-    shown = f"document.querySelector('#view-masks .view')?.dataset.shows === {STATE}.picture.data.key"
-    page.wait_for_function(shown)
-    longer = int(page.get_by_role("slider", name="Hidden patches").input_value())
-    held, joined, released = [], [], []
-    page.route("**/queue/data*", lambda route: route.continue_() if released else held.append(route))
-    page.on("request", lambda request: "/queue/join" in request.url and joined.append(json.loads(request.post_data)))
-    upload(page, sounds["short.flac"])
-    waits_in(
-        page, lambda: any(isinstance(value, dict) and "path" in value for sent in joined for value in sent["data"])
-    )
-    page.get_by_role("button", name="Another mask").click()
-    waits_in(page, lambda: any(longer in sent["data"] for sent in joined))
-    released.append(True)
-    for route in held:
-        route.continue_()
-    page.locator("#caption b", has_text="short.flac").wait_for()
-    whole = int(figures(page)["hidden"].split("of ")[1].split(" ")[0])
-    agrees(page, expected(models, sounds["short.flac"], count=whole, seed=1))
-    assert page.locator(".toast-body.error").count() == 0
-
-
-def waits_in(page, condition):
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not condition():
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(20)
+def test_the_count_of_a_longer_sound_is_cut_to_that_of_the_shorter_one():
+    """As another mask is asked for while the shorter sound loads: the count that is sent is still that of the longer one."""
+    slider, within = gr.Slider(1, 144, 112, step=1), received._within(gr.Slider.preprocess)
+    assert [within(slider, count) for count in (388, 100, 0)] == [144, 100, 1]

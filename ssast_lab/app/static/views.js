@@ -24,6 +24,7 @@
 (() => {
   const makers = {};
   const PATIENCE = 40; // milliseconds in which a slider may go on before Python is asked
+  const LOST = 20_000; // milliseconds without an answer after which Python is asked once more: one is lost when its stream is just being closed
   const QUIET = 200; // milliseconds without another answer before what comes later is asked for
 
   // ---- what most views need ----
@@ -86,12 +87,16 @@
       if (!open || !host.stage?.state().picture) return;
       ticket += 1;
       root.classList.add("is-waiting");
-      waiting = setTimeout(() => send(asked, ticket), PATIENCE);
+      waiting = setTimeout(() => {
+        send(asked, ticket);
+        waiting = setTimeout(() => root.classList.contains("is-waiting") && send(asked, ticket), LOST);
+      }, PATIENCE);
     }
 
     function answer(data) {
       if (!data || data.ticket !== ticket) return;
       if (data.later) return open && view.later(data.later);
+      clearTimeout(waiting);
       root.classList.remove("is-waiting");
       last = data;
       refused.hidden = !data.refused;
