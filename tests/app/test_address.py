@@ -82,9 +82,15 @@ def test_tab_layer_and_version_come_along(browser, server):
     for page in visit(browser, server):
         page.get_by_role("tab", name="Reconstruction", exact=True).click()
         page.locator("#stage [data-layer='bin mean']").click()
+        until(
+            page, "s.ready && s.heard('ceiling') && s.heard('bin mean')"
+        )  # nothing more comes that would choose for us
         page.locator("#stage [data-version=ceiling]").click()
+        until(page, "s.version === 'ceiling'")
         page.locator("#stage [data-layer='bin mean']").click()
-        page.wait_for_function("location.search.includes('bin+mean')")
+        page.wait_for_function(
+            "['bin+mean', 'ceiling', 'reconstruction'].every((word) => location.search.includes(word))"
+        )
         said = asked(page)
         assert [said[key] for key in ("tab", "layer", "version")] == ["reconstruction", "bin mean", "ceiling"]
         address = page.url
