@@ -49,7 +49,7 @@ watch("value", () => props.value && props.value.key && document.querySelector("#
 """
 ON_CODE = """
 watch("value", () => {
-  if (!props.value || !props.value.lines || ssast.codeTicket === props.value.ticket) return;
+  if (!props.value || !props.value.lines || ssast.codeTicket >= props.value.ticket) return; // answered already, or asked before
   ssast.codeTicket = props.value.ticket;
   ssast.showCode(props.value.lines);
 });
