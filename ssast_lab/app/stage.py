@@ -14,14 +14,8 @@ __all__ = [
 ]  # fmt: skip
 
 STATIC = Path(__file__).parent / "static"
-SCRIPTS = (
-    "player.js",
-    "picture.js",
-    "view.js",
-    "save.js",
-    "stage.js",
-    "views.js",
-)  # each needs those before it; then each view's
+# each needs those before it; then each view's
+SCRIPTS = ("player.js", "picture.js", "view.js", "save.js", "stage.js", "views.js")
 OWN = ("app.js", "address.js")  # the page's, which no other host of the stage needs
 STYLES = ("stage.css", "views.css")  # then each view's
 

@@ -1,11 +1,13 @@
 """The app in processes of their own, for tests of how it starts, answers and ends."""
 
 import contextlib
+import http.server
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -84,3 +86,24 @@ def send(address, content, name="sound.flac") -> tuple[int, str, dict[str, str]]
     """Uploads a file as the page does."""
     data, kind = multipart(content, name)
     return ask(f"{address}gradio_api/upload", data, Content_Type=kind)
+
+
+@contextlib.contextmanager
+def listening(answer):
+    """The address of a server on this machine, and the list, growing, of what is asked of it; ``answer`` is given each request."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(f"{self.command} {self.path}")
+            answer(self)
+
+        do_CONNECT = do_POST = do_HEAD = do_OPTIONS = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()

@@ -1,11 +1,9 @@
 """Nothing leaves this machine: neither the server nor its page asks anything of another one, whatever is done."""
 
-import http.server
 import json
-import threading
 
 import pytest
-from started import ask, send, started
+from started import ask, listening, send, started
 from test_safe import call, file_of
 from visitor import PATIENCE, agrees, choose, expected, until, upload
 
@@ -29,22 +27,8 @@ sys.addaudithook(watch)
 @pytest.fixture(scope="module")
 def proxy():
     """(address, what was asked of it) of the only way out for whoever uses it, which leads nowhere."""
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(f"{self.command} {self.path}")
-            self.send_error(502)
-
-        do_CONNECT = do_POST = do_HEAD = do_OPTIONS = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}", asked
-        listening.shutdown()
+    with listening(lambda request: request.send_error(502)) as way_out:
+        yield way_out
 
 
 def test_neither_server_nor_page_calls_out(browser, models, sounds, tmp_path, proxy):

@@ -1,13 +1,11 @@
 """What the page refuses: addresses in the place of files, posts from other pages, names that lead here from elsewhere."""
 
-import http.server
 import json
-import threading
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
-from started import ask, multipart, send, started
+from started import ask, listening, multipart, send, started
 from visitor import visit
 
 from ssast_lab import audio
@@ -18,24 +16,14 @@ JSON = {"Content_Type": "application/json"}
 @pytest.fixture(scope="module")
 def elsewhere():
     """(address, what was asked of it) of a server that has every file that is asked for."""
-    asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(audio.builtin_sounds()["tabla"]["path"].read_bytes())
+    def answer(request):
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(audio.builtin_sounds()["tabla"]["path"].read_bytes())
 
-        do_HEAD = do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}/", asked
-        listening.shutdown()
+    with listening(answer) as (address, asked):
+        yield f"{address}/", asked
 
 
 def call(server, name, *data) -> tuple[str, object]:
