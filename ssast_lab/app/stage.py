@@ -23,14 +23,7 @@ ON_LOAD = """
 const stage = ssast.mount(element, {
   paint: (hidden, stroke) => trigger("paint", { hidden, stroke }),
   hear: () => trigger("hear"),
-  // Asked again where no answer comes: one is lost when the stream of answers is being closed just then.
-  code: (tab) => {
-    const ticket = Date.now(), ask = (times) => {
-      if (ssast.codeTicket !== ticket) trigger("code", { tab, ticket });
-      if (times) setTimeout(() => ssast.codeTicket !== ticket && ask(times - 1), 4000);
-    };
-    ask(5);
-  },
+  code: (tab) => trigger("code", { tab, ticket: Date.now() }),
 });
 element.stage = stage;
 keepInSight(element);
@@ -42,11 +35,7 @@ ON_SOUNDS = """
 watch("value", () => props.value && props.value.key && document.querySelector("#stage .stage").parentElement.stage.hear(props.value));
 """
 ON_CODE = """
-watch("value", () => {
-  if (!props.value || !props.value.lines || ssast.codeTicket >= props.value.ticket) return; // answered already, or asked before
-  ssast.codeTicket = props.value.ticket;
-  ssast.showCode(props.value.lines);
-});
+watch("value", () => props.value && props.value.lines && ssast.showCode(props.value.lines));
 """
 
 
