@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from chromium import launch
 
 from ssast_lab.config import model_config
 from ssast_lab.model import SSAST
@@ -29,21 +30,15 @@ def nano(request):
     return SSAST(model_config(f"nano-{request.param}", depth=2, frames=64)).eval()
 
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream",
-         "--use-fake-ui-for-media-stream"]  # a microphone that beeps  # fmt: skip
-
-
 @pytest.fixture(scope="session")
 def browser():
     """One for all tests, as a process can have no two of them at a time."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    if shutil.which("chromium") is None:
         reason = "no browser test was run: Debian's chromium is not installed"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = launch(playwright)
         yield browser
         browser.close()

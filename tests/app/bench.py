@@ -1,4 +1,4 @@
-"""How fast the app answers: `python tests/app/bench.py` starts it with the built-in models, visits it in headless Chromium, and
+"""How fast the app answers: `PYTHONPATH=tests python tests/app/bench.py` starts it with the built-in models, visits it in headless Chromium, and
 writes a table of medians, with the load of the machine beside them."""
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from conftest import FLAGS
+from chromium import launch
 from playwright.sync_api import Page, sync_playwright
 from started import started
 from visitor import ROOT, until, visit
@@ -146,7 +146,7 @@ def main() -> None:
         forget(ROOT / "ssast_lab")
         figures = {"`python app.py` to a page that answers, cold": [answers(folder / "cold")]}
         figures["warm"] = [answers(folder / "warm") for _ in range(3)]
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = launch(playwright)
         with started(folder / "app") as app:
             for page in visit(browser, app.address):
                 figures |= in_the_page(page, folder, times)

@@ -1,19 +1,18 @@
-"""The pictures of docs/app.md, taken of the running app: `python tests/app/pictures.py` writes them into docs/app."""
+"""The pictures of docs/app.md, taken of the running app: `PYTHONPATH=tests python tests/app/pictures.py` writes them into docs/app."""
 
 import io
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
+from chromium import launch
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from started import started
 from visitor import ROOT, STATE, place, until, visit
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FOLDER = ROOT / "docs" / "app"
 LARGEST = 250_000  # bytes
 
@@ -101,7 +100,7 @@ PICTURES: dict[str, tuple[dict[str, str], int, str, Callable[[Page], None] | Non
 def main(names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright, started(Path(folder) / "app") as app:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = launch(playwright)
         for name, (asked, height, scheme, act) in PICTURES.items():
             if names and name not in names:
                 continue
