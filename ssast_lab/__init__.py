@@ -28,10 +28,15 @@ That is the paper. The wings above it, each on those before it:
 The names below are the stable surface: modules may move, these stay. Each is imported when it is first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ssast_lab import _moved as _moved
+
+# PyTorch's idle threads look out for work for so long that they take the cores from whoever has some: beside other programs
+# everything was several times slower. It is read when PyTorch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 if TYPE_CHECKING:
     from ssast_lab import figures

@@ -80,3 +80,11 @@ def test_the_old_pretrain_can_be_imported_and_the_new_one_called():
 def test_what_was_never_there_is_not_found():
     with pytest.raises(ModuleNotFoundError):
         import ssast_lab.nowhere  # noqa: F401
+
+
+def test_idle_threads_leave_the_cores_to_others_unless_told_otherwise(monkeypatch):
+    said = "import os, ssast_lab; print(os.environ['GOMP_SPINCOUNT'])"
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert python(said) == "3000\n"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert python(said) == "7\n"

@@ -193,5 +193,6 @@ def connect_code(parts: Parts, models: Models) -> None:
         [parts.code],
         trigger_mode="multiple",
         show_progress="hidden",
+        queue=False,  # answered at once, whatever the models are busy with
         api_visibility="private",
     )

@@ -2,12 +2,14 @@
 writes a table of medians, with the load of the machine beside them."""
 
 import argparse
+import io
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import soundfile
 from chromium import launch
 from playwright.sync_api import Page, sync_playwright
 from started import started
-from visitor import ROOT, until, visit
+from visitor import ROOT, open_tab, until, visit
 
 from ssast_lab import audio
 
@@ -34,6 +36,7 @@ async ([act, done]) => {
   return performance.now() - begin;
 }
 """
+MAP = "document.querySelector('#view-map canvas')?.map"
 ANOTHER = "s.picture.data.key !== key"
 SLIDE = """
 const slider = document.querySelector("#count input[type=range]");
@@ -52,8 +55,8 @@ const x = area.left + 60 + Math.random() * (area.width - 120), y = area.top + 20
 canvas.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, clientX: x, clientY: y }));
 """
 FRAMES = """
-async (seconds) => {
-  const canvas = document.querySelector("#stage canvas"), area = canvas.getBoundingClientRect();
+async ([selector, seconds]) => {
+  const canvas = document.querySelector(selector), area = canvas.getBoundingClientRect();
   const begin = performance.now();
   let frames = 0, now = begin;
   while (now - begin < 1000 * seconds) {
@@ -118,8 +121,35 @@ def in_the_page(page: Page, folder: Path, times: int) -> dict[str, list[float]]:
     page.get_by_role("tab", name="Attention", exact=True).click()
     until(page, "s.overlay || document.querySelector('#view-attention .view')?.dataset.shows === s.picture.data.key")
     figures["hover on a patch to its attention"] = timed(page, HOVER, "s.hover >= 0 && s.overlay", 5 * times)
-    figures["frames a second while hovering"] = [page.evaluate(FRAMES, 2) for _ in range(3)]
+    figures["frames a second while hovering"] = [page.evaluate(FRAMES, ["#stage canvas", 2]) for _ in range(3)]
     return figures
+
+
+def in_the_map(page: Page, folder: Path, window: int, windows: int) -> dict[str, list[float]]:
+    """Long sounds in windows of some seconds, from the press of the button to the last dot, and pointed at."""
+    wave = audio.load_waveform(audio.builtin_sounds()["frogs"]["path"]).numpy()
+    with zipfile.ZipFile(folder / "map.zip", "w") as archive:
+        for number in range(10):
+            long = io.BytesIO()
+            piece = np.resize(np.roll(wave, 1000 * number), windows // 10 * window * audio.SAMPLE_RATE)
+            soundfile.write(long, piece, audio.SAMPLE_RATE, format="FLAC")
+            archive.writestr(f"{number}.flac", long.getvalue())
+    open_tab(page, "Map")
+    view = page.locator("#view-map")
+    page.wait_for_function(f"{MAP}?.state.data?.state === 'done'")
+    view.locator("[name=source]").select_option("files")
+    view.locator("input[name=files]").set_input_files(folder / "map.zip")
+    view.locator("[name=seconds]").select_option(str(window))
+    begin = time.monotonic()
+    view.get_by_role("button", name="Measure").click()
+    page.wait_for_function(f"{MAP}.state.data.state === 'done' && {MAP}.state.many === {windows}", timeout=600_000)
+    took = time.monotonic() - begin
+    page.locator("#view-map canvas").evaluate("canvas => canvas.scrollIntoView({ block: 'end' })")
+    frames = [page.evaluate(FRAMES, ["#view-map canvas", 2]) for _ in range(3)]
+    return {
+        f"a map of {windows:,} windows of {window} s": [took],
+        f"frames a second while hovering over its {windows:,} dots": frames,
+    }
 
 
 def upload_and_stay(page: Page, path: Path) -> None:
@@ -150,6 +180,8 @@ def main() -> None:
         with started(folder / "app") as app:
             for page in visit(browser, app.address):
                 figures |= in_the_page(page, folder, times)
+                figures |= in_the_map(page, folder, window=2, windows=600)
+                figures |= in_the_map(page, folder, window=1, windows=3000)
         browser.close()
     print(
         f"Load of the machine before and after: {load:.1f} and {os.getloadavg()[0]:.1f}, on {os.cpu_count()} cores.\n"

@@ -1,6 +1,7 @@
 """The view of how much can be hidden: its curves are what the core measures, and a point of them is put on the stage."""
 
 import numpy as np
+import torch
 from visitor import SHARE, open_tab, shot, stage, until
 
 from ssast_lab import analysis, audio, checkpoint
@@ -17,7 +18,7 @@ def excerpt_of(name="speech"):
 def read_out(page, chart, share):
     """What a chart says at a share of its width."""
     svg = page.locator(f"#view-hiding [data-of={chart}] svg")
-    svg.scroll_into_view_if_needed()
+    svg.evaluate("svg => svg.scrollIntoView({ block: 'end' })")  # the stage covers what is above
     box = svg.bounding_box()
     page.mouse.move(box["x"] + 46 + share * (box["width"] - 56), box["y"] + 60)
     return page.locator(f"#view-hiding [data-of={chart}] output").inner_text()
@@ -38,6 +39,17 @@ def test_the_curves_are_those_of_the_core(page):
         assert f"model {100 * record.accuracy.mean():.0f} %" in read_out(page, "accuracy", share).replace(".0", "")
     assert "visible mean of each mel bin" in page.locator("#view-hiding .view-line").inner_text()
     shot(page, "hiding")
+    heads, (record,) = checkpoint.heads("tiny-patch"), list(analysis.hiding_curve(model, piece, [counts[7]], (3, 5)))
+    for name in ("kind", "phones"):
+        page.get_by_label("Question").select_option(name)
+        whole = analysis.predict(model, [heads[name]], piece.fbank)[name]
+        held = [
+            analysis.predict(model, [heads[name]], piece.fbank, torch.from_numpy(mask))[name][whole.argmax()]
+            for mask in record.masks
+        ]
+        assert heads[name].labels[whole.argmax()] in page.locator("#view-hiding [data-of=class] h4").inner_text()
+        said = read_out(page, "class", record.count / piece.grid.count)
+        assert f"model {100 * np.mean(held):.0f} %" in said.replace(".0", ""), said
 
 
 def test_a_point_is_seen_and_heard_on_the_stage(page):
@@ -46,7 +58,7 @@ def test_a_point_is_seen_and_heard_on_the_stage(page):
     page.wait_for_function(FULL)
     count = analysis.hiding_counts(piece.grid.count)[4]
     svg = page.locator("#view-hiding [data-of=mse] svg")
-    svg.scroll_into_view_if_needed()
+    svg.evaluate("svg => svg.scrollIntoView({ block: 'end' })")  # the stage covers what is above
     box = svg.bounding_box()
     page.mouse.click(box["x"] + 46 + count / piece.grid.count * (box["width"] - 56), box["y"] + 60)
     until(page, f"s.settled && s.picture.hiddenCount() === {count}")

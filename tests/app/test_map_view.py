@@ -5,7 +5,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from visitor import open_tab, shot, stage, until
+import soundfile
+from visitor import choose, open_tab, shot, stage, until
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.measuring import windows
@@ -115,6 +116,39 @@ def test_a_zip_is_measured_and_belongs_to_its_sender(page, browser, server, soun
     kept = page.evaluate("sessionStorage.getItem('ssast-lab-map')")
     assert len(kept) == 32
     shot(page, "map_zip")
+
+
+def test_a_folder_of_thousands_of_windows_is_stopped_goes_on_and_stays_quick(page, tmp_path):
+    folder, sounds = tmp_path / "field", 5
+    wave, minutes = audio.load_waveform(audio.builtin_sounds()["frogs"]["path"]).numpy(), 10
+    for number in range(sounds):
+        (folder / f"day {number}").mkdir(parents=True)
+        long = np.resize(np.roll(wave, 1000 * number), minutes * 60 * audio.SAMPLE_RATE)
+        soundfile.write(folder / f"day {number}" / "birds.flac", long, audio.SAMPLE_RATE)
+    choose(page, "frame")
+    open_tab(page, "Map")
+    measured(page, len(audio.builtin_sounds()))
+    view = page.locator("#view-map")
+    view.locator("[name=source]").select_option("folder")
+    view.locator("input[name=folder]").set_input_files(folder)
+    view.locator("[name=seconds]").select_option("1")
+    view.get_by_role("button", name="Measure").click()
+    page.wait_for_function(f"{MAP}?.state.data?.total === {sounds} && {MAP}.state.many > 0")
+    view.get_by_role("button", name="Stop").click()
+    view.get_by_role("button", name="Go on").wait_for()
+    page.wait_for_function(
+        f"""async () => {{ const before = {MAP}.state.many;
+              await new Promise(later => setTimeout(later, 2000)); return {MAP}.state.many === before }}"""
+    )
+    assert ask(page, "m.data.state") == "measuring"
+    assert ask(page, "m.many") < sounds * minutes * 60
+    view.get_by_role("button", name="Go on").click()
+    measured(page, sounds)
+    assert ask(page, "m.many") == sounds * minutes * 60
+    assert ask(page, "m.data.names") == [f"field/day {number}/birds.flac" for number in range(sounds)]
+    page.mouse.move(*dot(page, 1234))
+    page.wait_for_function(f"{MAP}.state.hover >= 0")
+    shot(page, "map_thousands")
 
 
 @pytest.mark.parametrize("asked", [{"map": "0" * 32, "window": 0}, {"map": None}, {"window": -1}, {}])

@@ -10,7 +10,8 @@
       <span class="view-quiet hiding-said"></span>
     </div>
     <p class="view-line"></p>
-    <div class="hiding-charts"><figure data-of="mse"></figure><figure data-of="accuracy"></figure><figure data-of="nce"></figure></div>
+    <div class="hiding-charts"><figure data-of="mse"></figure><figure data-of="accuracy"></figure><figure data-of="nce"></figure>
+      <div class="hiding-class"><label class="view-select">What can be told <select name="question" aria-label="Question"></select></label><figure data-of="class"></figure></div></div>
     <div class="view-chips hiding-masks" role="group" aria-label="Masks"></div>`;
 
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -31,7 +32,7 @@
   ssast.view("hiding", (element, host) => {
     element.innerHTML = markup;
     const { stage } = host, find = (selector) => element.querySelector(selector), picture = () => stage.state().picture;
-    let data = null, key = "", points = new Map(), seeds = 5, going = true, chosen = null; // chosen: [count, seed]
+    let data = null, key = "", points = new Map(), seeds = 5, going = true, chosen = null, question = ""; // chosen: [count, seed]
 
     const left = () => order(data.counts).filter((count) => !points.has(count));
 
@@ -61,8 +62,17 @@
       find("progress").value = 1 - rest / total;
       find(".hiding-said").textContent = rest ? `${total - rest} of ${total} numbers of hidden ${plural}` : `masks: ${data.kind}`;
       find(".view-line").textContent = said();
+      questions();
       curves();
       masks();
+    }
+
+    function questions() {
+      const names = Object.keys(data.classes), select = find("[name=question]");
+      find(".hiding-class").hidden = !names.length;
+      if (!names.includes(question)) question = names[0] ?? "";
+      select.innerHTML = names.map((name) => `<option value="${name}">${ssast.escape(data.classes[name].question)}</option>`).join("");
+      select.value = question;
     }
 
     // How far one can go until the model is no better than a baseline, in words.
@@ -91,6 +101,11 @@
         accuracy: { title: "Accuracy", zero: true, percent: true, top: 1.02, lines: [guess((count) => 1 / count), line("model", COLOUR, ({ accuracy }) => accuracy, { dots: true })] },
         nce: { title: "InfoNCE", unit: "nats", zero: true, lines: [guess((count) => Math.log(count)), line("model", COLOUR, ({ nce }) => nce, { dots: true })] },
       };
+      const told = data.classes[question];
+      if (told) {
+        const whole = { name: "nothing hidden", colour: QUIET, dashed: true, points: data.counts.map((count) => [count, told.probability]) };
+        charts.class = { title: `Probability of “${told.label}”`, zero: true, percent: true, top: 1.02, lines: [whole, line("model", COLOUR, ({ held }) => held[question] ?? [NaN], { dots: true })] };
+      }
       for (const [name, spec] of Object.entries(charts)) ssast.chart(find(`[data-of=${name}]`), { ...spec, x, mark: picture().hiddenCount(), click: pick });
     }
 
@@ -132,6 +147,10 @@
         redraw();
         next();
       }
+    });
+    find("[name=question]").addEventListener("change", ({ target }) => {
+      question = target.value;
+      redraw();
     });
     new ResizeObserver(() => data && element.clientWidth && curves()).observe(element);
 

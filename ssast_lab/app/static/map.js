@@ -29,6 +29,7 @@
     </div>`;
 
   const drawn = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const pathOf = (file) => file.webkitRelativePath || file.name;
   const folderOf = (name) => (name.includes("/") ? name.slice(0, name.lastIndexOf("/")) : "no folder");
 
   ssast.view("map", (element, host) => {
@@ -226,7 +227,7 @@
           said = `sending ${at + 1} of ${given.length}…`;
           redraw();
           const { path } = await host.upload(file);
-          sent.push({ path, name: file.webkitRelativePath || file.name });
+          sent.push({ path, name: pathOf(file) });
         }
         said = "";
       } catch {
@@ -261,7 +262,7 @@
       }
     });
     element.addEventListener("change", ({ target }) => {
-      if (target.type === "file") files = [...target.files].filter((file) => !file.name.startsWith("."));
+      if (target.type === "file") files = [...target.files].filter((file) => !file.name.startsWith(".")).sort((one, other) => pathOf(one).localeCompare(pathOf(other), undefined, { numeric: true }));
       if (target.name === "source") files = [];
       if (target.name === "layer") {
         asked.layer = Number(target.value);

@@ -1,14 +1,16 @@
 """How much can be hidden: what the model makes of the sound as more and more of it is hidden."""
 
 import zlib
+from typing import Any
 
 import torch
 
-from ssast_lab import analysis
+from ssast_lab import analysis, checkpoint
 from ssast_lab.analysis import Hiding
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, draw
 from ssast_lab.app.stage import text
 from ssast_lab.app.state import Seen
+from ssast_lab.app.views.versus import QUESTIONS, predicted
 from ssast_lab.app.views.view import Answer, Asked, View
 
 SEEDS = (3, 5, 10)
@@ -22,13 +24,37 @@ def look(seen: Seen, asked: Asked, cluster: str) -> Answer:
     assert isinstance(seeds, int)
     answer: Answer = {
         "of": [zlib.crc32(str(seen.model.path).encode()), kind, grid.count, seeds],
-        "counts": counts, "seeds": seeds, "kind": kind if grid.rows > 1 else "random", "choices": SEEDS,
+        "counts": counts, "seeds": seeds, "kind": kind if grid.rows > 1 else "random", "choices": SEEDS, "classes": first(seen),
     }  # fmt: skip
     count = asked.get("count")
     if type(count) is int and count in counts:
         masks = torch.stack([draw(grid, kind, count, seed) for seed in range(seeds)])
-        answer["point"] = packed(analysis.hiding(seen.network, seen.excerpt.fbank, masks))
+        answer["point"] = packed(analysis.hiding(seen.network, seen.excerpt.fbank, masks)) | {"held": held(seen, masks)}
     return answer
+
+
+def first(seen: Seen) -> dict[str, Any]:
+    """What each linear head of the model says while nothing is hidden."""
+    heads = checkpoint.heads(seen.model.path)
+    return {
+        name: {
+            "question": QUESTIONS[name],
+            "label": heads[name].labels[whole.argmax()],
+            "probability": float(whole.max()),
+        }
+        for name, whole in predicted(seen, None).items()
+        if name in QUESTIONS
+    }
+
+
+def held(seen: Seen, masks: torch.Tensor) -> dict[str, list[float]]:
+    """The probability of that first answer under each mask: of what is told from the visible patches alone."""
+    whole = {name: probabilities.argmax() for name, probabilities in predicted(seen, None).items() if name in QUESTIONS}
+    if not whole or masks.all():
+        return {}
+    heads = [head for name, head in checkpoint.heads(seen.model.path).items() if name in whole]
+    told = [analysis.predict(seen.network, heads, seen.excerpt.fbank, mask) for mask in masks]
+    return {name: [float(each[name][label]) for each in told] for name, label in whole.items()}
 
 
 def packed(record: Hiding) -> Answer:
