@@ -18,6 +18,7 @@ from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.analysis import Excerpt
 from ssast_lab.app import stage
 from ssast_lab.app.reconstruction import (
+    CLUSTERS,
     NEXT_TO_NOTHING,
     NOTHING_HIDDEN,
     SEEDS,
@@ -124,8 +125,9 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
             label=f"Hidden {stage.PLURAL[model.kind]}",
         ),
         "blocks": gr.Dropdown(
+            [("single frames, at random", cluster) for cluster in CLUSTERS] if frame else list(CLUSTERS),
             interactive=not frame,
-            info="The paper hides single frames at random." if frame else "Patches are hidden in blocks of C x C.",
+            info="A frame reaches over all mel bins." if frame else "Patches are hidden in blocks of C x C.",
         ),
         "note": f"<p>{html.escape(model.note)}</p>",
         "status": "",

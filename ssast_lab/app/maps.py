@@ -26,7 +26,7 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
 
-    def waveform(self) -> Tensor: ...
+    def waveform(self, notices: list[audio.AudioWarning] | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Builtin:
     name: str
     path: str
 
-    def waveform(self) -> Tensor:
-        return audio.load_waveform(self.path)
+    def waveform(self, notices: list[audio.AudioWarning] | None = None) -> Tensor:
+        return audio.load_waveform(self.path, notices=notices)
 
 
 @dataclass(eq=False)
@@ -49,6 +49,7 @@ class SoundMap:
     seconds: float  # of a window
     measured: int = 0  # sounds that are behind it
     left_out: dict[str, str] = field(default_factory=dict)  # name -> why
+    noticed: dict[str, str] = field(default_factory=dict)  # name -> what should be known of a sound that is in it
     sound: list[int] = field(default_factory=list)  # of each window: its place among the sources
     second: list[float] = field(default_factory=list)  # and where it begins
     _parts: list[np.ndarray] = field(default_factory=list)  # (some windows, L, D)
@@ -77,11 +78,14 @@ class SoundMap:
     def _measure(self) -> Iterator[None]:
         upstream = upstreams.of_encoder("map", load_model(self.model).encoder)
         for place, source in enumerate(self.sources):
+            notices: list[audio.AudioWarning] = []
             try:
-                waveform = source.waveform()
+                waveform = source.waveform(notices)
             except audio.AudioError as error:
                 self.left_out[source.name] = str(error)
             else:
+                if notices:
+                    self.noticed[source.name] = " ".join(notice.about("It") for notice in notices)
                 yield from self._embed(upstream, place, waveform)
             self.measured = place + 1
             yield

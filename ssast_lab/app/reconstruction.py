@@ -103,7 +103,7 @@ def sound_line(sound: Sound) -> str:
     return (
         f'<p class="sound"><b>{html.escape(sound.title)}</b> <span>{sound.seconds:.1f} s, '
         f"{html.escape(sound.about)}</span></p>"
-    )
+    ) + "".join(f'<p class="notice" role="status">{html.escape(notice)}</p>' for notice in sound.notices)
 
 
 def status_line(message: str = "", kept: bool = False) -> str:

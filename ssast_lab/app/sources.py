@@ -36,6 +36,7 @@ class Sound:
     waveform: Tensor  # (S,) at 16 kHz
     builtin: str | None = None  # its name, where it is built in
     file: str | None = None  # its name, where it is a visitor's
+    notices: tuple[str, ...] = ()  # what should be known of it: damaged places, say
 
     @property
     def seconds(self) -> float:
@@ -85,14 +86,15 @@ def builtin_sound(name: str) -> Sound:
 
 def own_sound(path: str, title: str | None = None) -> Sound:
     """A visitor's file, or at most its first ten minutes; an error names the file as the visitor does."""
-    name = title or Path(path).name
+    name, notices = title or Path(path).name, list[audio.AudioWarning]()
     try:
-        waveform = audio.load_waveform(path, duration=LONGEST_SECONDS)
+        waveform = audio.load_waveform(path, duration=LONGEST_SECONDS, notices=notices)
     except audio.AudioError as error:
         raise audio.AudioError(error.about(name)) from None
     whole = len(waveform) < LONGEST_SECONDS * audio.SAMPLE_RATE
     about = "your sound" if whole else f"your sound, the first {LONGEST_SECONDS // 60} minutes of it"
-    return Sound(name, about, waveform, file=None if title else name)
+    said = tuple(notice.about(name) for notice in notices)
+    return Sound(name, about, waveform, file=None if title else name, notices=said)
 
 
 def window_seconds(config: ModelConfig) -> float:

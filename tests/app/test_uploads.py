@@ -4,6 +4,8 @@ import io
 import zipfile
 
 import pytest
+import soundfile
+from visitor import upload
 
 from ssast_lab import audio
 from ssast_lab.app import uploads
@@ -98,3 +100,18 @@ def test_what_cannot_be_decoded_is_named_as_the_visitor_does(send):
     with pytest.raises(UploadError, match=r"mine/x\.flac"):
         uploads.sounds(sent)
     assert uploads.sounds(None) == []
+
+
+def test_what_should_be_known_of_a_sound_stands_beside_its_name(page, sounds, tmp_path):
+    whole = tmp_path / "half.wav"
+    soundfile.write(whole, soundfile.read(sounds["ten.flac"])[0], 44100)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    upload(page, whole)
+    notice = page.locator("#caption .notice")
+    notice.wait_for()
+    said = notice.inner_text()
+    assert said.startswith("half.wav was cut short: its header promises 10.00 s of sound, and 5.00 s are found"), said
+    assert str(tmp_path) not in said
+    page.get_by_label("Built-in sound").click()
+    page.get_by_role("option", name="frogs").click()
+    notice.wait_for(state="detached")

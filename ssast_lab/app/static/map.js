@@ -115,7 +115,8 @@
       find(".map-nearest").innerHTML = data.nearest ? `<span>Most like what the stage shows:</span>${data.nearest.map(([at, cosine]) =>
         `<button type="button" data-window="${at}">${escape(title(at))}<i>${cosine.toFixed(2)}</i></button>`).join("")}` : data.same_model ? "" : "<span>The stage uses another model than this map: measure again to find what is near.</span>";
       const rest = data.left_out_all - data.left_out.length;
-      find(".map-left").textContent = data.left_out_all ? `Left out: ${data.left_out.map(([one, why]) => `${one} (${why.replace(/\.$/, "")})`).join("; ")}${rest ? `; and ${rest} more` : ""}.` : "";
+      const listed = (entries) => entries.map(([one, why]) => `${one} (${why.replace(/\.$/, "")})`).join("; ");
+      find(".map-left").textContent = [data.left_out_all ? `Left out: ${listed(data.left_out)}${rest ? `; and ${rest} more` : ""}.` : "", data.noticed.length ? `Noticed: ${listed(data.noticed)}.` : ""].join(" ").trim();
       draw();
     }
 

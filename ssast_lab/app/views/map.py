@@ -70,7 +70,7 @@ def described(made: SoundMap, seen: Seen, asked: Asked) -> Answer:
     return {
         "state": "done" if made.done else "measuring", "measured": made.measured, "total": len(made.sources), "waits": waits,
         "trouble": trouble, "names": [source.name for source in made.sources], "left_out": [*made.left_out.items()][:TOLD],
-        "left_out_all": len(made.left_out), "sound": text(np.array(made.sound, "<i4")), "second": text(np.array(made.second, "<f4")),
+        "left_out_all": len(made.left_out), "noticed": [*made.noticed.items()][:TOLD], "sound": text(np.array(made.sound, "<i4")), "second": text(np.array(made.second, "<f4")),
         "points": text(points.astype("<f4")), "alike": text(groups(made, layer, len(made.sound)).astype("u1")),
         "layer": layer, "layers": made.layers, "method": method, "seconds": made.seconds, "nearest": near(made, seen, layer),
         "of": zlib.crc32(str(made.model).encode()), "same_model": made.model == seen.model.path,
@@ -113,7 +113,7 @@ def act(asked: Asked, common: Common) -> Wish:
         raise Refusal("There is no such window on the map.")
     source = made.sources[made.sound[window]]
     try:
-        waveform = source.waveform()
+        waveform = source.waveform([])
     except audio.AudioError as error:
         raise Refusal(str(error)) from None
     about = "built in" if isinstance(source, Builtin) else "your sound, from the map"
