@@ -10,9 +10,10 @@ import pytest
 import soundfile
 from gradio_client import Client, handle_file
 from started import ask, send
-from visitor import PATIENCE, agrees, choose, expected, upload
+from visitor import PATIENCE, agrees, answered, choose, expected, upload
 
 from ssast_lab import analysis, audio, checkpoint
+from ssast_lab.app.views import VIEWS
 from ssast_lab.config import MaskConfig
 
 MANY = 8
@@ -27,6 +28,10 @@ def own(tmp_path_factory):
     for number, path in enumerate(paths):
         soundfile.write(path, np.resize(sounds[number % len(sounds)], 16000 * (2 + number % 5) + 160 * number), 16000)
     return paths
+
+
+def view_of(number, further):
+    return VIEWS[(number + further) % len(VIEWS)].name
 
 
 def test_visitors_of_the_page_at_once_get_their_own(browser, server, models, own):
@@ -49,6 +54,15 @@ def test_visitors_of_the_page_at_once_get_their_own(browser, server, models, own
         page.get_by_role("button", name="Another mask").click()
     for page, path in zip(pages, own, strict=True):
         agrees(page, expected(models, path, seed=1))
+        assert page.locator(".toast-body").count() == 0
+    for further in range(len(VIEWS)):  # all views, each visitor in another
+        for number, page in enumerate(pages):
+            page.locator(f"#views [role=tab][aria-controls='tab-{view_of(number, further)}']").click()
+        for number, page in enumerate(pages):
+            answered(page, view_of(number, further))  # of the picture that this page shows
+    for page, path in zip(pages, own, strict=True):
+        agrees(page, expected(models, path, seed=1))
+        assert page.locator("#caption b").inner_text() == path.name
         assert page.locator(".toast-body").count() == 0
     for context in contexts:
         context.close()
