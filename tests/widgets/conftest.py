@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -66,7 +67,7 @@ def opened(browser, lab, request):
     contexts = []
 
     def open_notebook(*cells: str):
-        name = f"{request.node.name.replace('[', '-').replace(']', '')}.ipynb"
+        name = f"{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower()).strip('-')}.ipynb"
         write_notebook(folder / name, *cells)
         context = browser.new_context(viewport={"width": 1280, "height": 1000})
         foreign: list[str] = []
@@ -83,7 +84,7 @@ def opened(browser, lab, request):
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{address}/lab/workspaces/{request.node.name.replace('_', '')}/tree/{name}?token={token}")
+        page.goto(f"{address}/lab/workspaces/{name.removesuffix('.ipynb')}/tree/{name}?token={token}")
         page.wait_for_function(
             "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
