@@ -36,7 +36,8 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
             f"with official, modern or quick, {', '.join(SIZES)}, patch or frame, and the number of hidden patches."
         )
     model = model_config(f"{size}-{kind}")
-    mask = MaskConfig(int(numbers[0]), (3, 5) if kind == "patch" else None)
+    count = int(numbers[0])
+    mask = MaskConfig(count, (3, 5) if kind == "patch" else None)
     if recipe == "official":
         tiny = size in ("nano", "tiny")
         training = TrainingConfig(
@@ -52,7 +53,7 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         if recipe == "quick":
             usual, peak, more = 8, 2e-3, dict(optimizer="muon", warmup=200)
         batch = int(numbers[1]) if numbers[1:] else usual
-        sampled = max(mask.count // 4, 2) if mask.count > 1 else None
+        sampled = max(count // 4, 2) if count > 1 else None
         training = TrainingConfig(batch=batch, learning_rate=peak * (batch / usual) ** 0.5, sampled=sampled, **more)
     return PretrainConfig(model, mask, DataConfig(**data), training)
 

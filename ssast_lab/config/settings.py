@@ -13,19 +13,32 @@ Loss = Literal["auto", "ce", "bce"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
+PAPER = 400  # of the paper's 512 patches are hidden, 78 percent
+
+
 @dataclass(frozen=True)
 class MaskConfig:
-    """Which patches are hidden: ``count`` of them, in clusters of C x C (``cluster`` = (least C, most C)), or one by one
-    (``cluster`` = None), as the paper does for frames."""
+    """Which patches are hidden: ``count`` of them or a ``share`` of all, in clusters of C x C (``cluster`` = (least C, most C)),
+    or one by one (``cluster`` = None), as the paper does for frames. Where neither is named, the paper's 400 are."""
 
-    count: int = 400
+    count: int | None = None
     cluster: tuple[int, int] | None = (3, 5)
-    fewest: int | None = None  # each training step hides a number drawn from here to count; None: always count
+    fewest: int | None = None  # each training step hides a number drawn from here to the count; None: always the count
+    share: float | None = None  # of the patches, between 0 and 1, instead of the count: so it goes with every window
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        if self.count is None and self.share is None:
+            object.__setattr__(self, "count", PAPER)
+        if self.count is not None and self.share is not None:
+            raise ConfigError(
+                f"Either a number of patches is hidden or a share of them: leave out the count of {self.count} or the share of "
+                f"{self.share:g}."
+            )
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ConfigError(f"The share of patches to hide is above 0 and at most 1, not {self.share:g}.")
+        if self.count is not None and self.count < 1:
             raise ConfigError(f"At least one patch must be hidden, not {self.count}.")
-        if self.fewest is not None and not 1 <= self.fewest <= self.count:
+        if self.fewest is not None and not 1 <= self.fewest <= (self.count or self.fewest):
             raise ConfigError(f"The fewest hidden patches are from 1 to {self.count}, the most, not {self.fewest}.")
         if self.cluster is not None:
             object.__setattr__(self, "cluster", tuple(self.cluster))
@@ -33,11 +46,15 @@ class MaskConfig:
             if not 1 <= least <= most:
                 raise ConfigError(f"The cluster factor runs from at least 1 upwards, not from {least} to {most}.")
 
+    def hidden(self, patches: int) -> int:
+        """M, how many of so many patches are hidden, where each step hides as many; of a share at least one."""
+        return max(round(self.share * patches), 1) if self.count is None else self.count  # type: ignore[operator]
+
 
 # Fields that older runs and caches do not have, with the defaults that mean what was done then.
 _LATER: dict[str, Any] = dict(
     norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2,
-    mix=0.0, level=0.0, stretch=0.0, tilt=0.0,
+    mix=0.0, level=0.0, stretch=0.0, tilt=0.0, share=None,
 )  # fmt: skip
 
 
@@ -180,9 +197,13 @@ class PretrainConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        if self.mask.count > self.model.grid.count:
-            raise ConfigError(f"{self.mask.count} of {self.model.grid.count} patches cannot be hidden.")
-        fewest = self.mask.fewest or self.mask.count
+        patches = self.model.grid.count
+        hidden = self.mask.hidden(patches)
+        if hidden > patches:
+            raise ConfigError(f"{hidden} of {patches} patches cannot be hidden.")
+        fewest = self.mask.fewest or hidden
+        if fewest > hidden:
+            raise ConfigError(f"The fewest hidden patches are from 1 to {hidden}, the most, not {fewest}.")
         if self.training.sampled is not None and self.training.sampled > fewest:
             raise ConfigError(
                 f"{self.training.sampled} hidden patches cannot be asked for where only {fewest} are hidden: "

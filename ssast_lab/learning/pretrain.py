@@ -52,7 +52,8 @@ def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: i
         # One of few numbers, because PyTorch keeps memory for every shape; half of the steps hide nearly ``count``, where
         # predicting only a sample saves most.
         place = int((HIDDEN_STEPS + 1) * torch.rand((), generator=generator, dtype=torch.float64) ** 3)
-        mask = replace(mask, count=mask.count - round(place / HIDDEN_STEPS * (mask.count - mask.fewest)))
+        most = mask.hidden(grid.count)
+        mask = replace(mask, count=most - round(place / HIDDEN_STEPS * (most - mask.fewest)), share=None)
     return masking.draw_mask(grid, mask, generator=generator, batch=batch)
 
 
@@ -120,7 +121,8 @@ class Pretraining(UnlabelledTask[Evaluation]):
     def masked(self) -> int:
         """How many patches are hidden in evaluation."""
         count = self.settings.evaluate_masks
-        return count if count < self.config.model.grid.count else self.config.mask.count
+        patches = self.config.model.grid.count
+        return count if count < patches else self.config.mask.hidden(patches)
 
     def losses_per_clip(self, forward: Forward, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
         mask, *queried = drawn
