@@ -280,7 +280,7 @@ class RunConfig:
     resume: bool = False
     micro_batch: int | None = None  # clips that go through the model at once; None: the whole share of this process
     precision: Precision = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
-    in_memory: bool | None = None  # hold the corpus as 16-bit samples; None: where it fits
+    in_memory: bool | None = None  # hold the corpus decoded; None: where it fits
     workers: int = 2  # processes (or threads, for a corpus in memory) that decode sound
     compile: bool = False
     checkpoint_every: int = 500

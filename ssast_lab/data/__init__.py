@@ -11,8 +11,10 @@ tasks/       small labelled tasks to be measured on, likewise
 
 from ssast_lab.data.batches import AHEAD, Batch, Changes, Corpus, Files, Memory, Plan, batches
 from ssast_lab.data.clips import (
+    BEGINNING,
     COLUMNS,
     EXTENSIONS,
+    MIDDLE,
     Clip,
     DataError,
     find_clips,
@@ -23,12 +25,12 @@ from ssast_lab.data.clips import (
     split,
     spread,
     statistics,
-    to_int16,
+    summary,
     told,
 )
 from ssast_lab.data.streams import Stream
 
 __all__ = [
-    "AHEAD", "COLUMNS", "EXTENSIONS", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
-    "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "to_int16", "told",
+    "AHEAD", "BEGINNING", "COLUMNS", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
+    "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "summary", "told",
 ]  # fmt: skip

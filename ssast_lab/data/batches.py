@@ -1,4 +1,4 @@
-"""Which piece of which clip stands in which batch.
+"""Which piece of which clip stands in which batch, and how it becomes features.
 
 Axes: B clips of a batch, S samples at 16 kHz. A batch is a function of (seed, step): which clips, where they are cut, and
 what stands in for an unreadable one are drawn from generators keyed by the place in the run, never from global random state.
@@ -18,18 +18,19 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
-from ssast_lab.data.clips import Clip, DataError, read_piece, to_int16, told
+from ssast_lab.data.clips import Clip, DataError, read_piece, told
 from ssast_lab.data.streams import Stream
 from ssast_lab.patches import to_device_of
 
 AHEAD = 4  # batches that each worker reads ahead
+FULL_SCALE = 32768  # of 16-bit samples
 TRIES = 1000  # draws of a clip that stands in for an unreadable one before a corpus is given up
 
 
 class Batch(NamedTuple):
     """Pieces of sound, equally long, zero-padded at the end where a clip is shorter."""
 
-    waveforms: Tensor  # (B, S) int16
+    waveforms: Tensor  # (B, S) float32, 1 is full scale
     lengths: Tensor  # (B,) samples of each that are sound; on the CPU, where they are looked at
     names: list[str]  # (B,) which clip each was cut from
     unreadable: dict[str, str]  # name -> why, of clips that others stand in for
@@ -46,9 +47,14 @@ class Batch(NamedTuple):
             self.waveforms[rows], self.lengths[rows], self.names[rows], {}, self.indices[rows], targets, changes
         )
 
+    def told_of(self, other: "Batch") -> "Batch":
+        """With what was met while another one was read, which goes with it."""
+        noticed = (self.noticed or {}) | (other.noticed or {})
+        return self._replace(unreadable=self.unreadable | other.unreadable, noticed=noticed)
+
     def features(self, config: AudioConfig, frames: int) -> Tensor:
         """(B, T, F) normalised log-mel, made on whichever device the batch lies."""
-        return audio.log_mel(self.waveforms.float() / 32768, config, frames=frames, lengths=self.lengths)
+        return audio.log_mel(self.waveforms, config, frames=frames, lengths=self.lengths)
 
     def to(self, device: torch.device | str) -> "Batch":
         moved: dict[str, Any] = {
@@ -100,7 +106,7 @@ class Files:
     samples: int  # S
 
     def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
-        waveforms = torch.zeros(len(indices), self.samples, dtype=torch.int16)
+        waveforms = torch.zeros(len(indices), self.samples)
         lengths = torch.zeros(len(indices), dtype=torch.int64)
         names, indices = [], indices.copy()
         unreadable: dict[str, str] = {}
@@ -112,7 +118,7 @@ class Files:
                 if clip.name not in unreadable:
                     notices: list[audio.AudioWarning] = []
                     try:
-                        waveform = to_int16(read_piece(clip, float(fraction), self.samples, notices))
+                        waveform = read_piece(clip, float(fraction), self.samples, notices)
                         noticed |= told(clip, notices)
                         break
                     except (audio.AudioError, OSError) as error:
@@ -129,8 +135,22 @@ class Files:
         return Batch(waveforms, lengths, names, unreadable, torch.from_numpy(indices), noticed=noticed)
 
 
+def compact(waveform: Tensor) -> Tensor:
+    """(S,) float32 as int16 where that changes no sample, else as it is."""
+    steps = waveform * FULL_SCALE
+    exact = torch.equal(steps, steps.round().clamp(-FULL_SCALE, FULL_SCALE - 1))
+    return steps.to(torch.int16) if exact else waveform
+
+
+def expanded(waveform: Tensor) -> Tensor:
+    """The inverse of :func:`compact`."""
+    return waveform if waveform.is_floating_point() else waveform.float() / FULL_SCALE
+
+
 class Memory:
-    """A corpus that is held whole, as 16-bit samples, on the device that trains: no loader is needed."""
+    """A corpus that is held whole on the device that trains: no loader is needed. Its samples are kept in 16 bits where those
+    of every clip are exactly that, as those of 16-bit files at 16 kHz are, else as they were decoded: a float file may be louder
+    than full scale, and what a coder or the resampler gives lies between the steps of 16 bits."""
 
     def __init__(
         self,
@@ -146,7 +166,7 @@ class Memory:
         def decode(clip: Clip) -> Tensor | None:
             notices: list[audio.AudioWarning] = []
             try:
-                waveform = to_int16(audio.load_waveform(clip.open(), notices=notices))
+                waveform = compact(audio.load_waveform(clip.open(), notices=notices))
                 self.noticed |= told(clip, notices)
                 return waveform
             except (audio.AudioError, OSError) as error:
@@ -169,11 +189,12 @@ class Memory:
         self.clips, self.samples = clips, samples
         starts = np.concatenate(([0], lengths.cumsum()[:-1]))
         self.starts = starts[which]
-        store = torch.zeros(int(lengths.sum()) + samples, dtype=torch.int16)
+        floats = any(waveform is not None and waveform.is_floating_point() for waveform in decoded)
+        store = torch.zeros(int(lengths.sum()) + samples, dtype=torch.float32 if floats else torch.int16)
         for number, start in enumerate(starts):  # each is freed once it is copied, so that nothing is held twice
             waveform, decoded[number] = decoded[number], None
             if waveform is not None:
-                store[start : start + len(waveform)] = waveform
+                store[start : start + len(waveform)] = expanded(waveform) if floats else waveform
         self.store = store.to(device)
         self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
 
@@ -186,7 +207,7 @@ class Memory:
         possible_starts = np.maximum(self.lengths[indices] - self.samples + 1, 0)
         starts = self.starts[indices] + (fractions * possible_starts).astype(np.int64)
         lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
-        waveforms = self.windows[to_device_of(torch.from_numpy(starts), self.store)]
+        waveforms = expanded(self.windows[to_device_of(torch.from_numpy(starts), self.store)])
         sound = audio.within(to_device_of(lengths, waveforms), self.samples)
         names = [self.clips[index].name for index in indices]
         return Batch(waveforms * sound, lengths, names, {}, torch.from_numpy(indices))

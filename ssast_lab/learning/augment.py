@@ -39,7 +39,7 @@ class AugmentingPlan(data.Plan):
         if not any((s.mix, s.level, s.stretch, s.tilt)):
             return batch
         changes = self._draw(step)
-        return batch._replace(changes=changes, unreadable=batch.unreadable | changes.partners.unreadable)
+        return batch.told_of(changes.partners)._replace(changes=changes)
 
     def _draw(self, step: int) -> data.Changes:
         """All are drawn evenly for the global batch, and what is drawn of one does not depend on the settings of the others;
@@ -70,7 +70,7 @@ def features(batch: data.Batch, config: AudioConfig, frames: int) -> Tensor:
     waveforms = torch.cat([batch.waveforms, partners.waveforms])
     lengths, hop = torch.cat([batch.lengths, partners.lengths]), torch.cat([hop, hop[mixed]])
     hop = hop.where(lengths >= audio.window_of(hop), audio.HOP)
-    fbank = audio.log_mel(waveforms.float() / 32768, config, frames, lengths, hop)
+    fbank = audio.log_mel(waveforms, config, frames, lengths, hop)
     own = to_device_of(1 + (lengths - audio.window_of(hop)) // hop, fbank)
     is_sound = audio.within(own, frames).unsqueeze(2)
     clips = len(batch.lengths)

@@ -179,7 +179,7 @@ class ContrastivePrediction(Forecasting):
     def losses_per_clip(
         self, forward: Forward, model: Wav2Vec, batch: data.Batch, drawn: Sequence[Tensor]
     ) -> Wav2VecLosses:
-        sound = batch.waveforms.float() / 32768
+        sound = batch.waveforms
         lengths, negatives = (to_device_of(each, sound) for each in (batch.lengths, *drawn))
         return wav2vec_loss(forward(sound), latent_frames(lengths), negatives)
 

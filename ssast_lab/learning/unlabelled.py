@@ -79,7 +79,7 @@ class UnlabelledEvaluator(Evaluator[E]):
         rows = np.arange(self.clips)[accelerator.process_index :: accelerator.num_processes]  # of this process
         keys = [(task.settings.seed, data.Stream.HELD_OUT, int(row)) for row in rows]
         corpus = data.Files(task.held_out, task.held_out_samples)
-        self.batch = corpus.crop(rows, np.full(len(rows), 0.5), keys) if len(rows) else None
+        self.batch = corpus.crop(rows, np.full(len(rows), data.MIDDLE), keys) if len(rows) else None
         self.drawn = [drawn[rows] for drawn in task.draw_held_out()]
         self.unreadable = self.batch.unreadable if self.batch else {}
         self.noticed = (self.batch.noticed if self.batch else None) or {}

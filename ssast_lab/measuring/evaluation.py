@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 
@@ -78,6 +78,7 @@ class Report:
 
     outcomes: tuple[Outcome, ...]
     unreadable: dict[str, str]  # name of a clip that was left out -> why
+    noticed: dict[str, str] = field(default_factory=dict)  # name -> what should be known of a clip that was measured on
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -113,6 +114,7 @@ class Report:
         if self.unreadable:
             name, why = next(iter(self.unreadable.items()))
             lines.append(f"Left out: {len(self.unreadable)} clips, such as {name}: {why}")
+        lines += data.summary(self.noticed)
         return "\n".join(lines)
 
 
@@ -160,14 +162,16 @@ def evaluate(
         )
     clips = _clips(sources)
     samples = audio.samples_of(grid.frames)
-    kinds, unreadable, outcomes = kinds_of(clips), dict[str, str](), list[Outcome]()
+    kinds, unreadable, noticed, outcomes = kinds_of(clips), dict[str, str](), dict[str, str](), list[Outcome]()
     waiting: dict[int, list[tuple[int, Excerpt]]] = {}  # by the number of patches, until they fill a batch
     for index, clip in enumerate(tqdm(clips, "evaluating", disable=not progress)):
+        notices: list[audio.AudioWarning] = []
         try:
-            sound = excerpt(data.read_piece(clip, 0.5, samples), model.config)
+            sound = excerpt(data.read_piece(clip, data.MIDDLE, samples, notices), model.config)
         except (audio.AudioError, OSError) as error:
             unreadable[clip.name] = str(error)
             continue
+        noticed |= data.told(clip, notices)
         patches = sound.grid.count
         if patches < 2:
             unreadable[clip.name] = "It is shorter than two patches."
@@ -182,7 +186,7 @@ def evaluate(
         raise data.DataError(
             f"None of the {len(clips)} clips can be evaluated on. One of them: {next(iter(unreadable.values()), '')}"
         )
-    return Report(tuple(outcomes), unreadable)
+    return Report(tuple(outcomes), unreadable, noticed)
 
 
 @torch.no_grad()
@@ -224,7 +228,7 @@ def examples(
     shown = []
     for index in data.spread(len(clips), number):
         try:
-            sound = excerpt(data.read_piece(clips[index], 0.5, samples), model.config)
+            sound = excerpt(data.read_piece(clips[index], data.MIDDLE, samples, []), model.config)
         except (audio.AudioError, OSError):
             continue
         if sound.grid.count > 1:
