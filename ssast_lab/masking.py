@@ -29,6 +29,12 @@ def draw_mask(grid: PatchGrid, mask: MaskConfig, *, generator: torch.Generator, 
     return cluster_mask(grid, count, generator=generator, batch=batch, cluster=mask.cluster)
 
 
+def of_shorter(count: int, patches: int, window: int) -> int:
+    """How many of the ``patches`` of a sound are hidden where ``count`` of a whole ``window`` are: the same share, at least one and
+    not all."""
+    return min(max(round(count * patches / window), 1), patches - 1)
+
+
 def cluster_mask(
     grid: PatchGrid,
     count: int = 400,

@@ -20,10 +20,11 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
     many of them are hidden (400, 250 and 100 in the paper); ``"modern-base-patch-400-2048"`` names the batch as well.
     ``data`` are the fields of :class:`DataConfig`.
 
-    *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``); *modern* is AdamW
-    with a cosine, gradient clipping, and a learning rate that grows with the square root of the batch; *quick* is the same
-    with Muon and small batches, which learns more from the clips that a CPU has time for. Both predict a quarter of the
-    hidden patches in each step and all of them in the last tenth, which takes about a third of the time for the same learning.
+    *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``), which pads short clips
+    and hides, learns and measures their padding like sound; the others join short clips. *modern* is AdamW with a cosine,
+    gradient clipping, and a learning rate that grows with the square root of the batch; *quick* is the same with Muon and small
+    batches, which learns more from the clips that a CPU has time for. Both predict a quarter of the hidden patches in each step
+    and all of them in the last tenth, which takes about a third of the time for the same learning.
     """
     recipe, size, kind, *numbers = [*name.split("-"), "", "", ""][: max(4, name.count("-") + 1)]
     if (
@@ -43,7 +44,7 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
         training = TrainingConfig(
             steps=800_000, batch=120 if tiny else 24, learning_rate=5e-4 if tiny else 1e-4, optimizer="adam",
             betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
-            clip_norm=None, start="official", softmax_over="predictions", evaluate_every=4000,
+            clip_norm=None, start="official", softmax_over="predictions", evaluate_every=4000, pack=False,
         )  # fmt: skip
         if numbers[1:]:
             training = replace(training, batch=int(numbers[1]))

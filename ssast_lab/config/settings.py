@@ -54,7 +54,7 @@ class MaskConfig:
 # Fields that older runs and caches do not have, with the defaults that mean what was done then.
 _LATER: dict[str, Any] = dict(
     norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2,
-    mix=0.0, level=0.0, stretch=0.0, tilt=0.0, share=None,
+    mix=0.0, level=0.0, stretch=0.0, tilt=0.0, share=None, pack=False,
 )  # fmt: skip
 
 
@@ -151,6 +151,10 @@ class TrainingConfig(LearningConfig):
     )
     sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
     settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
+    pack: bool = (
+        True  # clips shorter than the window are joined to fill it; else padded, as the official code does, and the
+    )
+    # padding is hidden, learned and measured like sound
     mix: float = 0.0  # share of the clips into which another is mixed, up to 10 dB louder or softer than it is
     level: float = 0.0  # dB by which a clip is made louder or softer at most
     stretch: float = 0.0  # share by which it is played faster or slower at most, as a tape is, in steps of 1/32
@@ -301,12 +305,13 @@ class RunConfig:
 
 
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """A configuration from what :func:`to_dict` made of it; refuses fields that it does not know."""
+    """A configuration from what :func:`to_dict` made of it, now or in an older release; refuses fields that it does not know."""
     values = renamed(values)
     known = {item.name: item for item in fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]}.")
+    values = {name: value for name, value in _LATER.items() if name in known} | values
     nested = {
         "model": ModelConfig,
         "mask": MaskConfig,

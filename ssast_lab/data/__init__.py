@@ -3,6 +3,7 @@
 streams.py   what is drawn at random, and the number that keeps it apart
 clips.py     folders, manifests and shards of unlabelled sound
 batches.py   which piece of which clip stands in which batch
+packing.py   windows that several short clips fill
 labelled/    sets with labels, how they are split, and what would make a split worthless
 datasets.py  ESC-50, Speech Commands, AudioSet and others in the folders in which they are handed out
 corpus/      free sound to learn from, that anyone with Debian can rebuild
@@ -28,9 +29,10 @@ from ssast_lab.data.clips import (
     summary,
     told,
 )
+from ssast_lab.data.packing import Window, fill
 from ssast_lab.data.streams import Stream
 
 __all__ = [
-    "AHEAD", "BEGINNING", "COLUMNS", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
-    "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "summary", "told",
+    "AHEAD", "BEGINNING", "COLUMNS", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "Window", "batches",
+    "fill", "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "summary", "told",
 ]  # fmt: skip

@@ -32,35 +32,63 @@ class Batch(NamedTuple):
 
     waveforms: Tensor  # (B, S) float32, 1 is full scale
     lengths: Tensor  # (B,) samples of each that are sound; on the CPU, where they are looked at
-    names: list[str]  # (B,) which clip each was cut from
+    names: list[str]  # (B,) which clip, or clips, each was cut from
     unreadable: dict[str, str]  # name -> why, of clips that others stand in for
-    indices: Tensor  # (B,) the number of that clip in its corpus
+    indices: Tensor  # (B,) the number of that clip in its corpus, the first of several
     targets: Tensor | None = None  # (B, L) which labels each has, where there are any
     changes: "Changes | None" = None  # what is to be done to them, where they are augmented
     noticed: dict[str, str] | None = None  # name -> what should be known of a clip that was read
+    frames: Tensor | None = (
+        None  # (B, T) which frames of each make up its window; it leaps where another clip begins. On the CPU
+    )
 
     def part(self, rows: slice) -> "Batch":
         """Some of its rows; what could not be read is not repeated."""
         targets = None if self.targets is None else self.targets[rows]
         changes = None if self.changes is None else self.changes.part(rows)
+        frames = None if self.frames is None else self.frames[rows]
         return Batch(
-            self.waveforms[rows], self.lengths[rows], self.names[rows], {}, self.indices[rows], targets, changes
+            self.waveforms[rows],
+            self.lengths[rows],
+            self.names[rows],
+            {},
+            self.indices[rows],
+            targets,
+            changes,
+            None,
+            frames,
         )
+
+    def chosen(self, rows: Sequence[int]) -> "Batch":
+        """The rows of these numbers, of clips that are not augmented."""
+        places = list(rows)
+        names = [self.names[row] for row in places]
+        return Batch(self.waveforms[places], self.lengths[places], names, {}, self.indices[places])
 
     def told_of(self, other: "Batch") -> "Batch":
         """With what was met while another one was read, which goes with it."""
         noticed = (self.noticed or {}) | (other.noticed or {})
         return self._replace(unreadable=self.unreadable | other.unreadable, noticed=noticed)
 
-    def features(self, config: AudioConfig, frames: int) -> Tensor:
-        """(B, T, F) normalised log-mel, made on whichever device the batch lies."""
-        return audio.log_mel(self.waveforms, config, frames=frames, lengths=self.lengths)
+    def features(self, config: AudioConfig, frames: int, hops: Tensor | None = None) -> Tensor:
+        """(B, T, F) normalised log-mel of a window of so many frames, made on whichever device the batch lies; ``hops`` are those
+        of :func:`ssast_lab.audio.log_mel`."""
+        if self.frames is None:
+            return audio.log_mel(self.waveforms, config, frames, self.lengths, hops)
+        sound = audio.log_mel(self.waveforms, config, int(self.frames.max()) + 1, self.lengths, hops)
+        return sound.gather(1, to_device_of(self.frames, sound)[..., None].expand(-1, -1, sound.shape[2]))
+
+    def is_sound(self, frames: int, hops: Tensor) -> Tensor:
+        """(B, T) bool, on the CPU: the frames of a window of so many that are no padding."""
+        if self.frames is not None:
+            return torch.ones(self.frames.shape, dtype=torch.bool)
+        return audio.within(1 + (self.lengths - audio.window_of(hops)) // hops, frames)
 
     def to(self, device: torch.device | str) -> "Batch":
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in self._asdict().items()
-            if isinstance(value, Tensor) and name != "lengths"
+            if isinstance(value, Tensor) and name not in ("lengths", "frames")
         }
         if self.changes is not None:
             moved["changes"] = self.changes._replace(partners=self.changes.partners.to(device))
@@ -93,9 +121,15 @@ class Corpus(Protocol):
 
     clips: Sequence[Clip]
 
-    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
-        """One piece of each clip; where it starts is a fraction (0 to 1) of the room that a longer clip leaves. ``keys``
-        seed the choice of a clip that stands in for an unreadable one."""
+    def crop(
+        self,
+        indices: np.ndarray,
+        fractions: np.ndarray,
+        keys: Sequence[tuple[int, ...]],
+        most: np.ndarray | None = None,
+    ) -> Batch:
+        """One piece of each clip, of ``most`` (B,) samples or those of the window; where it starts is a fraction (0 to 1) of the
+        room that a longer clip leaves. ``keys`` seed the choice of a clip that stands in for an unreadable one."""
 
 
 @dataclass
@@ -105,20 +139,27 @@ class Files:
     clips: Sequence[Clip]
     samples: int  # S
 
-    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+    def crop(
+        self,
+        indices: np.ndarray,
+        fractions: np.ndarray,
+        keys: Sequence[tuple[int, ...]],
+        most: np.ndarray | None = None,
+    ) -> Batch:
         waveforms = torch.zeros(len(indices), self.samples)
         lengths = torch.zeros(len(indices), dtype=torch.int64)
         names, indices = [], indices.copy()
         unreadable: dict[str, str] = {}
         noticed: dict[str, str] = {}
-        for row, (index, fraction, key) in enumerate(zip(indices, fractions, keys, strict=True)):
+        limits = np.full(len(indices), self.samples) if most is None else most
+        for row, (index, fraction, key, limit) in enumerate(zip(indices, fractions, keys, limits, strict=True)):
             stand_ins = np.random.default_rng([*key, Stream.STAND_IN])
             for _ in range(TRIES):
                 clip = self.clips[index]
                 if clip.name not in unreadable:
                     notices: list[audio.AudioWarning] = []
                     try:
-                        waveform = read_piece(clip, float(fraction), self.samples, notices)
+                        waveform = read_piece(clip, float(fraction), int(limit), notices)
                         noticed |= told(clip, notices)
                         break
                     except (audio.AudioError, OSError) as error:
@@ -198,15 +239,22 @@ class Memory:
         self.store = store.to(device)
         self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
 
-    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+    def crop(
+        self,
+        indices: np.ndarray,
+        fractions: np.ndarray,
+        keys: Sequence[tuple[int, ...]],
+        most: np.ndarray | None = None,
+    ) -> Batch:
         indices = indices.copy()
         for row in np.flatnonzero(self.lengths[indices] == 0).tolist():
             stand_ins = np.random.default_rng([*keys[row], Stream.STAND_IN])
             while self.lengths[indices[row]] == 0:
                 indices[row] = stand_ins.integers(len(self.clips))
-        possible_starts = np.maximum(self.lengths[indices] - self.samples + 1, 0)
+        limits = np.full(len(indices), self.samples) if most is None else most
+        possible_starts = np.maximum(self.lengths[indices] - limits + 1, 0)
         starts = self.starts[indices] + (fractions * possible_starts).astype(np.int64)
-        lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
+        lengths = torch.from_numpy(np.minimum(self.lengths[indices], limits))
         waveforms = expanded(self.windows[to_device_of(torch.from_numpy(starts), self.store)])
         sound = audio.within(to_device_of(lengths, waveforms), self.samples)
         names = [self.clips[index].name for index in indices]

@@ -21,7 +21,6 @@ from ssast_lab import audio, data, masking, objectives
 from ssast_lab.analysis import (
     Excerpt,
     Reconstruction,
-    draw_mask,
     excerpt,
     linear_in_time,
     linear_inpainting,
@@ -249,11 +248,10 @@ def _clips(sources: Iterable[str | os.PathLike[str] | data.Clip]) -> list[data.C
 
 def _mask(model: SSAST, sound: Excerpt, count: int, key: tuple[int, int]) -> Tensor:
     """(N,) bool: hides ``count`` patches of a whole window, or the same share of a shorter sound; keyed by (seed, clip)."""
-    seed, index = key
-    patches = sound.grid.count
-    hidden = min(max(round(count * patches / model.grid.count), 1), patches - 1)
-    state = np.random.SeedSequence([seed, index, count, data.Stream.SCORED_MASK]).generate_state(1, np.uint64)
-    return draw_mask(sound, MaskConfig(hidden, masking.usual_cluster(model.grid)), int(state[0] >> 1))
+    hidden = MaskConfig(
+        masking.of_shorter(count, sound.grid.count, model.grid.count), masking.usual_cluster(model.grid)
+    )
+    return masking.draw_mask(sound.grid, hidden, generator=data.generator(*key, count, data.Stream.SCORED_MASK))
 
 
 def kinds_of(clips: Iterable[data.Clip]) -> list[str]:
