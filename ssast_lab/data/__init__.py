@@ -18,6 +18,7 @@ from ssast_lab.data.clips import (
     MIDDLE,
     Clip,
     DataError,
+    estimated,
     find_clips,
     generator,
     read_piece,
@@ -34,5 +35,5 @@ from ssast_lab.data.streams import Stream
 
 __all__ = [
     "AHEAD", "BEGINNING", "COLUMNS", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "Window", "batches",
-    "fill", "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "summary", "told",
+    "estimated", "fill", "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "summary", "told",
 ]  # fmt: skip

@@ -204,9 +204,9 @@ def seconds_of(clips: Sequence[Clip], sample: int = 500) -> float:
     sizes = np.array([_size(clip) for clip in clips], dtype=np.float64)
     small = np.flatnonzero(sizes <= 1 << 20)
     seen = [int(small[place]) for place in spread(len(small), sample)] if len(small) else []
-    per_byte = sum(map(_seconds, (clips[i] for i in seen))) / max(sizes[seen].sum(), 1)
+    per_byte = sum(map(estimated, (clips[i] for i in seen))) / max(sizes[seen].sum(), 1)
     return float(per_byte * sizes[small].sum()) + sum(
-        _seconds(clips[i]) for i in np.flatnonzero(sizes > 1 << 20).tolist()
+        estimated(clips[i]) for i in np.flatnonzero(sizes > 1 << 20).tolist()
     )
 
 
@@ -217,7 +217,8 @@ def _size(clip: Clip) -> int:
         return 0
 
 
-def _seconds(clip: Clip) -> float:
+def estimated(clip: Clip) -> float:
+    """The seconds of a clip, by its header; 0 where it cannot be read."""
     try:
         return min(
             audio.estimated_seconds(clip.open()), _size(clip) / 100

@@ -4,6 +4,9 @@ Axes: B clips of the global batch, N patches, M hidden patches of a clip, K of t
 are drawn by keys made of seed and step.
 """
 
+import math
+import os
+import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +26,8 @@ from ssast_lab.objectives import Losses
 from ssast_lab.patches import PatchGrid, to_device_of
 
 HIDDEN_STEPS = 12  # steps in which the range of hidden patches is divided: 13 numbers can be drawn
+LOOKED_AT = 200  # clips whose lengths are looked at before a run
+MOST = 3 / 4  # of a window: a clip that fills as much is not worth a word
 WATCHED = 2  # held-out clips whose reconstructions are kept at every evaluation
 
 
@@ -38,12 +43,47 @@ class Evaluation:
     masked: float  # M; where shorter clips hide fewer, the M whose 1 / M is the accuracy of guessing
 
 
+class ShortClips(UserWarning):
+    """Most clips of a corpus are much shorter than the model's window: the message says how many, and which setting is sensible."""
+
+
 def pretrain(
     config: PretrainConfig, run: RunConfig | None = None, progress: bool = False
 ) -> Generator[StepResult[Evaluation], None, None]:
     """Trains a model from random weights, or goes on with a run, and yields every step. The run's folder, resuming,
-    processes and errors are those of :func:`ssast_lab.learning.training.train`."""
-    return train(Pretraining(config), run or RunConfig(), progress)
+    processes and errors are those of :func:`ssast_lab.learning.training.train`. :class:`ShortClips` is warned of."""
+    task = Pretraining(config)
+    advice = on_lengths(task.clips, config)
+    if advice and os.environ.get("RANK", "0") == "0":  # once, where several processes train
+        warnings.warn(ShortClips(advice), stacklevel=2)
+    return train(task, run or RunConfig(), progress)
+
+
+def on_lengths(clips: Sequence[data.Clip], config: PretrainConfig) -> str:
+    """What is to be known where most clips are much shorter than the window, by the headers of some of them; "" where they are not."""
+    seconds = np.array([*filter(None, (data.estimated(clips[place]) for place in data.spread(len(clips), LOOKED_AT)))])
+    frames = (seconds * audio.SAMPLE_RATE - audio.WINDOW) / audio.HOP + 1
+    model, window = config.model, audio.samples_of(config.model.frames) / audio.SAMPLE_RATE
+    short = int((frames < MOST * model.frames).sum())
+    if 2 * short <= len(frames):
+        return ""
+    found = (
+        f"{short} of {len(frames)} clips that were looked at fill less than three quarters of the window of {window:.1f} s (half of "
+        f"them all last at most {np.median(seconds):.1f} s)"
+    )
+    if not config.training.pack:
+        return (
+            f"{found}: most of what is hidden, learned and measured will be padding, as in the official code. To join short clips "
+            "instead, set training.pack (--training.pack)."
+        )
+    step = math.lcm(16, model.patch[1])
+    fitting = math.ceil(np.quantile(frames, 0.9) / step) * step
+    advice = f"{found}: several are joined to fill it."
+    if fitting < model.frames:
+        advice += (
+            f" Nine in ten would be heard alone and whole in windows of {fitting} frames (--model.frames {fitting})."
+        )
+    return advice
 
 
 def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
