@@ -4,7 +4,7 @@
     files.py       atomic file writes, and checksums
     tables.py      tables as lines of text
     patches.py     how a spectrogram is cut into patches, and where each one lies in seconds and Hz
-    config.py      what a model and its training are made of; presets and recipes by name
+    config/        what a model and its training are made of; presets and recipes by name
     masking.py     which patches are hidden: clusters, single patches, and the published algorithm with its biases
     objectives.py  InfoNCE and MSE
     metrics.py     accuracy, mAP and recall with their intervals

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from ssast_lab import commands
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if name not in COMMANDS:
         sys.exit(f"ssast-lab: there is no command {name!r}; there are {', '.join(COMMANDS)}.")
+    warnings.formatwarning = lambda message, *_, **__: f"ssast-lab {name}: {message}\n"  # without a line of our code
     try:
         COMMANDS[name](rest)
     except (ValueError, RuntimeError) as error:

@@ -63,14 +63,14 @@ def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerp
 
 
 def draw_mask(excerpt: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int = 0) -> Tensor:
-    """(N,) bool: hides ``mask.count`` patches of the excerpt, or a share of them (0 to 1, at least one patch) in the way
+    """(N,) bool: hides as many patches of the excerpt as ``mask`` says, or a share of them (0 to 1, at least one patch) in the way
     that the paper hides patches of this shape."""
     if not isinstance(mask, MaskConfig):
         if not 0 <= mask <= 1:
             raise ConfigError(
                 f"The share of patches to hide is between 0 and 1, not {mask}: a number of them is a MaskConfig."
             )
-        mask = MaskConfig(max(round(mask * excerpt.grid.count), 1), masking.usual_cluster(excerpt.grid))
+        mask = MaskConfig(max(round(mask * excerpt.grid.count), 1), masking.usual_cluster(excerpt.grid))  # 0 hides one
     return masking.draw_mask(excerpt.grid, mask, generator=torch.Generator().manual_seed(seed))
 
 

@@ -22,10 +22,17 @@ def usual_cluster(grid: PatchGrid) -> tuple[int, int] | None:
 
 
 def draw_mask(grid: PatchGrid, mask: MaskConfig, *, generator: torch.Generator, batch: int | None = None) -> Tensor:
-    """Hides ``mask.count`` patches, in clusters or one by one: (N,) bool, or (B, N) for a ``batch`` of B."""
+    """Hides as many patches as ``mask`` says, in clusters or one by one: (N,) bool, or (B, N) for a ``batch`` of B."""
+    count = mask.hidden(grid.count)
     if mask.cluster is None:
-        return random_mask(grid, mask.count, generator=generator, batch=batch)
-    return cluster_mask(grid, mask.count, generator=generator, batch=batch, cluster=mask.cluster)
+        return random_mask(grid, count, generator=generator, batch=batch)
+    return cluster_mask(grid, count, generator=generator, batch=batch, cluster=mask.cluster)
+
+
+def of_shorter(count: int, patches: int, window: int) -> int:
+    """How many of the ``patches`` of a sound are hidden where ``count`` of a whole ``window`` are: the same share, at least one and
+    not all."""
+    return min(max(round(count * patches / window), 1), patches - 1)
 
 
 def cluster_mask(

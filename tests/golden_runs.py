@@ -48,11 +48,12 @@ def patch(folder: Path) -> None:
 
 
 def frame(folder: Path) -> None:
-    """As the official code trains: its softmax, start, Adam and plateau."""
+    """As the official code trains: its softmax, start, Adam, plateau and padding."""
     config = tiny(
         data=corpus(folder), model=dict(patch=(128, 2), stride=(128, 2)), steps=6, learning_rate=1e-3, optimizer="adam",
         schedule="plateau", patience=0, warmup=2, warmup_every=2, evaluate_every=1, clip_norm=None,
         start="official", softmax_over="predictions",
+        pack=False,
     )  # fmt: skip
     for _ in pretrain(replace(config, mask=MaskConfig(12, None)), here(folder / "run")):
         pass

@@ -4,7 +4,9 @@ import json
 import re
 
 import pytest
+import torch
 
+from ssast_lab import masking
 from ssast_lab.config import (
     SHAPES,
     SIZES,
@@ -13,9 +15,11 @@ from ssast_lab.config import (
     FineTuneConfig,
     MaskConfig,
     ModelConfig,
+    PretrainConfig,
     RunConfig,
     TrainingConfig,
     TuningConfig,
+    from_dict,
     model_config,
     to_dict,
 )
@@ -124,3 +128,28 @@ def test_round_trip_through_json(config):
     again = ModelConfig(**settings | {"audio": AudioConfig(**settings["audio"])})
     assert again == config
     assert hash(again) == hash(config)
+
+
+def test_a_share_of_the_patches_is_hidden():
+    """The share of every grid, rounded, and at least one patch; the paper's 400 where neither is named."""
+    grid = model_config("nano-patch", frames=96).grid
+    for share, hidden in ((0.78, 37), (0.5, 24), (0.001, 1), (1.0, 48)):
+        mask = masking.draw_mask(grid, MaskConfig(share=share), generator=torch.Generator().manual_seed(0), batch=3)
+        assert mask.sum(1).tolist() == [hidden] * 3
+    assert MaskConfig() == MaskConfig(400)
+    assert MaskConfig().hidden(512) == 400
+    assert "400" in wrong(lambda: MaskConfig(400, share=0.5))
+    assert "not 1.2" in wrong(lambda: MaskConfig(share=1.2))
+    assert "not 0" in wrong(lambda: MaskConfig(share=0.0))
+    window = model_config("nano-patch", frames=96)
+    assert "fewest" in wrong(lambda: PretrainConfig(window, MaskConfig(share=0.5, fewest=30)))
+    assert "40 hidden" in wrong(
+        lambda: PretrainConfig(window, MaskConfig(share=0.5), training=TrainingConfig(sampled=40))
+    )
+
+
+def test_older_runs_know_no_share():
+    """Without a share the configuration is written as it was before there were any; with one it goes through JSON."""
+    assert to_dict(MaskConfig(100)) == {"count": 100, "cluster": (3, 5)}
+    shared = json.loads(json.dumps(to_dict(MaskConfig(share=0.25, cluster=None))))
+    assert from_dict(MaskConfig, shared) == MaskConfig(share=0.25, cluster=None)

@@ -16,7 +16,7 @@ import ssast_lab
 PACKAGE = Path(ssast_lab.__file__).parent
 ROOT = Path(__file__).parent.parent
 WINGS = [  # floor by floor; the root holds the paper
-    {"", "audio", "checkpoint"},
+    {"", "audio", "checkpoint", "config"},
     {"data"},
     {"learning"},
     {"figures"},

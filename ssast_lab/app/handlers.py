@@ -110,6 +110,11 @@ def cut_and_draw(
     return show(models, excerpt, name, mask) | controls(model, excerpt, int(mask.sum()), start, spare)
 
 
+def count_label(model: Model, count: int, excerpt: Excerpt) -> str:
+    """What the number of hidden patches is called, with the share that it is."""
+    return f"Hidden {stage.PLURAL[model.kind]} ({count / excerpt.grid.count:.0%})"
+
+
 def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: float) -> Shown:
     """What can be chosen for an excerpt, of which ``count`` patches are hidden and which begins at one of ``spare`` seconds."""
     import gradio as gr
@@ -122,7 +127,7 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
             value=count,
             maximum=max(excerpt.grid.count, 2),  # a slider needs two ends
             interactive=excerpt.grid.count > 1,
-            label=f"Hidden {stage.PLURAL[model.kind]}",
+            label=count_label(model, count, excerpt),
         ),
         "blocks": gr.Dropdown(
             [("single frames, at random", cluster) for cluster in CLUSTERS] if frame else list(CLUSTERS),
@@ -199,8 +204,13 @@ def on_wish(
 
 def on_count(models: Models, excerpt: Excerpt | None, name: str, count: float, cluster: str, seed: float) -> Shown:
     """What the visitor chose to hide is the share of the next sound, too."""
+    import gradio as gr
+
     shown = draw(models, excerpt, name, count, cluster, seed)
-    return shown | ({"share": count / excerpt.grid.count} if excerpt and count else {})
+    if not (excerpt and count):
+        return shown
+    label = count_label(models[name], round(count), excerpt)
+    return shown | {"hidden": gr.Slider(label=label), "share": count / excerpt.grid.count}
 
 
 def on_another(models: Models, excerpt: Excerpt, name: str, count: float, cluster: str, number: float | None) -> Shown:
@@ -211,12 +221,17 @@ def on_another(models: Models, excerpt: Excerpt, name: str, count: float, cluste
 def on_paint(models: Models, excerpt: Excerpt | None, name: str, hidden: Any, stroke: Any) -> Shown:
     """A stroke of the brush has ended: ``hidden`` are the numbers of all patches that are hidden now. Their number is that of
     the next mask, too, but for none, which cannot be asked for."""
+    import gradio as gr
+
     current = usable(models, excerpt, name)
     mask = stage.painted_mask(hidden, current.grid)
     count = int(mask.sum())
     shown = show(models, current, name, mask, stroke if type(stroke) is int else None)
     shown["painted"] = mask.reshape(current.grid.rows, current.grid.columns)
-    return shown | ({"hidden": count, "share": count / current.grid.count} if count else {})
+    if not count:
+        return shown
+    slider = gr.Slider(value=count, label=count_label(models[name], count, current))
+    return shown | {"hidden": slider, "share": count / current.grid.count}
 
 
 def on_hear(models: Models, sound: Sound | None, seen: Seen | None, ceiling: Ceiling | None) -> Shown:

@@ -140,7 +140,7 @@ def connect(page: "gr.Blocks", parts: Parts, models: Models) -> None:
     )  # fmt: skip
     parts.hidden.input(
         inputs=from_excerpt, js="(...all) => withinRange('#count', 2, all)",
-        **answered(handlers.on_count, *shown, "share", "painted"), **live,
+        **answered(handlers.on_count, *shown, "hidden", "share", "painted"), **live,
     )  # fmt: skip
     for changed in (parts.blocks.input, parts.seed.input):
         changed(inputs=from_excerpt, **answered(handlers.draw, *shown, "painted"), **live)

@@ -31,9 +31,9 @@ def window_of(hop: N) -> N:
     return (WINDOW - 1) * hop // HOP + 1
 
 
-def samples_of(frames: int, hop: int = HOP) -> int:
+def samples_of(frames: N, hop: N | int = HOP) -> N:
     """How many samples so many frames look at: the least for which :func:`frames_of` gives them."""
-    return window_of(hop) + (frames - 1) * hop
+    return window_of(hop) + (frames - 1) * hop  # type: ignore[return-value, type-var]
 
 
 def frames_of(samples: int) -> int:

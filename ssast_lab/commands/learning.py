@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def pretrain(arguments: list[str]) -> None:
     """``ssast-lab pretrain RECIPE``: every field of the configuration is a flag."""
-    from dataclasses import dataclass, field
+    from dataclasses import dataclass, field, replace
 
     import tyro
 
@@ -31,7 +31,10 @@ def pretrain(arguments: list[str]) -> None:
         _forecast(name, rest)
         return
     recipe = config.pretrain_config(name)
-    default = Pretrain(recipe.model, recipe.mask, recipe.data, recipe.training, config.RunConfig(folder=f"runs/{name}"))
+    mask = recipe.mask
+    if any(word.split("=")[0] == "--mask.share" for word in rest):  # it stands for the recipe's count
+        mask = replace(mask, count=None, share=1.0)
+    default = Pretrain(recipe.model, mask, recipe.data, recipe.training, config.RunConfig(folder=f"runs/{name}"))
     given = tyro.cli(
         Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__
     )

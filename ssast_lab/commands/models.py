@@ -91,7 +91,11 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
     for name, place in places.items():
         report = evaluate(model, [place], counts, progress=sys.stderr.isatty())
         print(f"\n{name}: {SETS[name]}\n{report}" if name else f"\n{report}")
-        reports[name] = {"scores": [asdict(score) for score in report.scores], "left_out": report.unreadable}
+        reports[name] = {
+            "scores": [asdict(score) for score in report.scores],
+            "left_out": report.unreadable,
+            "noticed": report.noticed,
+        }
     if out:
         files.write(out, json.dumps(reports if sets else reports[""], indent=1, ensure_ascii=False) + "\n")
     if pictures:

@@ -1,4 +1,4 @@
-"""Which piece of which clip stands in which batch.
+"""Which piece of which clip stands in which batch, and how it becomes features.
 
 Axes: B clips of a batch, S samples at 16 kHz. A batch is a function of (seed, step): which clips, where they are cut, and
 what stands in for an unreadable one are drawn from generators keyed by the place in the run, never from global random state.
@@ -18,43 +18,77 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
-from ssast_lab.data.clips import Clip, DataError, read_piece, to_int16, told
+from ssast_lab.data.clips import Clip, DataError, read_piece, told
 from ssast_lab.data.streams import Stream
 from ssast_lab.patches import to_device_of
 
 AHEAD = 4  # batches that each worker reads ahead
+FULL_SCALE = 32768  # of 16-bit samples
 TRIES = 1000  # draws of a clip that stands in for an unreadable one before a corpus is given up
 
 
 class Batch(NamedTuple):
     """Pieces of sound, equally long, zero-padded at the end where a clip is shorter."""
 
-    waveforms: Tensor  # (B, S) int16
+    waveforms: Tensor  # (B, S) float32, 1 is full scale
     lengths: Tensor  # (B,) samples of each that are sound; on the CPU, where they are looked at
-    names: list[str]  # (B,) which clip each was cut from
+    names: list[str]  # (B,) which clip, or clips, each was cut from
     unreadable: dict[str, str]  # name -> why, of clips that others stand in for
-    indices: Tensor  # (B,) the number of that clip in its corpus
+    indices: Tensor  # (B,) the number of that clip in its corpus, the first of several
     targets: Tensor | None = None  # (B, L) which labels each has, where there are any
     changes: "Changes | None" = None  # what is to be done to them, where they are augmented
     noticed: dict[str, str] | None = None  # name -> what should be known of a clip that was read
+    frames: Tensor | None = (
+        None  # (B, T) which frames of each make up its window; it leaps where another clip begins. On the CPU
+    )
 
     def part(self, rows: slice) -> "Batch":
         """Some of its rows; what could not be read is not repeated."""
         targets = None if self.targets is None else self.targets[rows]
         changes = None if self.changes is None else self.changes.part(rows)
+        frames = None if self.frames is None else self.frames[rows]
         return Batch(
-            self.waveforms[rows], self.lengths[rows], self.names[rows], {}, self.indices[rows], targets, changes
+            self.waveforms[rows],
+            self.lengths[rows],
+            self.names[rows],
+            {},
+            self.indices[rows],
+            targets,
+            changes,
+            None,
+            frames,
         )
 
-    def features(self, config: AudioConfig, frames: int) -> Tensor:
-        """(B, T, F) normalised log-mel, made on whichever device the batch lies."""
-        return audio.log_mel(self.waveforms.float() / 32768, config, frames=frames, lengths=self.lengths)
+    def chosen(self, rows: Sequence[int]) -> "Batch":
+        """The rows of these numbers, of clips that are not augmented."""
+        places = list(rows)
+        names = [self.names[row] for row in places]
+        return Batch(self.waveforms[places], self.lengths[places], names, {}, self.indices[places])
+
+    def told_of(self, other: "Batch") -> "Batch":
+        """With what was met while another one was read, which goes with it."""
+        noticed = (self.noticed or {}) | (other.noticed or {})
+        return self._replace(unreadable=self.unreadable | other.unreadable, noticed=noticed)
+
+    def features(self, config: AudioConfig, frames: int, hops: Tensor | None = None) -> Tensor:
+        """(B, T, F) normalised log-mel of a window of so many frames, made on whichever device the batch lies; ``hops`` are those
+        of :func:`ssast_lab.audio.log_mel`."""
+        if self.frames is None:
+            return audio.log_mel(self.waveforms, config, frames, self.lengths, hops)
+        sound = audio.log_mel(self.waveforms, config, int(self.frames.max()) + 1, self.lengths, hops)
+        return sound.gather(1, to_device_of(self.frames, sound)[..., None].expand(-1, -1, sound.shape[2]))
+
+    def is_sound(self, frames: int, hops: Tensor) -> Tensor:
+        """(B, T) bool, on the CPU: the frames of a window of so many that are no padding."""
+        if self.frames is not None:
+            return torch.ones(self.frames.shape, dtype=torch.bool)
+        return audio.within(1 + (self.lengths - audio.window_of(hops)) // hops, frames)
 
     def to(self, device: torch.device | str) -> "Batch":
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in self._asdict().items()
-            if isinstance(value, Tensor) and name != "lengths"
+            if isinstance(value, Tensor) and name not in ("lengths", "frames")
         }
         if self.changes is not None:
             moved["changes"] = self.changes._replace(partners=self.changes.partners.to(device))
@@ -87,9 +121,15 @@ class Corpus(Protocol):
 
     clips: Sequence[Clip]
 
-    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
-        """One piece of each clip; where it starts is a fraction (0 to 1) of the room that a longer clip leaves. ``keys``
-        seed the choice of a clip that stands in for an unreadable one."""
+    def crop(
+        self,
+        indices: np.ndarray,
+        fractions: np.ndarray,
+        keys: Sequence[tuple[int, ...]],
+        most: np.ndarray | None = None,
+    ) -> Batch:
+        """One piece of each clip, of ``most`` (B,) samples or those of the window; where it starts is a fraction (0 to 1) of the
+        room that a longer clip leaves. ``keys`` seed the choice of a clip that stands in for an unreadable one."""
 
 
 @dataclass
@@ -99,20 +139,27 @@ class Files:
     clips: Sequence[Clip]
     samples: int  # S
 
-    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
-        waveforms = torch.zeros(len(indices), self.samples, dtype=torch.int16)
+    def crop(
+        self,
+        indices: np.ndarray,
+        fractions: np.ndarray,
+        keys: Sequence[tuple[int, ...]],
+        most: np.ndarray | None = None,
+    ) -> Batch:
+        waveforms = torch.zeros(len(indices), self.samples)
         lengths = torch.zeros(len(indices), dtype=torch.int64)
         names, indices = [], indices.copy()
         unreadable: dict[str, str] = {}
         noticed: dict[str, str] = {}
-        for row, (index, fraction, key) in enumerate(zip(indices, fractions, keys, strict=True)):
+        limits = np.full(len(indices), self.samples) if most is None else most
+        for row, (index, fraction, key, limit) in enumerate(zip(indices, fractions, keys, limits, strict=True)):
             stand_ins = np.random.default_rng([*key, Stream.STAND_IN])
             for _ in range(TRIES):
                 clip = self.clips[index]
                 if clip.name not in unreadable:
                     notices: list[audio.AudioWarning] = []
                     try:
-                        waveform = to_int16(read_piece(clip, float(fraction), self.samples, notices))
+                        waveform = read_piece(clip, float(fraction), int(limit), notices)
                         noticed |= told(clip, notices)
                         break
                     except (audio.AudioError, OSError) as error:
@@ -129,8 +176,22 @@ class Files:
         return Batch(waveforms, lengths, names, unreadable, torch.from_numpy(indices), noticed=noticed)
 
 
+def compact(waveform: Tensor) -> Tensor:
+    """(S,) float32 as int16 where that changes no sample, else as it is."""
+    steps = waveform * FULL_SCALE
+    exact = torch.equal(steps, steps.round().clamp(-FULL_SCALE, FULL_SCALE - 1))
+    return steps.to(torch.int16) if exact else waveform
+
+
+def expanded(waveform: Tensor) -> Tensor:
+    """The inverse of :func:`compact`."""
+    return waveform if waveform.is_floating_point() else waveform.float() / FULL_SCALE
+
+
 class Memory:
-    """A corpus that is held whole, as 16-bit samples, on the device that trains: no loader is needed."""
+    """A corpus that is held whole on the device that trains: no loader is needed. Its samples are kept in 16 bits where those
+    of every clip are exactly that, as those of 16-bit files at 16 kHz are, else as they were decoded: a float file may be louder
+    than full scale, and what a coder or the resampler gives lies between the steps of 16 bits."""
 
     def __init__(
         self,
@@ -146,7 +207,7 @@ class Memory:
         def decode(clip: Clip) -> Tensor | None:
             notices: list[audio.AudioWarning] = []
             try:
-                waveform = to_int16(audio.load_waveform(clip.open(), notices=notices))
+                waveform = compact(audio.load_waveform(clip.open(), notices=notices))
                 self.noticed |= told(clip, notices)
                 return waveform
             except (audio.AudioError, OSError) as error:
@@ -169,24 +230,32 @@ class Memory:
         self.clips, self.samples = clips, samples
         starts = np.concatenate(([0], lengths.cumsum()[:-1]))
         self.starts = starts[which]
-        store = torch.zeros(int(lengths.sum()) + samples, dtype=torch.int16)
+        floats = any(waveform is not None and waveform.is_floating_point() for waveform in decoded)
+        store = torch.zeros(int(lengths.sum()) + samples, dtype=torch.float32 if floats else torch.int16)
         for number, start in enumerate(starts):  # each is freed once it is copied, so that nothing is held twice
             waveform, decoded[number] = decoded[number], None
             if waveform is not None:
-                store[start : start + len(waveform)] = waveform
+                store[start : start + len(waveform)] = expanded(waveform) if floats else waveform
         self.store = store.to(device)
         self.windows = self.store.unfold(0, samples, 1)  # a view: row i is the S samples from i on
 
-    def crop(self, indices: np.ndarray, fractions: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
+    def crop(
+        self,
+        indices: np.ndarray,
+        fractions: np.ndarray,
+        keys: Sequence[tuple[int, ...]],
+        most: np.ndarray | None = None,
+    ) -> Batch:
         indices = indices.copy()
         for row in np.flatnonzero(self.lengths[indices] == 0).tolist():
             stand_ins = np.random.default_rng([*keys[row], Stream.STAND_IN])
             while self.lengths[indices[row]] == 0:
                 indices[row] = stand_ins.integers(len(self.clips))
-        possible_starts = np.maximum(self.lengths[indices] - self.samples + 1, 0)
+        limits = np.full(len(indices), self.samples) if most is None else most
+        possible_starts = np.maximum(self.lengths[indices] - limits + 1, 0)
         starts = self.starts[indices] + (fractions * possible_starts).astype(np.int64)
-        lengths = torch.from_numpy(np.minimum(self.lengths[indices], self.samples))
-        waveforms = self.windows[to_device_of(torch.from_numpy(starts), self.store)]
+        lengths = torch.from_numpy(np.minimum(self.lengths[indices], limits))
+        waveforms = expanded(self.windows[to_device_of(torch.from_numpy(starts), self.store)])
         sound = audio.within(to_device_of(lengths, waveforms), self.samples)
         names = [self.clips[index].name for index in indices]
         return Batch(waveforms * sound, lengths, names, {}, torch.from_numpy(indices))

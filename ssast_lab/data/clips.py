@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -47,6 +47,9 @@ EXTENSIONS = frozenset(
         ".gsm",
     ]
 )
+# Where a sound that is longer than a window is cut: how much of the room that is left lies before the cut. In training it is drawn.
+BEGINNING = 0.0  # where a classifier names it, as in the official code and in transformers
+MIDDLE = 0.5  # where the pretext task is measured: a recording often begins and ends with silence
 COLUMNS = ("path", "wav", "file", "filename", "audio")  # of a manifest, the first that is there
 
 
@@ -201,9 +204,9 @@ def seconds_of(clips: Sequence[Clip], sample: int = 500) -> float:
     sizes = np.array([_size(clip) for clip in clips], dtype=np.float64)
     small = np.flatnonzero(sizes <= 1 << 20)
     seen = [int(small[place]) for place in spread(len(small), sample)] if len(small) else []
-    per_byte = sum(map(_seconds, (clips[i] for i in seen))) / max(sizes[seen].sum(), 1)
+    per_byte = sum(map(estimated, (clips[i] for i in seen))) / max(sizes[seen].sum(), 1)
     return float(per_byte * sizes[small].sum()) + sum(
-        _seconds(clips[i]) for i in np.flatnonzero(sizes > 1 << 20).tolist()
+        estimated(clips[i]) for i in np.flatnonzero(sizes > 1 << 20).tolist()
     )
 
 
@@ -214,7 +217,8 @@ def _size(clip: Clip) -> int:
         return 0
 
 
-def _seconds(clip: Clip) -> float:
+def estimated(clip: Clip) -> float:
+    """The seconds of a clip, by its header; 0 where it cannot be read."""
     try:
         return min(
             audio.estimated_seconds(clip.open()), _size(clip) / 100
@@ -228,8 +232,9 @@ def told(clip: Clip, notices: Sequence[audio.AudioWarning]) -> dict[str, str]:
     return {clip.name: " ".join(notice.about(repr(clip.name)) for notice in notices)} if notices else {}
 
 
-def to_int16(waveform: Tensor) -> Tensor:
-    return (waveform * 32768).round().clamp(-32768, 32767).to(torch.int16)
+def summary(noticed: Mapping[str, str]) -> list[str]:
+    """A line on what should be known of some clips (name -> what); none where there is nothing."""
+    return [f"To be known of {len(noticed)} clips, such as: {what}" for what in [*noticed.values()][:1]]
 
 
 def statistics(

@@ -25,5 +25,6 @@ class Stream(IntEnum):
     HELD_OUT_NEGATIVES = 11  # (seed, 0): the same in evaluation
     AUGMENTATION = 12  # (seed, step), of PyTorch's generator: how clips are changed in pretraining, and which are mixed
     PARTNER = 13  # (seed, place): begins what follows the key of the clip that is mixed into another
+    FILLING = 14  # (*key of the crop): what follows a clip that is shorter than the window
     SCORED_MASK = 7  # (seed, clip, count): which patches of a clip are hidden when a model is measured
     OCCLUSION = 11  # (*key of a clip), of PyTorch's generator: which patches a classifier must do without

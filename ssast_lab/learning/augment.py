@@ -30,16 +30,19 @@ def hops(stretch: float) -> list[int]:
 
 @dataclass
 class AugmentingPlan(data.Plan):
-    """A plan whose batches say what is done to their clips, where the settings ask for it."""
+    """A plan whose batches say what is done to their clips, where the settings ask for it, and whose clips fill the window."""
 
     settings: TrainingConfig = field(default_factory=TrainingConfig)
+    window: data.Window | None = None  # None: what a clip leaves of the window is padding
 
     def __getitem__(self, step: int) -> data.Batch:
         batch, s = super().__getitem__(step), self.settings
-        if not any((s.mix, s.level, s.stretch, s.tilt)):
-            return batch
-        changes = self._draw(step)
-        return batch._replace(changes=changes, unreadable=batch.unreadable | changes.partners.unreadable)
+        changes = self._draw(step) if any((s.mix, s.level, s.stretch, s.tilt)) else None
+        if self.window is not None:
+            hops = torch.full(batch.lengths.shape, audio.HOP) if changes is None else changes.hop
+            keys = [(self.seed, int(place)) for place in self.places(step)]
+            batch = data.fill(batch, self.corpus, self.window, keys, hops)
+        return batch if changes is None else batch.told_of(changes.partners)._replace(changes=changes)
 
     def _draw(self, step: int) -> data.Changes:
         """All are drawn evenly for the global batch, and what is drawn of one does not depend on the settings of the others;
@@ -67,17 +70,21 @@ def features(batch: data.Batch, config: AudioConfig, frames: int) -> Tensor:
     if batch.changes is None:
         return batch.features(config, frames)
     hop, level, tilt, mixed, partner_level, partners = batch.changes
-    waveforms = torch.cat([batch.waveforms, partners.waveforms])
-    lengths, hop = torch.cat([batch.lengths, partners.lengths]), torch.cat([hop, hop[mixed]])
-    hop = hop.where(lengths >= audio.window_of(hop), audio.HOP)
-    fbank = audio.log_mel(waveforms.float() / 32768, config, frames, lengths, hop)
-    own = to_device_of(1 + (lengths - audio.window_of(hop)) // hop, fbank)
-    is_sound = audio.within(own, frames).unsqueeze(2)
-    clips = len(batch.lengths)
-    plain, other, rows = fbank[:clips], fbank[clips:], to_device_of(mixed, fbank)
-    both = mix(plain[rows], other.masked_fill(~is_sound[clips:], -math.inf), partner_level, config)
-    changed = amplify(plain.index_copy(0, rows, both), gains(level, tilt, plain.shape[2]), config)
-    return changed.where(is_sound[:clips], plain)
+    plain, is_sound = _heard(batch, config, frames, hop)
+    both = plain
+    if len(mixed):
+        other, other_is_sound = _heard(partners, config, frames, hop[mixed])
+        rows = to_device_of(mixed, plain)
+        louder = mix(plain[rows], other.masked_fill(~other_is_sound, -math.inf), partner_level, config)
+        both = plain.index_copy(0, rows, louder)
+    return amplify(both, gains(level, tilt, plain.shape[2]), config).where(is_sound, plain)
+
+
+def _heard(batch: data.Batch, config: AudioConfig, frames: int, hop: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T, F) normalised log-mel at a pace, and (B, T, 1) where it is no padding."""
+    hop = hop.where(batch.lengths >= audio.window_of(hop), audio.HOP)
+    fbank = batch.features(config, frames, hop)
+    return fbank, to_device_of(batch.is_sound(frames, hop), fbank).unsqueeze(2)
 
 
 def mix(one: Tensor, other: Tensor, decibels: Tensor, config: AudioConfig) -> Tensor:

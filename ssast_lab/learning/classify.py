@@ -257,6 +257,7 @@ class FineTuning(TrainingTask[Evaluation]):
             mean = {name: value / self.epochs_summed for name, value in self.weight_sum.items()}
             judged[AVERAGED] = (self.steps, mean)
         judgements, model, test = [], Classifier(self.model), self.split.test
+        noticed: dict[str, str] = {}
         model.to(next(self.classifier.parameters()).device).eval()
         for name, (step, weights) in judged.items():
             model.load_state_dict(weights)
@@ -265,8 +266,10 @@ class FineTuning(TrainingTask[Evaluation]):
                     checkpoint.save(
                         model, run.path / AVERAGED, {"recipe": to_dict(self.config), "epochs": self.epochs_summed}
                     )
-            scores = metrics.score(test.targets, logits(model, test.clips), test.labels, test.sources)
+            scores = metrics.score(test.targets, logits(model, test.clips, noticed=noticed), test.labels, test.sources)
             judgements.append(Judgement(name, step, scores))
+        known = run.noticed()
+        run.note({}, {name: what for name, what in noticed.items() if name not in known})
         with run.writing():
             files.write(run.path / REPORT, json.dumps([_report(judgement) for judgement in judgements], indent=1))
         return tuple(judgements)
@@ -331,18 +334,17 @@ class LabelledPlan(data.Plan):
         )
         is_sound = audio.within(to_device_of(batch.lengths[rows], mixed), mixed.shape[1])
         waveforms = batch.waveforms.clone()
-        waveforms[rows] = (mixed * is_sound).round().clamp(-32768, 32767).to(torch.int16)
+        waveforms[rows] = mixed * is_sound
         targets = targets.clone()
         targets[rows] = share * targets[rows] + (1 - share) * torch.from_numpy(self.targets)[other.indices.cpu()]
-        return batch._replace(waveforms=waveforms, unreadable=batch.unreadable | other.unreadable), targets
+        return batch.told_of(other)._replace(waveforms=waveforms), targets
 
 
 def _centred(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """(B, S) int16, of which the first ``lengths`` (B,) are sound -> (B, S) float32 without their means."""
+    """(B, S), of which the first ``lengths`` (B,) are sound -> the same without their means."""
     lengths = to_device_of(lengths, waveforms)
     is_sound = audio.within(lengths, waveforms.shape[1])
-    sound = waveforms.float()
-    return (sound - sound.sum(1, keepdim=True) / lengths[:, None]) * is_sound
+    return (waveforms - waveforms.sum(1, keepdim=True) / lengths[:, None]) * is_sound
 
 
 def vary(
@@ -372,10 +374,14 @@ def vary(
 
 @torch.no_grad()
 def logits(
-    classifier: Classifier, clips: Sequence[data.Clip], batch: int = 32, forward: Forward | None = None
+    classifier: Classifier,
+    clips: Sequence[data.Clip],
+    batch: int = 32,
+    forward: Forward | None = None,
+    noticed: dict[str, str] | None = None,
 ) -> np.ndarray:
-    """(C, L) float32, of the middle of each clip, padded to the classifier's window as in training. ``forward`` replaces the
-    classifier's own.
+    """(C, L) float32, of the beginning of each clip, padded to the classifier's window as in training. ``forward`` replaces the
+    classifier's own. To ``noticed`` (name -> what) is added what should be known of a clip.
 
     Raises :class:`ssast_lab.data.labelled.LabelError` for a clip that cannot be read.
     """
@@ -386,20 +392,22 @@ def logits(
     for part in data.batches(plan, steps, workers=2 if len(clips) > 500 else 0):
         if part.unreadable:
             raise LabelError(f"A clip to judge by cannot be read: {next(iter(part.unreadable.values()))}")
+        if noticed is not None:
+            noticed |= part.noticed or {}
         fbank = part.to(device).features(config.audio, config.frames)
         scores.append((forward or classifier)(fbank).float().cpu().numpy())
     return np.concatenate(scores)
 
 
 class _InOrder(data.Plan):
-    """The middle of every clip once; the last batch may be smaller."""
+    """The beginning of every clip once; the last batch may be smaller."""
 
     def indices(self, places: np.ndarray) -> np.ndarray:
         return places[places < len(self.corpus.clips)]
 
     def __getitem__(self, step: int) -> data.Batch:
         indices = self.indices(self.places(step))
-        return self.corpus.crop(indices, np.full(len(indices), 0.5), [(0, int(index)) for index in indices])
+        return self.corpus.crop(indices, np.full(len(indices), data.BEGINNING), [(0, int(index)) for index in indices])
 
 
 class LabelledEvaluator(Evaluator[Evaluation]):
@@ -413,7 +421,9 @@ class LabelledEvaluator(Evaluator[Evaluation]):
     def evaluate(self, forward: Forward, model: Classifier) -> EvaluationResult[Evaluation]:
         rows = range(self.accelerator.process_index, self.clips, self.accelerator.num_processes)  # of this process
         own_logits = (
-            logits(model, [self.set.clips[i] for i in rows], forward=forward) if len(rows) else np.empty((0, 0))
+            logits(model, [self.set.clips[i] for i in rows], forward=forward, noticed=self.noticed)
+            if len(rows)
+            else np.empty((0, 0))
         )
         targets = self.set.targets
         scores = np.empty(targets.shape, np.float32)

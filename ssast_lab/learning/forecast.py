@@ -122,16 +122,16 @@ class Forecasting(UnlabelledTask[ForecastEvaluation]):
         """(B, ...) each: what is drawn at random for so many clips by a key."""
 
     def evaluation_result(
-        self, means: Sequence[float], reconstructions: tuple[Reconstruction, ...]
+        self, means: Sequence[float], clips: int, reconstructions: tuple[Reconstruction, ...]
     ) -> EvaluationResult[ForecastEvaluation]:
-        evaluation = self.evaluation_type(*means, clips=len(self.held_out))
+        evaluation = self.evaluation_type(*means, clips=clips)
         return EvaluationResult(evaluation, evaluation.loss, evaluation.loss)
 
 
 class Autoregression(Forecasting):
     """The task of APC: draw the frame ahead."""
 
-    losses_type, evaluation_type = Autoregressive, AutoregressiveEvaluation
+    figures, evaluation_type = len(Autoregressive._fields), AutoregressiveEvaluation
 
     def __init__(self, config: ForecastConfig) -> None:
         super().__init__(config)
@@ -159,7 +159,7 @@ class Autoregression(Forecasting):
 class ContrastivePrediction(Forecasting):
     """The task of wav2vec: tell the latent frames ahead from others of the same sound."""
 
-    losses_type, evaluation_type = Wav2VecLosses, Wav2VecEvaluation
+    figures, evaluation_type = len(Wav2VecLosses._fields), Wav2VecEvaluation
 
     def __init__(self, config: ForecastConfig) -> None:
         super().__init__(config)
@@ -179,7 +179,7 @@ class ContrastivePrediction(Forecasting):
     def losses_per_clip(
         self, forward: Forward, model: Wav2Vec, batch: data.Batch, drawn: Sequence[Tensor]
     ) -> Wav2VecLosses:
-        sound = batch.waveforms.float() / 32768
+        sound = batch.waveforms
         lengths, negatives = (to_device_of(each, sound) for each in (batch.lengths, *drawn))
         return wav2vec_loss(forward(sound), latent_frames(lengths), negatives)
 

@@ -4,9 +4,13 @@ Axes: B clips of the global batch, N patches, M hidden patches of a clip, K of t
 are drawn by keys made of seed and step.
 """
 
+import math
+import os
+import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +20,14 @@ from ssast_lab.config import ConfigError, MaskConfig, PretrainConfig, RunConfig,
 from ssast_lab.learning import augment
 from ssast_lab.learning.task import EvaluationResult, Forward, StepResult
 from ssast_lab.learning.training import train
-from ssast_lab.learning.unlabelled import UnlabelledTask
+from ssast_lab.learning.unlabelled import Part, UnlabelledTask
 from ssast_lab.model import SSAST
 from ssast_lab.objectives import Losses
 from ssast_lab.patches import PatchGrid, to_device_of
 
 HIDDEN_STEPS = 12  # steps in which the range of hidden patches is divided: 13 numbers can be drawn
+LOOKED_AT = 200  # clips whose lengths are looked at before a run
+MOST = 3 / 4  # of a window: a clip that fills as much is not worth a word
 WATCHED = 2  # held-out clips whose reconstructions are kept at every evaluation
 
 
@@ -34,15 +40,50 @@ class Evaluation:
     mse: float  # squared normalised log-mel
     accuracy: float
     clips: int
-    masked: int  # M
+    masked: float  # M; where shorter clips hide fewer, the M whose 1 / M is the accuracy of guessing
+
+
+class ShortClips(UserWarning):
+    """Most clips of a corpus are much shorter than the model's window: the message says how many, and which setting is sensible."""
 
 
 def pretrain(
     config: PretrainConfig, run: RunConfig | None = None, progress: bool = False
 ) -> Generator[StepResult[Evaluation], None, None]:
     """Trains a model from random weights, or goes on with a run, and yields every step. The run's folder, resuming,
-    processes and errors are those of :func:`ssast_lab.learning.training.train`."""
-    return train(Pretraining(config), run or RunConfig(), progress)
+    processes and errors are those of :func:`ssast_lab.learning.training.train`. :class:`ShortClips` is warned of."""
+    task = Pretraining(config)
+    advice = on_lengths(task.clips, config)
+    if advice and os.environ.get("RANK", "0") == "0":  # once, where several processes train
+        warnings.warn(ShortClips(advice), stacklevel=2)
+    return train(task, run or RunConfig(), progress)
+
+
+def on_lengths(clips: Sequence[data.Clip], config: PretrainConfig) -> str:
+    """What is to be known where most clips are much shorter than the window, by the headers of some of them; "" where they are not."""
+    seconds = np.array([*filter(None, (data.estimated(clips[place]) for place in data.spread(len(clips), LOOKED_AT)))])
+    frames = (seconds * audio.SAMPLE_RATE - audio.WINDOW) / audio.HOP + 1
+    model, window = config.model, audio.samples_of(config.model.frames) / audio.SAMPLE_RATE
+    short = int((frames < MOST * model.frames).sum())
+    if 2 * short <= len(frames):
+        return ""
+    found = (
+        f"{short} of {len(frames)} clips that were looked at fill less than three quarters of the window of {window:.1f} s (half of "
+        f"them all last at most {np.median(seconds):.1f} s)"
+    )
+    if not config.training.pack:
+        return (
+            f"{found}: most of what is hidden, learned and measured will be padding, as in the official code. To join short clips "
+            "instead, set training.pack (--training.pack)."
+        )
+    step = math.lcm(16, model.patch[1])
+    fitting = math.ceil(np.quantile(frames, 0.9) / step) * step
+    advice = f"{found}: several are joined to fill it."
+    if fitting < model.frames:
+        advice += (
+            f" Nine in ten would be heard alone and whole in windows of {fitting} frames (--model.frames {fitting})."
+        )
+    return advice
 
 
 def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: int) -> Tensor:
@@ -52,7 +93,8 @@ def draw_masks(grid: PatchGrid, mask: MaskConfig, batch: int, seed: int, step: i
         # One of few numbers, because PyTorch keeps memory for every shape; half of the steps hide nearly ``count``, where
         # predicting only a sample saves most.
         place = int((HIDDEN_STEPS + 1) * torch.rand((), generator=generator, dtype=torch.float64) ** 3)
-        mask = replace(mask, count=mask.count - round(place / HIDDEN_STEPS * (mask.count - mask.fewest)))
+        most = mask.hidden(grid.count)
+        mask = replace(mask, count=most - round(place / HIDDEN_STEPS * (most - mask.fewest)), share=None)
     return masking.draw_mask(grid, mask, generator=generator, batch=batch)
 
 
@@ -68,12 +110,13 @@ class Pretraining(UnlabelledTask[Evaluation]):
     name = "pretrain"
     config: PretrainConfig
     settings: TrainingConfig
-    losses_type = Losses
+    figures = len(Losses._fields) + 1
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config)
         self.held_out_samples = audio.samples_of(config.model.frames)
         self.samples = audio.samples_of(config.model.frames, augment.hops(config.training.stretch)[-1])
+        self.window = data.Window(config.model.frames, config.model.patch[1])
         self.better = "min" if config.training.nce_weight == 0 else "max"
 
     def build(self) -> SSAST:
@@ -102,7 +145,8 @@ class Pretraining(UnlabelledTask[Evaluation]):
         return model.train() if wanted.frames == model.config.frames else model.resized(wanted.frames).train()
 
     def plan(self, corpus: data.Corpus, rows: slice) -> data.Plan:
-        return augment.AugmentingPlan(corpus, self.settings.batch, self.settings.seed, rows, self.settings)
+        s = self.settings
+        return augment.AugmentingPlan(corpus, s.batch, s.seed, rows, s, self.window if s.pack else None)
 
     def draw(self, step: int) -> tuple[Tensor, ...]:
         """(B, N) masks, and (B, K) which of the hidden patches are predicted, in steps that do not predict all."""
@@ -118,25 +162,82 @@ class Pretraining(UnlabelledTask[Evaluation]):
 
     @property
     def masked(self) -> int:
-        """How many patches are hidden in evaluation."""
+        """How many patches of a whole window are hidden in evaluation."""
         count = self.settings.evaluate_masks
-        return count if count < self.config.model.grid.count else self.config.mask.count
+        patches = self.config.model.grid.count
+        return count if count < patches else self.config.mask.hidden(patches)
 
     def losses_per_clip(self, forward: Forward, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
         mask, *queried = drawn
-        fbank, s = augment.features(batch, self.config.model.audio, self.config.model.frames), self.settings
+        fbank, s = augment.features(batch, self.config.model.audio, self._frames(mask)), self.settings
         prediction, targets = forward(fbank, mask, *queried), model.targets(fbank, mask)
         asked = [to_device_of(each, fbank) for each in queried]
         return objectives.per_clip(prediction, targets, s.mse_weight, s.nce_weight, s.softmax_over, *asked)
 
+    def _frames(self, masks: Tensor) -> int:
+        """Of the sounds that (B, N) masks are for."""
+        return masks.shape[1] // self.config.model.grid.rows * self.window.patch
+
+    def held_out_parts(self, batch: data.Batch, numbers: np.ndarray) -> tuple[list[Part], dict[str, str]]:
+        """Clips of equal length, at their own length, as :func:`ssast_lab.measuring.evaluation.evaluate` takes them; all together
+        where short ones are padded."""
+        own = self._own(batch)
+        parts: list[Part] = []
+        left_out: dict[str, str] = {}
+        for frames in own.unique().tolist():
+            rows = (own == frames).nonzero()[:, 0].tolist()
+            part = batch if len(rows) == len(own) else batch.chosen(rows)
+            if self._measurable(frames):
+                parts.append((part, (self._held_out_masks(numbers[rows], frames),)))
+            else:
+                left_out |= {
+                    name: f"{name!r} is shorter than two patches, and was not measured on." for name in part.names
+                }
+        return parts, left_out
+
+    def watched(self, batch: data.Batch, numbers: np.ndarray) -> Part | None:
+        """The first clips, cut to the shortest of them."""
+        own = self._own(batch)
+        rows = [row for row, frames in enumerate(own.tolist()) if self._measurable(frames)][:WATCHED]
+        if not rows:
+            return None
+        return batch.chosen(rows), (self._held_out_masks(numbers[rows], int(own[rows].min())),)
+
+    def _own(self, batch: data.Batch) -> Tensor:
+        """(B,) frames of each held-out clip that are measured on."""
+        return (
+            self.window.own(batch.lengths) if self.settings.pack else torch.full_like(batch.lengths, self.window.frames)
+        )
+
+    def _measurable(self, frames: int) -> bool:
+        """Whether there are two patches to tell apart."""
+        return frames // self.window.patch * self.config.model.grid.rows > 1
+
+    def _held_out_masks(self, numbers: np.ndarray, frames: int) -> Tensor:
+        """(B, N) for held-out clips of these numbers and so many frames."""
+        if frames == self.window.frames:
+            (masks,) = self.draw_held_out()
+            return masks[numbers]
+        whole, seed = self.config.model.grid, self.settings.seed
+        grid = replace(whole, frames=frames)
+        mask = MaskConfig(masking.of_shorter(self.masked, grid.count, whole.count), self.config.mask.cluster)
+        keys = [(seed, int(number), self.masked, data.Stream.SCORED_MASK) for number in numbers]
+        return torch.stack([masking.draw_mask(grid, mask, generator=data.generator(*key)) for key in keys])
+
+    def held_out_figures(
+        self, forward: Forward, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        losses, (mask, *_) = self.losses_per_clip(forward, model, batch, drawn), drawn
+        return *losses, to_device_of(1 / mask.sum(1), losses.mse)
+
     def evaluation_result(
-        self, means: Sequence[float], reconstructions: tuple[Reconstruction, ...]
+        self, means: Sequence[float], clips: int, reconstructions: tuple[Reconstruction, ...]
     ) -> EvaluationResult[Evaluation]:
-        loss, nce, mse, accuracy = means
-        evaluation = Evaluation(loss, nce, mse, accuracy, len(self.held_out), self.masked)
+        loss, nce, mse, accuracy, chance = means
+        evaluation = Evaluation(loss, nce, mse, accuracy, clips, round(1 / chance, 3))
         return EvaluationResult(evaluation, loss, mse if self.better == "min" else accuracy, reconstructions)
 
     def reconstruct(self, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> tuple[Reconstruction, ...]:
         (masks,) = drawn
-        fbanks = batch.features(self.config.model.audio, self.config.model.frames)
-        return tuple(analysis.reconstruct(model, *pair) for pair in list(zip(fbanks, masks, strict=True))[:WATCHED])
+        fbanks = batch.features(self.config.model.audio, self._frames(masks))
+        return tuple(analysis.reconstruct(model, *pair) for pair in zip(fbanks, masks, strict=True))

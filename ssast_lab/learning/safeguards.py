@@ -94,6 +94,11 @@ class Safeguards:
             )
         return type(losses)(*means), norm
 
+    def take(self, noticed: dict[str, str]) -> None:
+        """Lists what was noticed (name -> what) while all processes evaluated."""
+        self.unnoted |= {name: what for name, what in noticed.items() if name not in self.noted}
+        self._list()
+
     def log(self, result: StepResult[Any]) -> None:
         self._write(self._log, result)
 

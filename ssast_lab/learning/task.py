@@ -147,7 +147,7 @@ class Evaluator(ABC, Generic[E]):
 
     clips: int
     unreadable: dict[str, str]  # name -> why
-    noticed: dict[str, str]  # name -> what should be known of a clip that was read
+    noticed: dict[str, str]  # name -> what should be known of a clip that was read; grows where evaluating reads them
 
     @abstractmethod
     def evaluate(self, forward: Forward, model: Any) -> EvaluationResult[E]:

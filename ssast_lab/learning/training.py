@@ -75,6 +75,8 @@ def _steps(
             step, now = trainer.done, time.perf_counter()
             evaluate = step % task.evaluate_every == 0 or step == task.steps
             held_out = trainer.evaluate(evaluator) if evaluate else None
+            if evaluate:
+                guard.take(evaluator.noticed)
             result = StepResult(
                 step=step,
                 epoch=step * task.settings.batch / len(task.clips),
@@ -139,7 +141,7 @@ def _corpus(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator, pro
         free = psutil.virtual_memory().available / accelerator.num_processes
         if device.type == "cuda":
             free = min(free, torch.cuda.mem_get_info(device)[0])
-        in_memory = 2 * audio.SAMPLE_RATE * data.seconds_of(task.clips) < free / 4
+        in_memory = 4 * audio.SAMPLE_RATE * data.seconds_of(task.clips) < free / 3
         in_memory = all(gather_object([in_memory]))
     if in_memory:
         return data.Memory(task.clips, task.samples, device, max(run.workers, 1), progress)

@@ -17,6 +17,8 @@ from ssast_lab.analysis import Reconstruction
 from ssast_lab.config import DataConfig
 from ssast_lab.learning.task import E, EvaluationResult, Evaluator, Forward, TrainingTask
 
+Part = tuple[data.Batch, tuple[Tensor, ...]]  # clips, and what is drawn for them
+
 
 def find_clips(config: DataConfig, seed: int) -> tuple[list[data.Clip], list[data.Clip]]:
     """(training, held-out) clips of a corpus without labels; raises :class:`ssast_lab.data.DataError`."""
@@ -32,7 +34,7 @@ def find_clips(config: DataConfig, seed: int) -> tuple[list[data.Clip], list[dat
 class UnlabelledTask(TrainingTask[E]):
     """A task whose losses are means over clips, in training as in evaluation."""
 
-    losses_type: type  # a NamedTuple
+    figures: int  # how many :meth:`held_out_figures` gives
     held_out_samples: int  # S of a held-out clip, which is never augmented
 
     def __init__(self, config: Any) -> None:
@@ -56,14 +58,29 @@ class UnlabelledTask(TrainingTask[E]):
     def draw_held_out(self) -> tuple[Tensor, ...]:
         """As :meth:`draw`, one row for each held-out clip: the same at every evaluation."""
 
+    def held_out_parts(self, batch: data.Batch, numbers: np.ndarray) -> tuple[list[Part], dict[str, str]]:
+        """What is evaluated at once, of this process's held-out clips, which have these ``numbers`` among all; and what is to be
+        said of those that are left out (name -> what)."""
+        return [(batch, tuple(drawn[numbers] for drawn in self.draw_held_out()))], {}
+
+    def watched(self, batch: data.Batch, numbers: np.ndarray) -> Part | None:
+        """Those of the clips that :meth:`reconstruct` shows."""
+        return None
+
+    def held_out_figures(
+        self, forward: Forward, model: Any, batch: data.Batch, drawn: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """(B,) each: the losses of each clip, and what else is averaged over the clips."""
+        return self.losses_per_clip(forward, model, batch, drawn)
+
     @abstractmethod
     def evaluation_result(
-        self, means: Sequence[float], reconstructions: tuple[Reconstruction, ...]
+        self, means: Sequence[float], clips: int, reconstructions: tuple[Reconstruction, ...]
     ) -> EvaluationResult[E]:
-        """Of the means of the losses over the held-out clips."""
+        """Of the means of the figures over so many held-out clips."""
 
     def reconstruct(self, model: Any, batch: data.Batch, drawn: Sequence[Tensor]) -> tuple[Reconstruction, ...]:
-        """Of some held-out clips, the first ones among ``batch``."""
+        """Of the clips that are watched."""
         return ()
 
     def evaluator(self, accelerator: Accelerator, micro_batch: int) -> Evaluator[E]:
@@ -79,22 +96,30 @@ class UnlabelledEvaluator(Evaluator[E]):
         rows = np.arange(self.clips)[accelerator.process_index :: accelerator.num_processes]  # of this process
         keys = [(task.settings.seed, data.Stream.HELD_OUT, int(row)) for row in rows]
         corpus = data.Files(task.held_out, task.held_out_samples)
-        self.batch = corpus.crop(rows, np.full(len(rows), 0.5), keys) if len(rows) else None
-        self.drawn = [drawn[rows] for drawn in task.draw_held_out()]
-        self.unreadable = self.batch.unreadable if self.batch else {}
-        self.noticed = (self.batch.noticed if self.batch else None) or {}
+        self.parts: list[Part] = []
+        self.unreadable, self.noticed = {}, {}
+        self.shown: Part | None = None
+        if len(rows):
+            batch = corpus.crop(rows, np.full(len(rows), data.MIDDLE), keys)
+            self.parts, left_out = task.held_out_parts(batch, rows)
+            self.shown = task.watched(batch, rows) if accelerator.is_main_process else None
+            self.unreadable, self.noticed = batch.unreadable, (batch.noticed or {}) | left_out
 
     def evaluate(self, forward: Forward, model: Any) -> EvaluationResult[E]:
         device = self.accelerator.device
-        total = torch.zeros(len(self.task.losses_type._fields), device=device)  # type: ignore[attr-defined]
-        reconstructions: tuple[Reconstruction, ...] = ()
-        for begin in range(0, len(self.batch.lengths) if self.batch else 0, self.micro_batch):
-            assert self.batch is not None
-            rows = slice(begin, begin + self.micro_batch)
-            batch, drawn = self.batch.part(rows).to(device), [drawn[rows] for drawn in self.drawn]
-            losses = self.task.losses_per_clip(forward, model, batch, drawn)
-            total += torch.stack([value.sum() for value in losses])
-            if begin == 0 and self.accelerator.is_main_process:
-                reconstructions = self.task.reconstruct(model, batch, drawn)
-        means = (self.accelerator.reduce(total, "sum") / self.clips).tolist()
-        return self.task.evaluation_result(means, reconstructions)
+        total = torch.zeros(self.task.figures + 1, device=device)  # the last is the number of clips
+        for part, all_drawn in self.parts:
+            for begin in range(0, len(part.lengths), self.micro_batch):
+                rows = slice(begin, begin + self.micro_batch)
+                batch, drawn = part.part(rows).to(device), [drawn[rows] for drawn in all_drawn]
+                figures = self.task.held_out_figures(forward, model, batch, drawn)
+                total += torch.stack([*(value.sum() for value in figures), total.new_tensor(len(batch.lengths))])
+        *sums, clips = self.accelerator.reduce(total, "sum").tolist()
+        if not clips:
+            raise data.DataError(
+                f"None of the {self.clips} held-out clips is long enough to be measured on: add longer ones."
+            )
+        reconstructions = (
+            () if self.shown is None else self.task.reconstruct(model, self.shown[0].to(device), self.shown[1])
+        )
+        return self.task.evaluation_result([value / clips for value in sums], int(clips), reconstructions)

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ssast_lab import audio, files
-from ssast_lab.data import Clip
+from ssast_lab.data import Clip, told
 from ssast_lab.measuring.upstreams import Upstream, UpstreamError, check_pooling
 
 BATCH_SECONDS = {"cpu": 80, "cuda": 240}  # of sound in a batch, by the type of device: bounds the memory
@@ -32,11 +33,15 @@ def embed_clips(
     cache: str | os.PathLike[str] | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
+    noticed: dict[str, str] | None = None,
 ) -> np.ndarray:
     """(C, layers, D) float32: the embeddings of whole clips. ``device`` None is CUDA where there is one.
 
     With a ``cache`` folder nothing is computed twice: an embedding is found by the upstream's key, the pooling and the
     clip's content, whatever the file's name. What was computed before an error or Ctrl-C is kept.
+
+    To ``noticed`` (name -> what) is added what should be known of the clips that are read; where there is none, it is given to
+    :func:`warnings.warn`.
 
     Clips of equal length are batched. To get more of them, a little is cut off the end of each clip (:func:`trimmed`).
     :class:`UpstreamError` names a clip that cannot be read; before anything is computed, unless only decoding shows it.
@@ -52,7 +57,7 @@ def embed_clips(
         computed: dict[bytes, np.ndarray] = {}
         try:
             device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            embeddings = _embeddings(upstream, missing, pooling, device, pool, 2 * workers)
+            embeddings = _embeddings(upstream, missing, pooling, device, pool, 2 * workers, noticed)
             hide = not (progress and missing)
             for digest, embedding in tqdm(embeddings, f"embedding by {upstream.name}", len(missing), disable=hide):
                 computed[digest] = embedding
@@ -79,6 +84,7 @@ def _embeddings(
     device: torch.device,
     pool: ThreadPoolExecutor,
     ahead: int,
+    noticed: dict[str, str] | None,
 ) -> Iterator[tuple[bytes, np.ndarray]]:
     """(digest, (layers, D)) of each clip, batch by batch; ``ahead`` clips are decoded in advance."""
     upstream = upstream.to(device)
@@ -90,7 +96,7 @@ def _embeddings(
         rows = upstream.embed(waveforms, pooling).float().cpu().numpy()
         yield from ((digest, row) for (digest, _), row in zip(batch, rows, strict=True))
 
-    for digest, waveform in zip(clips, _map_ahead(pool, _decode, clips.values(), ahead), strict=True):
+    for digest, waveform in zip(clips, _map_ahead(pool, partial(_decode, noticed), clips.values(), ahead), strict=True):
         samples = len(waveform)
         batch = waiting.setdefault(samples, [])
         batch.append((digest, waveform))
@@ -116,12 +122,15 @@ def _map_ahead(
             future.cancel()
 
 
-def _decode(clip: Clip) -> Tensor:
+def _decode(noticed: dict[str, str] | None, clip: Clip) -> Tensor:
     """(S,) float32, trimmed."""
+    notices: list[audio.AudioWarning] = []
     try:
-        waveform = audio.load_waveform(clip.open())
+        waveform = audio.load_waveform(clip.open(), notices=None if noticed is None else notices)
     except (audio.AudioError, OSError) as error:
         raise _unreadable(clip, error) from None
+    if noticed is not None:
+        noticed |= told(clip, notices)
     return waveform[: trimmed(len(waveform))]
 
 

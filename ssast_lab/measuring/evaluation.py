@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from ssast_lab import audio, data, masking, objectives
 from ssast_lab.analysis import (
     Excerpt,
     Reconstruction,
-    draw_mask,
     excerpt,
     linear_in_time,
     linear_inpainting,
@@ -78,6 +77,7 @@ class Report:
 
     outcomes: tuple[Outcome, ...]
     unreadable: dict[str, str]  # name of a clip that was left out -> why
+    noticed: dict[str, str] = field(default_factory=dict)  # name -> what should be known of a clip that was measured on
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -113,6 +113,7 @@ class Report:
         if self.unreadable:
             name, why = next(iter(self.unreadable.items()))
             lines.append(f"Left out: {len(self.unreadable)} clips, such as {name}: {why}")
+        lines += data.summary(self.noticed)
         return "\n".join(lines)
 
 
@@ -160,14 +161,16 @@ def evaluate(
         )
     clips = _clips(sources)
     samples = audio.samples_of(grid.frames)
-    kinds, unreadable, outcomes = kinds_of(clips), dict[str, str](), list[Outcome]()
+    kinds, unreadable, noticed, outcomes = kinds_of(clips), dict[str, str](), dict[str, str](), list[Outcome]()
     waiting: dict[int, list[tuple[int, Excerpt]]] = {}  # by the number of patches, until they fill a batch
     for index, clip in enumerate(tqdm(clips, "evaluating", disable=not progress)):
+        notices: list[audio.AudioWarning] = []
         try:
-            sound = excerpt(data.read_piece(clip, 0.5, samples), model.config)
+            sound = excerpt(data.read_piece(clip, data.MIDDLE, samples, notices), model.config)
         except (audio.AudioError, OSError) as error:
             unreadable[clip.name] = str(error)
             continue
+        noticed |= data.told(clip, notices)
         patches = sound.grid.count
         if patches < 2:
             unreadable[clip.name] = "It is shorter than two patches."
@@ -182,7 +185,7 @@ def evaluate(
         raise data.DataError(
             f"None of the {len(clips)} clips can be evaluated on. One of them: {next(iter(unreadable.values()), '')}"
         )
-    return Report(tuple(outcomes), unreadable)
+    return Report(tuple(outcomes), unreadable, noticed)
 
 
 @torch.no_grad()
@@ -224,7 +227,7 @@ def examples(
     shown = []
     for index in data.spread(len(clips), number):
         try:
-            sound = excerpt(data.read_piece(clips[index], 0.5, samples), model.config)
+            sound = excerpt(data.read_piece(clips[index], data.MIDDLE, samples, []), model.config)
         except (audio.AudioError, OSError):
             continue
         if sound.grid.count > 1:
@@ -245,11 +248,10 @@ def _clips(sources: Iterable[str | os.PathLike[str] | data.Clip]) -> list[data.C
 
 def _mask(model: SSAST, sound: Excerpt, count: int, key: tuple[int, int]) -> Tensor:
     """(N,) bool: hides ``count`` patches of a whole window, or the same share of a shorter sound; keyed by (seed, clip)."""
-    seed, index = key
-    patches = sound.grid.count
-    hidden = min(max(round(count * patches / model.grid.count), 1), patches - 1)
-    state = np.random.SeedSequence([seed, index, count, data.Stream.SCORED_MASK]).generate_state(1, np.uint64)
-    return draw_mask(sound, MaskConfig(hidden, masking.usual_cluster(model.grid)), int(state[0] >> 1))
+    hidden = MaskConfig(
+        masking.of_shorter(count, sound.grid.count, model.grid.count), masking.usual_cluster(model.grid)
+    )
+    return masking.draw_mask(sound.grid, hidden, generator=data.generator(*key, count, data.Stream.SCORED_MASK))
 
 
 def kinds_of(clips: Iterable[data.Clip]) -> list[str]:

@@ -64,6 +64,7 @@ class ProbeResult:
     fitting_seconds: float
     regression: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)  # (L, D) and (L,), of one split
     # whose clips have one label each: its softmax on embeddings of the layer gives the probabilities
+    noticed: dict[str, str] = field(default_factory=dict, repr=False)  # name of a clip -> what should be known of it
 
     @property
     def layer(self) -> int:
@@ -94,7 +95,7 @@ class ProbeResult:
         return (
             f"{self.upstream}: {self.pooling} of layer {self.layer} (of 0 to {self.layers - 1}), C {self.regularisation:g}, "
             f"{self.clips} clips embedded in {self.embedding_seconds:.1f} s, fitted in {self.fitting_seconds:.1f} s\n"
-            f"{self.scores}"
+            + "\n".join([str(self.scores), *data.summary(self.noticed)])
         )
 
 
@@ -156,7 +157,9 @@ def _probe(
 
     clock = time.perf_counter()
     clips = list(dict.fromkeys(clip for s in splits for part in (s.train, *s.others) for clip in part.clips))
-    embeddings = dict(zip(clips, embed_clips(upstream, clips, pooling, cache, device, progress), strict=True))
+    noticed: dict[str, str] = {}
+    rows = embed_clips(upstream, clips, pooling, cache, device, progress, noticed)
+    embeddings = dict(zip(clips, rows, strict=True))
     embedding_seconds = time.perf_counter() - clock
 
     clock = time.perf_counter()
@@ -170,7 +173,7 @@ def _probe(
     scores = metrics.score(tests.targets, np.concatenate(probabilities), tests.labels, tests.sources, seed=seed)
     return ProbeResult(
         upstream.name, pooling, scores, choices, len(clips), upstream.layers, embedding_seconds, fitting_seconds,
-        regressions[0] if len(splits) == 1 else None,
+        regressions[0] if len(splits) == 1 else None, noticed,
     )  # fmt: skip
 
 

@@ -145,7 +145,12 @@ def test_a_short_sound_hides_only_its_own_patches(page, models, sounds):
     assert number.input_value() == str(own)
     agrees(page, expected(models, sounds["short.flac"], count=own))
     assert f"of {own} (100%)" in figures(page)["hidden"]
-    shot(page, "short_sound_all_hidden")
+    assert "Hidden patches (100%)" in page.locator("#count").inner_text()
+    number.fill(str(own // 4))
+    number.press("Tab")
+    agrees(page, expected(models, sounds["short.flac"], count=own // 4))
+    assert "Hidden patches (25%)" in page.locator("#count").inner_text()
+    shot(page, "short_sound_a_quarter_hidden")
 
 
 def test_a_sound_too_short_for_the_other_model_gets_a_sentence(page, models, sounds):

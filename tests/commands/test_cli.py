@@ -1,16 +1,19 @@
 """The command line: every command explains itself, and errors are one sentence with exit status 1."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from golden_model import figures, official_state
-from tiny import ALONE, command, here, tiny, write_clips
+from tiny import ALONE, command, here, lines, tiny, write_clips
 
 from ssast_lab import data
 from ssast_lab.__main__ import COMMANDS, HELP, main
+from ssast_lab.config import MaskConfig
 from ssast_lab.learning.run import Run
 
 
@@ -112,6 +115,16 @@ def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
+def test_a_share_of_the_patches_is_asked_for_as_a_flag(clips, tmp_path, capsys):
+    """It stands for the recipe's count, and 0.375 of 32 patches are the 12 of the other run."""
+    config = tiny(clips, steps=2)
+    shared = replace(config, mask=MaskConfig(share=0.375, cluster=(2, 3)))
+    for one, name in ((config, "count"), (shared, "share")):
+        main(arguments(one, here(tmp_path / name)))
+    assert lines(tmp_path / "share") == lines(tmp_path / "count")
+    assert json.loads((tmp_path / "share" / "config.json").read_text())["mask"]["share"] == 0.375
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -119,6 +132,8 @@ def test_errors_are_one_sentence(asked, word, tmp_path, monkeypatch):
         (["--model.heads", "3"], "The width 128 cannot be shared evenly among 3 attention"),
         (["--training.optimizer", "sgd"], "invalid choice 'sgd' for argument '--training.optimizer'"),
         (["--training.seed", "-1"], "A seed is a whole number from 0, not -1."),
+        (["--mask.share", "1.5"], "The share of patches to hide is above 0 and at most 1"),
+        (["--mask.share=0.5", "--mask.count", "9"], "Either a number of patches is hidden"),
         (["--nonsense"], "Unrecognized"),
     ],
 )

@@ -150,12 +150,11 @@ def test_files_memory_shards_and_workers_make_the_same_batches(folder, tmp_path)
     steps, seen = range(2, 12), set()
     ahead = data.batches(data.Plan(files, 6, seed=5), steps, workers=2)
     for step, read_ahead in zip(steps, ahead, strict=True):
-        one = data.Plan(files, 6, seed=5)[step]
-        assert one.waveforms.dtype == torch.int16
+        one, held = (data.Plan(corpus, 6, seed=5)[step] for corpus in (files, memory))
+        assert one.waveforms.dtype == held.waveforms.dtype == torch.float32
         assert same(one, read_ahead)
         assert one.unreadable == read_ahead.unreadable
         assert same(one, data.Plan(shards, 6, seed=5)[step])
-        held = data.Plan(memory, 6, seed=5)[step]
         assert same(one, held)
         assert one.names == held.names
         seen |= one.unreadable.keys()
@@ -181,12 +180,12 @@ def test_the_rows_of_several_processes_are_the_whole_batch(folder):
 def test_a_crop_is_a_stretch_of_its_clip_and_only_it_is_read(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).uniform(-0.9, 0.9, 60 * RATE), RATE)
     clip = data.Clip(str(tmp_path / "long.wav"))
-    whole = data.to_int16(audio.load_waveform(clip.path))
+    whole = audio.load_waveform(clip.path)
     read = []
     original = soundfile.SoundFile.read
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, frames, **kw: read.append(frames) or original(self, frames, **kw))  # fmt: skip
     for fraction in (0.0, 0.123456, 0.5, 1 - 2**-53):
-        piece = data.to_int16(data.read_piece(clip, fraction, SAMPLES))
+        piece = data.read_piece(clip, fraction, SAMPLES)
         start = int(fraction * (len(whole) - SAMPLES + 1))
         assert torch.equal(piece, whole[start : start + SAMPLES]), fraction
     assert max(read) < SAMPLES + RATE // 2
@@ -196,7 +195,7 @@ def test_shorter_clips_are_padded_and_say_so(tmp_path):
     soundfile.write(tmp_path / "short.wav", np.full(RATE // 4, 0.5), RATE, subtype="PCM_16")
     batch = data.Plan(data.Files(data.find_clips([tmp_path]), SAMPLES), 2, 0)[0]
     assert batch.lengths.tolist() == [RATE // 4] * 2
-    assert batch.waveforms[0].tolist() == [16384] * (RATE // 4) + [0] * (SAMPLES - RATE // 4)
+    assert batch.waveforms[0].tolist() == [0.5] * (RATE // 4) + [0] * (SAMPLES - RATE // 4)
     fbank = batch.features(AudioConfig(), 64)
     alone = audio.log_mel(audio.load_waveform(tmp_path / "short.wav"), frames=64)
     assert torch.allclose(fbank[0], alone, atol=1e-5)

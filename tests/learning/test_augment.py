@@ -31,9 +31,9 @@ def noise(seed: int, samples: int = audio.samples_of(FRAMES), loud: float = 0.1)
 
 
 def batch_of(*sounds: torch.Tensor, samples: int = audio.samples_of(FRAMES, 180)):
-    waveforms = torch.zeros(len(sounds), samples, dtype=torch.int16)
+    waveforms = torch.zeros(len(sounds), samples)
     for row, sound in zip(waveforms, sounds, strict=True):
-        row[: len(sound)] = data.to_int16(sound)
+        row[: len(sound)] = sound
     lengths = torch.tensor([min(len(sound), samples) for sound in sounds])
     return Batch(waveforms, lengths, [""] * len(sounds), {}, torch.arange(len(sounds)))
 

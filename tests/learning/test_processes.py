@@ -17,7 +17,7 @@ from torch.distributed import TCPStore
 
 from ssast_lab import audio, data
 from ssast_lab.config import PretrainConfig, to_dict
-from ssast_lab.learning.pretrain import pretrain
+from ssast_lab.learning.pretrain import Pretraining, pretrain
 from ssast_lab.learning.run import Run
 from ssast_lab.learning.unlabelled import find_clips
 
@@ -77,7 +77,7 @@ def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
     assert out.count(f"Stopped after step {stopped};") == 1
     assert "[rank" not in err  # the traces of our processes
     clips, held_out = find_clips(config.data, config.training.seed)
-    plan = data.Plan(data.Files(clips, SAMPLES), config.training.batch, config.training.seed)
+    plan = Pretraining(config).plan(data.Files(clips, SAMPLES), slice(None))
     met = {name for step in range(stopped) for name in plan[step].unreadable}  # by whichever process
     assert run.unreadable().keys() - {clip.name for clip in held_out} == met
     assert (run.path / "unreadable.tsv").read_text().count("\n") == len(run.unreadable())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssast_lab import __version__, files
+from ssast_lab import __version__, data, files
 from ssast_lab.measuring.compare.lengths import by_length
 from ssast_lab.measuring.compare.records import MARKS, PROBED, TUNED, CompareError, Comparison, TaskResult
 from ssast_lab.metrics import Interval
@@ -145,6 +145,8 @@ def _page(comparison: Comparison, pictures: Sequence[str]) -> str:
     if failures:
         lines += ["", "## What could not be measured", ""]
         lines += [f"- {', '.join(names)}: {without_home(failure)}" for failure, names in failures.items()]
+    noticed = {name: what for result in comparison.results for name, what in result.noticed.items()}
+    lines += ["", *map(without_home, data.summary(noticed))] if noticed else []
     return "\n".join([*lines, "", versions_line(), ""])
 
 

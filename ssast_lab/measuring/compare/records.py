@@ -47,6 +47,7 @@ class TaskResult:
     clips: int = 0  # of the whole task
     seconds: float = 0.0  # of all seeds together; cached embeddings take none
     averaged: Averaged | None = None
+    noticed: dict[str, str] = field(default_factory=dict)  # name of a clip -> what should be known of it
     difference: PairedDifference | None = None  # None for the baseline, and where one of the two failed
 
     @property

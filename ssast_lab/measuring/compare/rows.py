@@ -189,6 +189,7 @@ class Rows:
             "regularisation": result.regularisation,
             "seconds": result.embedding_seconds + result.fitting_seconds,
             "scores": result.scores.scores.tolist(),
+            "noticed": result.noticed,
         }
 
     def _tuning(self, model: Any, name: str, task: Task, seed: int) -> FineTuneConfig:
@@ -199,15 +200,15 @@ class Rows:
     def _tune(self, tuning: FineTuneConfig, task: Task, folder: Path) -> dict[str, Any]:
         """Fine-tunes a classifier for each split; every fold is judged by the classifier that did not train on it."""
         assert task.set is not None
-        scores, seconds = [], 0.0
+        scores, seconds, noticed = [], 0.0, dict[str, str]()
         for split in labelled.splits(task.set):
             run = folder / (f"fold-{split.name}" if split.name else "run")
             fold = replace(tuning, data=replace(tuning.data, fold=split.name))
             classifier, took = fine_tuned(fold, run, self.progress)
             seconds += took
             classifier.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-            scores.append(logits(classifier, split.test.clips))
-        return {"layer": None, "seconds": seconds, "scores": np.concatenate(scores).tolist()}
+            scores.append(logits(classifier, split.test.clips, noticed=noticed))
+        return {"layer": None, "seconds": seconds, "scores": np.concatenate(scores).tolist(), "noticed": noticed}
 
 
 def _result(title: str, task: Task, method: str, rows: Sequence[dict[str, Any] | str]) -> TaskResult:
@@ -224,4 +225,7 @@ def _result(title: str, task: Task, method: str, rows: Sequence[dict[str, Any] |
         return TaskResult(title, task.name, method, str(error))
     layers = tuple(row["layer"] for row in done if row["layer"] is not None)
     seconds = sum(row["seconds"] for row in done)
-    return TaskResult(title, task.name, method, "", tuple(runs), layers, len(task.set), seconds, averaged(runs))
+    noticed = {name: what for row in done for name, what in row.get("noticed", {}).items()}
+    return TaskResult(
+        title, task.name, method, "", tuple(runs), layers, len(task.set), seconds, averaged(runs), noticed
+    )

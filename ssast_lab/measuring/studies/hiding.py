@@ -83,14 +83,14 @@ def masked_logits(classifier: Classifier, fbank: Tensor, mask: Tensor, way: str,
 def occluded_logits(
     classifier: Classifier, clips: Sequence[data.Clip], shares: Sequence[float], way: str, seed: int
 ) -> np.ndarray:
-    """(shares, C, L) of the middle of each clip, as in fine-tuning. Patches that are hidden at one share are hidden at every
+    """(shares, C, L) of the beginning of each clip, as a classifier is judged. Patches that are hidden at one share are hidden at every
     larger one, and are the same in both ways. :class:`StudyError` for a clip that cannot be read."""
     settings, device = classifier.config, classifier.linear.weight.device
     corpus = data.Files(clips, audio.samples_of(settings.frames))
     logits: list[list[np.ndarray]] = [[] for _ in shares]
     for begin in range(0, len(clips), BATCH):
         rows = np.arange(begin, min(begin + BATCH, len(clips)))
-        batch = corpus.crop(rows, np.full(len(rows), 0.5), [(0, int(row)) for row in rows])
+        batch = corpus.crop(rows, np.full(len(rows), data.BEGINNING), [(0, int(row)) for row in rows])
         if batch.unreadable:
             raise StudyError(f"A test clip cannot be read: {next(iter(batch.unreadable.values()))}")
         batch = batch.to(device)

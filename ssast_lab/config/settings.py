@@ -1,12 +1,10 @@
-"""What a model and its training are made of: frozen dataclasses, checked when they are built, and presets by name."""
+"""What a run learns, from which sounds, how, and where: frozen dataclasses, checked when they are built."""
 
-import math
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
-from ssast_lab.patches import PatchGrid
+from ssast_lab.config.shapes import AudioConfig, ConfigError, ModelConfig, Pooling, check_choices
 
-Pooling = Literal["mean", "cls"]
 Optimizer = Literal["adamw", "muon", "adam"]
 Schedule = Literal["cosine", "wsd", "plateau", "decay"]
 Start = Literal["mae", "official"]
@@ -15,113 +13,32 @@ Loss = Literal["auto", "ce", "bce"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be: the message says what is wrong and what would be right."""
-
-
-def check_choices(config: Any) -> None:
-    """Raises :class:`ConfigError` where a field of a dataclass, annotated as a ``Literal``, has none of its values."""
-    for item in fields(config):
-        choices, value = get_args(item.type), getattr(config, item.name)
-        if get_origin(item.type) is Literal and value not in choices:
-            raise ConfigError(f"{item.name} is {' or '.join(choices)}, not {value!r}.")
-
-
-@dataclass(frozen=True)
-class AudioConfig:
-    """How sound becomes the model's input: Kaldi log-mel features, normalised as ``(fbank - mean) / (2 * std)``.
-
-    The defaults are the official statistics of AudioSet and LibriSpeech together.
-    """
-
-    mel_bins: int = 128
-    mean: float = -4.2677393
-    std: float = 4.5689974
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.mel_bins, int) or self.mel_bins < 1:
-            raise ConfigError(f"mel_bins must be a positive whole number, not {self.mel_bins}.")
-        if not math.isfinite(self.mean) or not 0 < self.std < math.inf:
-            raise ConfigError(f"mean and std must be finite and std positive, not {self.mean} and {self.std}.")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A masked spectrogram model: the encoder's size, the patches it sees, and the features it was made for."""
-
-    width: int = 192
-    depth: int = 12
-    heads: int = 3
-    frames: int = 1024
-    patch: tuple[int, int] = (16, 16)  # (mel bins, frames)
-    stride: tuple[int, int] = (16, 16)
-    pooling: Pooling = "mean"  # of a classifier: "mean" over the patches, or "cls" for [CLS] and distillation together
-    labels: tuple[str, ...] = ()  # of a classifier
-    audio: AudioConfig = field(default_factory=AudioConfig)
-    norm_eps: float | None = None  # of every LayerNorm; None as the official code: 1e-6, in a classifier's head 1e-5
-
-    def __post_init__(self) -> None:
-        for name in ("patch", "stride", "labels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        sizes = (self.width, self.depth, self.heads, self.frames, *self.patch, *self.stride)
-        if len(self.patch) != 2 or len(self.stride) != 2 or not all(isinstance(size, int) for size in sizes):
-            raise ConfigError(
-                "width, depth, heads and frames are whole numbers, patch and stride two of them, "
-                f"not {', '.join(map(str, sizes))}."
-            )
-        if min(self.width, self.depth, self.heads) < 1:
-            raise ConfigError(f"width, depth and heads must be positive, not {self.width}, {self.depth}, {self.heads}.")
-        if self.width % self.heads:
-            raise ConfigError(f"The width {self.width} cannot be shared evenly among {self.heads} attention heads.")
-        check_choices(self)
-        if not all(isinstance(label, str) for label in self.labels):
-            raise ConfigError("The labels must be texts.")
-        if len(set(self.labels)) < len(self.labels):
-            raise ConfigError("Two labels have the same name.")
-        if self.norm_eps is not None and not (isinstance(self.norm_eps, float) and 0 < self.norm_eps < 1):
-            raise ConfigError(f"norm_eps must be a small positive number, not {self.norm_eps}.")
-        try:
-            _ = self.grid
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
-    @property
-    def grid(self) -> PatchGrid:
-        return PatchGrid(self.audio.mel_bins, self.frames, self.patch, self.stride)
-
-
-SIZES: dict[str, dict[str, Any]] = {
-    "nano": dict(width=128, depth=4, heads=2),  # ours, for teaching; the others are the paper's
-    "tiny": dict(width=192, depth=12, heads=3),
-    "small": dict(width=384, depth=12, heads=6),
-    "base": dict(width=768, depth=12, heads=12),
-}
-SHAPES: dict[str, tuple[int, int]] = {"patch": (16, 16), "frame": (128, 2)}
-
-
-def model_config(name: str, **changes: Any) -> ModelConfig:
-    """A preset such as ``"tiny-patch"`` or ``"base-frame"``, with any field changed."""
-    size, _, kind = name.partition("-")
-    if size not in SIZES or kind not in SHAPES:
-        names = ", ".join(f"{s}-{k}" for s in SIZES for k in SHAPES)
-        raise ConfigError(f"There is no model preset {name!r}; there are {names}.")
-    shape = SHAPES[kind]
-    return replace(ModelConfig(**SIZES[size], patch=shape, stride=shape), **changes)
+PAPER = 400  # of the paper's 512 patches are hidden, 78 percent
 
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """Which patches are hidden: ``count`` of them, in clusters of C x C (``cluster`` = (least C, most C)), or one by one
-    (``cluster`` = None), as the paper does for frames."""
+    """Which patches are hidden: ``count`` of them or a ``share`` of all, in clusters of C x C (``cluster`` = (least C, most C)),
+    or one by one (``cluster`` = None), as the paper does for frames. Where neither is named, the paper's 400 are."""
 
-    count: int = 400
+    count: int | None = None
     cluster: tuple[int, int] | None = (3, 5)
-    fewest: int | None = None  # each training step hides a number drawn from here to count; None: always count
+    fewest: int | None = None  # each training step hides a number drawn from here to the count; None: always the count
+    share: float | None = None  # of the patches, between 0 and 1, instead of the count: so it goes with every window
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        if self.count is None and self.share is None:
+            object.__setattr__(self, "count", PAPER)
+        if self.count is not None and self.share is not None:
+            raise ConfigError(
+                f"Either a number of patches is hidden or a share of them: leave out the count of {self.count} or the share of "
+                f"{self.share:g}."
+            )
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ConfigError(f"The share of patches to hide is above 0 and at most 1, not {self.share:g}.")
+        if self.count is not None and self.count < 1:
             raise ConfigError(f"At least one patch must be hidden, not {self.count}.")
-        if self.fewest is not None and not 1 <= self.fewest <= self.count:
+        if self.fewest is not None and not 1 <= self.fewest <= (self.count or self.fewest):
             raise ConfigError(f"The fewest hidden patches are from 1 to {self.count}, the most, not {self.fewest}.")
         if self.cluster is not None:
             object.__setattr__(self, "cluster", tuple(self.cluster))
@@ -129,11 +46,15 @@ class MaskConfig:
             if not 1 <= least <= most:
                 raise ConfigError(f"The cluster factor runs from at least 1 upwards, not from {least} to {most}.")
 
+    def hidden(self, patches: int) -> int:
+        """M, how many of so many patches are hidden, where each step hides as many; of a share at least one."""
+        return max(round(self.share * patches), 1) if self.count is None else self.count  # type: ignore[operator]
+
 
 # Fields that older runs and caches do not have, with the defaults that mean what was done then.
 _LATER: dict[str, Any] = dict(
     norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2,
-    mix=0.0, level=0.0, stretch=0.0, tilt=0.0,
+    mix=0.0, level=0.0, stretch=0.0, tilt=0.0, share=None, pack=False,
 )  # fmt: skip
 
 
@@ -230,6 +151,10 @@ class TrainingConfig(LearningConfig):
     )
     sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
     settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
+    pack: bool = (
+        True  # clips shorter than the window are joined to fill it; else padded, as the official code does, and the
+    )
+    # padding is hidden, learned and measured like sound
     mix: float = 0.0  # share of the clips into which another is mixed, up to 10 dB louder or softer than it is
     level: float = 0.0  # dB by which a clip is made louder or softer at most
     stretch: float = 0.0  # share by which it is played faster or slower at most, as a tape is, in steps of 1/32
@@ -276,9 +201,13 @@ class PretrainConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        if self.mask.count > self.model.grid.count:
-            raise ConfigError(f"{self.mask.count} of {self.model.grid.count} patches cannot be hidden.")
-        fewest = self.mask.fewest or self.mask.count
+        patches = self.model.grid.count
+        hidden = self.mask.hidden(patches)
+        if hidden > patches:
+            raise ConfigError(f"{hidden} of {patches} patches cannot be hidden.")
+        fewest = self.mask.fewest or hidden
+        if fewest > hidden:
+            raise ConfigError(f"The fewest hidden patches are from 1 to {hidden}, the most, not {fewest}.")
         if self.training.sampled is not None and self.training.sampled > fewest:
             raise ConfigError(
                 f"{self.training.sampled} hidden patches cannot be asked for where only {fewest} are hidden: "
@@ -355,7 +284,7 @@ class RunConfig:
     resume: bool = False
     micro_batch: int | None = None  # clips that go through the model at once; None: the whole share of this process
     precision: Precision = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
-    in_memory: bool | None = None  # hold the corpus as 16-bit samples; None: where it fits
+    in_memory: bool | None = None  # hold the corpus decoded; None: where it fits
     workers: int = 2  # processes (or threads, for a corpus in memory) that decode sound
     compile: bool = False
     checkpoint_every: int = 500
@@ -375,101 +304,14 @@ class RunConfig:
             raise ConfigError("checkpoint_every and keep must be at least 1.")
 
 
-def pretrain_config(name: str, **data: Any) -> PretrainConfig:
-    """A recipe by name: ``"official-base-patch-400"`` or ``"modern-tiny-frame-250"``, that is recipe, size, patches and how
-    many of them are hidden (400, 250 and 100 in the paper); ``"modern-base-patch-400-2048"`` names the batch as well.
-    ``data`` are the fields of :class:`DataConfig`.
-
-    *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``); *modern* is AdamW
-    with a cosine, gradient clipping, and a learning rate that grows with the square root of the batch; *quick* is the same
-    with Muon and small batches, which learns more from the clips that a CPU has time for. Both predict a quarter of the
-    hidden patches in each step and all of them in the last tenth, which takes about a third of the time for the same learning.
-    """
-    recipe, size, kind, *numbers = [*name.split("-"), "", "", ""][: max(4, name.count("-") + 1)]
-    if (
-        recipe not in ("official", "modern", "quick")
-        or not 1 <= len(numbers) <= 2
-        or not all(n.isdigit() for n in numbers)
-    ):
-        raise ConfigError(
-            f'There is no recipe {name!r}: names are like "official-base-patch-400" or "modern-nano-frame-250", '
-            f"with official, modern or quick, {', '.join(SIZES)}, patch or frame, and the number of hidden patches."
-        )
-    model = model_config(f"{size}-{kind}")
-    mask = MaskConfig(int(numbers[0]), (3, 5) if kind == "patch" else None)
-    if recipe == "official":
-        tiny = size in ("nano", "tiny")
-        training = TrainingConfig(
-            steps=800_000, batch=120 if tiny else 24, learning_rate=5e-4 if tiny else 1e-4, optimizer="adam",
-            betas=(0.95, 0.999), weight_decay=5e-7, schedule="plateau", warmup=1000, warmup_every=50, patience=2,
-            clip_norm=None, start="official", softmax_over="predictions", evaluate_every=4000,
-        )  # fmt: skip
-        if numbers[1:]:
-            training = replace(training, batch=int(numbers[1]))
-    else:
-        usual, peak = {"nano": (32, 1e-3), "tiny": (256, 1e-3), "small": (512, 7e-4), "base": (1024, 5e-4)}[size]
-        more: dict[str, Any] = {}
-        if recipe == "quick":
-            usual, peak, more = 8, 2e-3, dict(optimizer="muon", warmup=200)
-        batch = int(numbers[1]) if numbers[1:] else usual
-        sampled = max(mask.count // 4, 2) if mask.count > 1 else None
-        training = TrainingConfig(batch=batch, learning_rate=peak * (batch / usual) ** 0.5, sampled=sampled, **more)
-    return PretrainConfig(model, mask, DataConfig(**data), training)
-
-
-# The official recipes (src/finetune/ of the official code; superb/ for ks1, sid and er). Adam throughout.
-_OFFICIAL = dict(optimizer="adam", betas=(0.95, 0.999), weight_decay=5e-7, clip_norm=None, warmup=0, schedule="decay")
-_SUPERB = _OFFICIAL | dict(batch=32, learning_rate=1e-4, decay=1.0, clip_norm=1.0, betas=(0.9, 0.999), weight_decay=0.0)
-_AUDIOSET = dict(frequency_mask=48, time_mask=192, mixup=0.5, loss="bce", batch=12)
-_AUDIOSET_STATISTICS = (AudioConfig.mean, AudioConfig.std)
-_RECIPES: dict[str, tuple[str, int | None, tuple[float | None, float | None], dict[str, Any]]] = {
-    # name: (data set, frames, mean and deviation, training)
-    "small": ("", None, (None, None), dict(frequency_mask=16, time_mask=16, noise=True)),
-    "as20k": ("audioset-20k", 1024, _AUDIOSET_STATISTICS, _OFFICIAL | _AUDIOSET | dict(
-        learning_rate=5e-5, epochs=25, decay=0.5, decay_from=10, decay_every=5, average_from=6)),
-    "as2m": ("", 1024, _AUDIOSET_STATISTICS, _OFFICIAL | _AUDIOSET | dict(
-        learning_rate=1e-5, epochs=5, decay=0.5, decay_from=10, decay_every=5, average_from=1, balanced=True)),
-    "esc50": ("esc-50", 512, (-6.6268077, 5.358466), _OFFICIAL | dict(
-        learning_rate=1e-4, batch=48, epochs=50, frequency_mask=24, time_mask=96, noise=True, loss="ce",
-        decay=0.85, decay_from=6)),
-    "speechcommands": ("speech-commands-v2", 128, (-6.845978, 5.5654526), _OFFICIAL | dict(
-        learning_rate=2.5e-4, batch=128, epochs=30, frequency_mask=48, time_mask=48, mixup=0.6, noise=True, loss="bce",
-        decay=0.85, decay_from=5, warmup=1000, warmup_every=50)),
-    "ks1": ("speech-commands-v1", 100, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=20_000, balanced=True)),  # as s3prl draws
-    "sid": ("voxceleb1", 1000, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=40_000)),
-    "er": ("iemocap", 600, _AUDIOSET_STATISTICS, _SUPERB | dict(steps=10_000)),
-}  # fmt: skip
-
-
-def finetune_config(name: str, model: str = "", **labelled: str) -> FineTuneConfig:
-    """A recipe by name: ``"small-patch"`` (ours, for some hundreds of clips), or an official one: ``"as20k"``, ``"as2m"``,
-    ``"esc50"``, ``"speechcommands"`` (v2, 35 words), ``"ks1"`` (v1 as in SUPERB), ``"sid"`` (VoxCeleb1) and ``"er"``
-    (IEMOCAP), each with ``-patch`` or ``-frame``, whose strides differ. ``model`` is what :class:`FineTuneConfig` says, and
-    ``labelled`` are the fields of :class:`LabelledConfig`.
-    """
-    recipe, _, kind = name.rpartition("-")
-    if recipe not in _RECIPES or kind not in SHAPES:
-        raise ConfigError(
-            f'There is no recipe {name!r}: names are like "esc50-patch" or "small-frame", '
-            f"with {', '.join(_RECIPES)}, and patch or frame."
-        )
-    dataset, frames, (mean, std), training = _RECIPES[recipe]
-    if recipe == "ks1" and kind == "frame":
-        training = training | dict(learning_rate=5e-5)
-    overlap = (10, 10) if kind == "patch" else (128, 1)
-    return FineTuneConfig(
-        model or f"tiny-{kind}", frames, None if recipe == "small" else overlap, "mean", mean, std,
-        LabelledConfig(**dict(dataset=dataset) | labelled), TuningConfig(**training),
-    )  # fmt: skip
-
-
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """A configuration from what :func:`to_dict` made of it; refuses fields that it does not know."""
+    """A configuration from what :func:`to_dict` made of it, now or in an older release; refuses fields that it does not know."""
     values = renamed(values)
     known = {item.name: item for item in fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]}.")
+    values = {name: value for name, value in _LATER.items() if name in known} | values
     nested = {
         "model": ModelConfig,
         "mask": MaskConfig,
