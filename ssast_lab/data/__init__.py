@@ -1,7 +1,11 @@
 """Sound to learn from.
 
 streams.py   what is drawn at random, and the number that keeps it apart
-clips.py     folders, manifests and shards of unlabelled sound
+errors.py    what is said of a corpus that cannot be used, and of what was passed over
+folders.py   what is taken for a sound, and the walk through folders that finds them
+lists.py     tables and JSON, read strictly
+arrow.py     Parquet, and what Hugging Face's datasets saves
+clips.py     unlabelled sound, and what is kept aside to be measured on
 batches.py   which piece of which clip stands in which batch
 labelled/    sets with labels, how they are split, and what would make a split worthless
 datasets.py  ESC-50, Speech Commands, AudioSet and others in the folders in which they are handed out
@@ -11,14 +15,10 @@ tasks/       small labelled tasks to be measured on, likewise
 
 from ssast_lab.data.batches import AHEAD, Batch, Changes, Corpus, Files, Memory, Plan, batches
 from ssast_lab.data.clips import (
-    COLUMNS,
-    EXTENSIONS,
     Clip,
-    DataError,
     find_clips,
     generator,
     read_piece,
-    rows_of,
     seconds_of,
     split,
     spread,
@@ -26,9 +26,11 @@ from ssast_lab.data.clips import (
     to_int16,
     told,
 )
+from ssast_lab.data.errors import DataError, Passed
+from ssast_lab.data.folders import EXTENSIONS
 from ssast_lab.data.streams import Stream
 
 __all__ = [
-    "AHEAD", "COLUMNS", "EXTENSIONS", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "batches",
-    "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "to_int16", "told",
+    "AHEAD", "EXTENSIONS", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Passed", "Plan", "Stream", "batches",
+    "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics", "to_int16", "told",
 ]  # fmt: skip

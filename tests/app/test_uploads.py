@@ -1,13 +1,16 @@
 """What a view's script sends: only uploads are read, zips keep to their limits, and nothing is written anywhere."""
 
 import io
+import re
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from ssast_lab import audio
 from ssast_lab.app import uploads
 from ssast_lab.app.uploads import UploadError
+from ssast_lab.data import EXTENSIONS, Passed
 
 
 @pytest.fixture
@@ -42,10 +45,16 @@ def test_files_folders_and_zips(send, tmp_path):
     sent = [
         send("one.flac", flac(), "music/one.flac"),
         send("notes.txt", b"no sound"),
-        send("many.zip", packed({"b/two.flac": flac("water"), "b/readme.md": b"-", "../../up.flac": flac("water"), "/etc/root.flac": flac()})),
+        send("_one.flac", flac(), "music/._one.flac"),  # what another system leaves beside a sound
+        send("many.zip", packed({"b/two.flac": flac("water"), "b/readme.md": b"-", "__MACOSX/b/._two.flac": b"-", "b/c.tar.xz": b"-", "../../up.flac": flac("water"), "/etc/root.flac": flac()})),
     ]  # fmt: skip
     before = sorted(tmp_path.rglob("*"))
-    items = uploads.items(sent)
+    passed = Passed()
+    items = uploads.items(sent, passed)
+    assert passed.counts == {"with no sound's name": 2, "hidden": 2, "packed": 1}
+    assert str(passed).startswith(
+        "2 with no sound's name (such as notes.txt), 2 hidden (such as music/._one.flac), 1 packed (b/c.tar"
+    )
     assert [item.name for item in items] == ["music/one.flac", "b/two.flac", "up.flac", "etc/root.flac"]
     for item, name in zip(items, ("tabla", "water", "water", "tabla"), strict=True):
         assert item.waveform().equal(audio.load_waveform(audio.builtin_sounds()[name]["path"]))
@@ -98,3 +107,10 @@ def test_what_cannot_be_decoded_is_named_as_the_visitor_does(send):
     with pytest.raises(UploadError, match=r"mine/x\.flac"):
         uploads.sounds(sent)
     assert uploads.sounds(None) == []
+
+
+@pytest.mark.parametrize("view", ["map", "train"])
+def test_the_dialog_for_files_offers_every_sound(view):
+    script = (Path(uploads.__file__).parent / "static" / f"{view}.js").read_text(encoding="utf-8")
+    (offered,) = re.findall(r'type="file"[^>]* accept="([^"]*)"', script)
+    assert EXTENSIONS | {".zip"} == {name for name in offered.split(",") if name[0] == "."}
