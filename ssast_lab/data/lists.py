@@ -120,6 +120,9 @@ def _cells(line: str, delimiter: str, path: Path, number: int) -> list[str]:
     try:
         (cells,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
     except csv.Error as error:
+        closer = re.sub(rf'" +(?={re.escape(delimiter)}|$)', '"', line)  # a space after a quotation is no part of it
+        if closer != line:
+            return _cells(closer, delimiter, path, number)
         what = (
             "a quotation mark that is not closed on this line" if "end of data" in str(error) else f"a fault: {error}"
         )

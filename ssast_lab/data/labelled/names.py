@@ -32,6 +32,9 @@ class Known(NamedTuple):
                 if name is not None:
                     break
             else:
+                if not words[0].strip():  # before, after or between separators
+                    words = words[2:]
+                    continue
                 raise LabelError(
                     f"The label {words[0].strip()!r} of the clip {clip.name} in {origin} is not in {self.origin}: "
                     "add it there, or correct it."
