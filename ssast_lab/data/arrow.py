@@ -91,8 +91,7 @@ def _read_parquet(path: str, columns: Sequence[str]) -> Sounds | None:
     for group in range(file.num_row_groups):
         names = [_audio_column(file.schema_arrow), *_wanted(file.schema_arrow, columns)]
         for batch in file.read_row_group(group, columns=names, use_threads=False).to_batches():
-            rows = len(sounds.paths) + np.arange(len(batch))
-            _add(sounds, batch, rows)
+            _add(sounds, batch, len(sounds.paths) + np.arange(len(batch)))
     return sounds
 
 
@@ -142,8 +141,9 @@ def _add(sounds: Sounds, batch: Any, places: np.ndarray | None) -> None:
         sounds.texts[name.lower()] += [_texts(value, classes) for value in batch.column(name).to_pylist()]
     column = batch.column(_audio_column(batch.schema))
     held, paths = _held(column), _held(column, "path")
+    places = None if held is None or held.null_count == len(held) else places
     sounds.paths.extend([""] * len(column) if paths is None else [path or "" for path in paths.to_pylist()])
-    if held is None or places is None:
+    if places is None:
         sounds.spans.extend([None] * len(column))
         return
     sizes = pc.fill_null(pc.binary_length(held), -1).to_numpy(zero_copy_only=False).tolist()
