@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def pretrain(arguments: list[str]) -> None:
     given = tyro.cli(
         Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__
     )
+    _check_resumed(given.run)
     step = None
     for step in train(
         config.PretrainConfig(given.model, given.mask, given.data, given.training),
@@ -78,6 +80,7 @@ def _forecast(name: str, arguments: list[str]) -> None:
     given = tyro.cli(
         Forecast, args=arguments, default=default, prog=f"ssast-lab pretrain {name}", description=Forecast.__doc__
     )
+    _check_resumed(given.run)
     config = ForecastConfig(given.model, given.data, given.training)
     for step in forecast(config, given.run, progress=sys.stderr.isatty()):
         if step.evaluation and _main_process():
@@ -108,6 +111,7 @@ def finetune(arguments: list[str]) -> None:
         FineTune, args=rest, default=default, prog=f"ssast-lab finetune {name}", description=FineTune.__doc__
     )
     settings = config.FineTuneConfig(**{item.name: getattr(given, item.name) for item in fields(config.FineTuneConfig)})
+    _check_resumed(given.run)
     splits, tested = read_splits(given.data), []
     for split in splits:
         fold, run = settings, given.run
@@ -160,6 +164,18 @@ def _recipe(arguments: list[str], default: str) -> tuple[str, list[str]]:
     if arguments and arguments[0][:1] != "-":
         return arguments[0], arguments[1:]
     return default, arguments
+
+
+def _check_resumed(run: "RunConfig") -> None:
+    """A run that is to go on was started; of several folds only the first ones may have been."""
+    from ssast_lab.learning.run import RunError
+
+    folder = Path(run.folder)
+    if run.resume and not any(folder.glob("config.json")) and not any(folder.glob("fold-*/config.json")):
+        what = "holds no run" if folder.exists() else "is not there"
+        raise RunError(
+            f"There is nothing to resume: {folder} {what}. Name another --run.folder, or leave --run.resume out."
+        )
 
 
 def _main_process() -> bool:
