@@ -36,7 +36,7 @@ def pretrain(arguments: list[str]) -> None:
     given = tyro.cli(
         Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__
     )
-    _check_resumed(given.run)
+    _say_new(given.run)
     step = None
     for step in train(
         config.PretrainConfig(given.model, given.mask, given.data, given.training),
@@ -80,7 +80,7 @@ def _forecast(name: str, arguments: list[str]) -> None:
     given = tyro.cli(
         Forecast, args=arguments, default=default, prog=f"ssast-lab pretrain {name}", description=Forecast.__doc__
     )
-    _check_resumed(given.run)
+    _say_new(given.run)
     config = ForecastConfig(given.model, given.data, given.training)
     for step in forecast(config, given.run, progress=sys.stderr.isatty()):
         if step.evaluation and _main_process():
@@ -111,7 +111,7 @@ def finetune(arguments: list[str]) -> None:
         FineTune, args=rest, default=default, prog=f"ssast-lab finetune {name}", description=FineTune.__doc__
     )
     settings = config.FineTuneConfig(**{item.name: getattr(given, item.name) for item in fields(config.FineTuneConfig)})
-    _check_resumed(given.run)
+    _say_new(given.run)
     splits, tested = read_splits(given.data), []
     for split in splits:
         fold, run = settings, given.run
@@ -166,16 +166,12 @@ def _recipe(arguments: list[str], default: str) -> tuple[str, list[str]]:
     return default, arguments
 
 
-def _check_resumed(run: "RunConfig") -> None:
-    """A run that is to go on was started; of several folds only the first ones may have been."""
-    from ssast_lab.learning.run import RunError
-
+def _say_new(run: "RunConfig") -> None:
+    """A job that is always started with --run.resume begins with it, too; whoever mistyped the folder should know."""
     folder = Path(run.folder)
-    if run.resume and not any(folder.glob("config.json")) and not any(folder.glob("fold-*/config.json")):
-        what = "holds no run" if folder.exists() else "is not there"
-        raise RunError(
-            f"There is nothing to resume: {folder} {what}. Name another --run.folder, or leave --run.resume out."
-        )
+    there = any(folder.glob("config.json")) or any(folder.glob("fold-*/config.json"))
+    if run.resume and not there and _main_process():
+        print(f"There is no run to resume in {folder}: a new one begins there.", file=sys.stderr)
 
 
 def _main_process() -> bool:

@@ -200,9 +200,7 @@ class FineTuning(TrainingTask[Evaluation]):
 
     def answers(self) -> str:
         parts = self.split[1:]
-        return files.sha256(
-            self.split.train.labels, *(np.ascontiguousarray(part.targets).data.cast("B") for part in parts)
-        )
+        return files.sha256(self.split.train.labels, *(part.targets.tobytes() for part in parts))
 
     def build(self) -> Classifier:
         return self.classifier

@@ -56,9 +56,9 @@ def test_other_sounds_elsewhere_are_another_run(begun, tmp_path):
         train(tiny(moved), run)
     (moved / "b" / "009.flac").write_bytes(content)
     with pytest.raises(
-        RunError, match=r"was started with another configuration.* Its train set had 9 clips and has 10"
+        RunError, match=r"was started with another configuration.*\. Its train set had 9 clips and has 10\.$"
     ):
-        train(tiny(moved, data={"held_out_clips": 1}), run)
+        train(tiny(moved), run)
 
 
 @pytest.mark.parametrize("keep_date", [True, False])
@@ -163,11 +163,12 @@ def test_a_state_that_is_something_else_is_refused(begun):
         train(tiny(clips), run)
 
 
-@pytest.mark.parametrize("command", [["pretrain"], ["pretrain", "apc-nano"], ["finetune"]])
-def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path, command):
-    for folder, what in ((tmp_path / "nowhere", "is not there"), (tmp_path, "holds no run")):
-        with pytest.raises(SystemExit, match=f"There is nothing to resume: {folder} {what}"):
-            main([*command, "--data.train", str(tmp_path), "--run.folder", str(folder), "--run.resume"])
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_a_run_that_is_not_there_is_said_to_begin(tmp_path, name, capsys):
+    """A job that is always started with --run.resume may begin like that; what else is wrong ends it here."""
+    with pytest.raises(SystemExit, match=r"No (sound was found|labelled sound)"):
+        main([name, "--data.train", str(tmp_path), "--run.folder", str(tmp_path / "nowhere"), "--run.resume"])
+    assert capsys.readouterr().err == f"There is no run to resume in {tmp_path / 'nowhere'}: a new one begins there.\n"
     assert not (tmp_path / "nowhere").exists()
 
 
