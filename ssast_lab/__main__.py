@@ -1,5 +1,6 @@
 """The command line: ``ssast-lab COMMAND --help`` tells the rest."""
 
+import io
 import os
 import sys
 import warnings
@@ -47,6 +48,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no UTF-8 must not lose what was measured
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(HELP)

@@ -1,4 +1,4 @@
-"""Atomic file writes, and checksums."""
+"""Atomic file writes, checksums, and names that can be printed."""
 
 import hashlib
 import json
@@ -30,3 +30,10 @@ def sha256(*parts: Any) -> str:
     for part in parts:
         digest.update(part if isinstance(part, bytes | memoryview) else json.dumps(part, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def printable(name: str) -> str:
+    """A name on one line in valid UTF-8: what is not to be seen, or is no UTF-8, as an escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in name
+    )

@@ -47,6 +47,7 @@ class SoundMap:
     sources: Sequence[Source]
     model: Path
     seconds: float  # of a window
+    passed: str = ""  # what was sent and is no sound
     measured: int = 0  # sounds that are behind it
     left_out: dict[str, str] = field(default_factory=dict)  # name -> why
     noticed: dict[str, str] = field(default_factory=dict)  # name -> what should be known of a sound that is in it

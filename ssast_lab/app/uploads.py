@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssast_lab import audio
 from ssast_lab.audio import AudioError
-from ssast_lab.data import EXTENSIONS
+from ssast_lab.data import EXTENSIONS, Passed, folders
 
 MEMBERS = 5000  # of a zip, and files at once
 LARGEST = 50 << 20  # bytes of a sound in a zip
@@ -62,9 +62,10 @@ class Item:
         return content
 
 
-def items(sent: Any) -> list[Item]:
+def items(sent: Any, passed: Passed | None = None) -> list[Item]:
     """The sounds among what was sent, ``[{"path", "name"}, ...]`` as the visitor's script says it: a path counts only where it is an
-    upload. :class:`UploadError` for a zip that is none, or too large."""
+    upload. What was passed over is counted in ``passed``. :class:`UploadError` for a zip that is none, or too large."""
+    passed = Passed() if passed is None else passed
     found: list[Item] = []
     for entry in sent[:MEMBERS] if isinstance(sent, list) else ():
         path = upload(entry.get("path")) if isinstance(entry, dict) else None
@@ -72,9 +73,11 @@ def items(sent: Any) -> list[Item]:
             continue
         name = readable(entry.get("name") or path.name)
         if path.suffix.lower() == ".zip":
-            found += members(path, name)
-        elif path.suffix.lower() in EXTENSIONS:
+            found += members(path, name, passed)
+        elif path.suffix.lower() in EXTENSIONS and not folders.is_hidden(name):
             found.append(Item(name, path))
+        else:
+            folders.pass_over(name, passed, name)
     return found[:MEMBERS]
 
 
@@ -94,7 +97,7 @@ def readable(name: Any) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in "/".join(parts))[-LONGEST_NAME:] or "a sound"
 
 
-def members(path: Path, name: str) -> Iterator[Item]:
+def members(path: Path, name: str, passed: Passed) -> Iterator[Item]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -102,7 +105,13 @@ def members(path: Path, name: str) -> Iterator[Item]:
         raise UploadError(f"{name} is no zip that can be read ({' '.join(str(error).split())[:100]}).") from None
     if len(infos) > MEMBERS:
         raise UploadError(f"{name} holds {len(infos)} files: {MEMBERS} are the most.")
-    sounds = [info for info in infos if Path(info.filename).suffix.lower() in EXTENSIONS]
+    sounds = []
+    for info in infos:
+        inner = readable(info.filename)
+        if folders.is_sound(inner):
+            sounds.append(info)
+        else:
+            folders.pass_over(inner, passed, inner)
     if sum(info.file_size for info in sounds) > UNPACKED:
         raise UploadError(f"{name} would unpack to more than {UNPACKED >> 20} MB.")
     for info in sounds:

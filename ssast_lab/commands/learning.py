@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def pretrain(arguments: list[str]) -> None:
     given = tyro.cli(
         Pretrain, args=rest, default=default, prog=f"ssast-lab pretrain {name}", description=Pretrain.__doc__
     )
+    _say_new(given.run)
     step = None
     for step in train(
         config.PretrainConfig(given.model, given.mask, given.data, given.training),
@@ -81,6 +83,7 @@ def _forecast(name: str, arguments: list[str]) -> None:
     given = tyro.cli(
         Forecast, args=arguments, default=default, prog=f"ssast-lab pretrain {name}", description=Forecast.__doc__
     )
+    _say_new(given.run)
     config = ForecastConfig(given.model, given.data, given.training)
     for step in forecast(config, given.run, progress=sys.stderr.isatty()):
         if step.evaluation and _main_process():
@@ -111,6 +114,7 @@ def finetune(arguments: list[str]) -> None:
         FineTune, args=rest, default=default, prog=f"ssast-lab finetune {name}", description=FineTune.__doc__
     )
     settings = config.FineTuneConfig(**{item.name: getattr(given, item.name) for item in fields(config.FineTuneConfig)})
+    _say_new(given.run)
     splits, tested = read_splits(given.data), []
     for split in splits:
         fold, run = settings, given.run
@@ -163,6 +167,14 @@ def _recipe(arguments: list[str], default: str) -> tuple[str, list[str]]:
     if arguments and arguments[0][:1] != "-":
         return arguments[0], arguments[1:]
     return default, arguments
+
+
+def _say_new(run: "RunConfig") -> None:
+    """A job that is always started with --run.resume begins with it, too; whoever mistyped the folder should know."""
+    folder = Path(run.folder)
+    there = any(folder.glob("config.json")) or any(folder.glob("fold-*/config.json"))
+    if run.resume and not there and _main_process():
+        print(f"There is no run to resume in {folder}: a new one begins there.", file=sys.stderr)
 
 
 def _main_process() -> bool:

@@ -289,6 +289,7 @@ class RunConfig:
     compile: bool = False
     checkpoint_every: int = 500
     keep: int = 2
+    contents: bool = False  # keep checksums of all that is in the clips, and look at them again when the run is resumed
     unreadable: float = 0.05  # the run stops when a larger share of the clips cannot be read
     track: str | None = None  # "tensorboard" or "trackio", beside metrics.jsonl
 

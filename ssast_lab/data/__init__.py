@@ -1,7 +1,11 @@
 """Sound to learn from.
 
 streams.py   what is drawn at random, and the number that keeps it apart
-clips.py     folders, manifests and shards of unlabelled sound
+errors.py    what is said of a corpus that cannot be used, and of what was passed over
+folders.py   what is taken for a sound, and the walk through folders that finds them
+lists.py     tables and JSON, read strictly
+arrow.py     Parquet, and what Hugging Face's datasets saves
+clips.py     unlabelled sound, and what is kept aside to be measured on
 batches.py   which piece of which clip stands in which batch
 packing.py   windows that several short clips fill
 labelled/    sets with labels, how they are split, and what would make a split worthless
@@ -13,16 +17,12 @@ tasks/       small labelled tasks to be measured on, likewise
 from ssast_lab.data.batches import AHEAD, Batch, Changes, Corpus, Files, Memory, Plan, batches
 from ssast_lab.data.clips import (
     BEGINNING,
-    COLUMNS,
-    EXTENSIONS,
     MIDDLE,
     Clip,
-    DataError,
     estimated,
     find_clips,
     generator,
     read_piece,
-    rows_of,
     seconds_of,
     split,
     spread,
@@ -30,10 +30,13 @@ from ssast_lab.data.clips import (
     summary,
     told,
 )
+from ssast_lab.data.errors import DataError, Passed
+from ssast_lab.data.folders import EXTENSIONS
 from ssast_lab.data.packing import Window, fill
 from ssast_lab.data.streams import Stream
 
 __all__ = [
-    "AHEAD", "BEGINNING", "COLUMNS", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Plan", "Stream", "Window", "batches",
-    "estimated", "fill", "find_clips", "generator", "read_piece", "rows_of", "seconds_of", "split", "spread", "statistics", "summary", "told",
+    "AHEAD", "BEGINNING", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Passed", "Plan",
+    "Stream", "Window", "batches", "estimated", "fill", "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics",
+    "summary", "told",
 ]  # fmt: skip

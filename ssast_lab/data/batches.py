@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
-from ssast_lab.data.clips import Clip, DataError, read_piece, told
+from ssast_lab.data.clips import Clip, read_piece, told
+from ssast_lab.data.errors import DataError
 from ssast_lab.data.streams import Stream
 from ssast_lab.patches import to_device_of
 

@@ -3,17 +3,15 @@
 Axes: S samples at 16 kHz.
 """
 
-import csv
 import hashlib
 import io
-import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
-from pathlib import Path
-from typing import TextIO
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -21,48 +19,28 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ssast_lab import audio
+from ssast_lab.data import arrow, folders, lists
+from ssast_lab.data.errors import DataError, Passed
 from ssast_lab.data.streams import Stream
+from ssast_lab.files import printable
 
-EXTENSIONS = frozenset(
-    [
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".caf",
-        ".w64",
-        ".m4a",
-        ".aac",
-        ".mp4",
-        ".webm",
-        ".mka",
-        ".wma",
-        ".g722",
-        ".gsm",
-    ]
+LINKED, SPARSE, SILENT, TABLE = (
+    "hard-linked in a shard",
+    "sparse in a shard",
+    "rows without a sound",
+    "tables without sounds",
 )
 # Where a sound that is longer than a window is cut: how much of the room that is left lies before the cut. In training it is drawn.
 BEGINNING = 0.0  # where a classifier names it, as in the official code and in transformers
 MIDDLE = 0.5  # where the pretext task is measured: a recording often begins and ends with silence
-COLUMNS = ("path", "wav", "file", "filename", "audio")  # of a manifest, the first that is there
-
-
-class DataError(ValueError):
-    """A corpus that cannot be used: the message says which, and what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound file, or one member of a tar shard."""
+    """One sound file, one member of a tar shard, or one row of a Parquet or Arrow file."""
 
     path: str
-    span: tuple[int, int] | None = None  # (first byte, bytes) within the shard
+    span: tuple[int, int] | None = None  # (first byte, or row of Parquet; bytes) within the file that holds several
     member: str = ""
 
     @property
@@ -71,24 +49,32 @@ class Clip:
 
     def open(self) -> str | io.BytesIO:
         """What :func:`ssast_lab.audio.load_waveform` reads."""
-        if self.span is None:
-            return self.path
-        with open(self.path, "rb") as shard:
-            shard.seek(self.span[0])
-            return io.BytesIO(shard.read(self.span[1]))
+        return self.path if self.span is None else io.BytesIO(self.read())
+
+    def read(self, first: int = 0, count: int | None = None) -> bytes:
+        """The bytes of the sound's file, or ``count`` of them; OSError where it cannot be read."""
+        start, size = self.span or (0, os.stat(self.path).st_size)
+        end = size if count is None else min(first + count, size)
+        if self.span and arrow.is_parquet(self.path):
+            return arrow.sound(self.path, start)[first:end]
+        with open(self.path, "rb") as file:
+            file.seek(start + first)
+            return file.read(max(0, end - first))
 
     def sha256(self) -> bytes:
         """SHA-256 of the file's bytes, so of what is heard, wherever it lies; OSError where it cannot be read."""
-        source = self.open()
-        return hashlib.sha256(Path(source).read_bytes() if isinstance(source, str) else source.getbuffer()).digest()
+        return hashlib.sha256(self.read()).digest()
 
 
-def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:
-    """The clips of folders (all that lies in them, at any depth), sound files, tar shards (WebDataset), globs of these, and
-    manifests: the official JSON (``{"data": [{"wav": ...}]}``), CSV or TSV with a column ``path``, in which
-    ``train/00000.tar:000007.opus`` is a sound within a shard. In a fixed order."""
+def find_clips(sources: Iterable[str | os.PathLike[str]], passed: Passed | None = None) -> list[Clip]:
+    """The clips of folders (all that lies in them, at any depth), sound files, tar shards (WebDataset), Parquet and Arrow files
+    with a column of sounds, globs of these, and manifests: the official JSON (``{"data": [{"wav": ...}]}``), CSV or TSV with a
+    column ``path``, in which ``train/00000.tar:000007.opus`` is a sound within a shard. In a fixed order.
+
+    What was passed over is counted in ``passed``, or said in one line where there is no such count."""
+    names, counted = [*map(str, sources)], Passed() if passed is None else passed
     clips: list[Clip] = []
-    for source in map(str, sources):
+    for source in names:
         # unlike Path.exists, false for no name at all, which would be the folder one stands in, and for one that is too long
         paths = [source] if os.path.exists(source) else sorted(glob(source, recursive=True))
         if not paths:
@@ -96,72 +82,124 @@ def find_clips(sources: Iterable[str | os.PathLike[str]]) -> list[Clip]:
                 f"There is no sound at {source or 'a place without a name'}: no such file, folder or pattern."
             )
         for path in map(Path, paths):
-            clips_here = list(_clips_of(path))
+            here = Passed()
+            clips_here = list(_clips_of(path, here))
             if not clips_here:
-                raise DataError(f"No sound was found in {path}.")
+                raise DataError(
+                    f"No sound was found in {printable(str(path))}{f': there were {here}' if here else ''}."
+                )
+            counted.update(here)
             clips += clips_here
+    if len(different := Counter(clips)) < len(clips):
+        counted.add(lists.TWICE, different.most_common(1)[0][0].name, count=len(clips) - len(different))
+    if passed is None:
+        counted.tell(names)
     return clips
 
 
-def _clips_of(path: Path) -> Iterator[Clip]:
+def _clips_of(path: Path, passed: Passed) -> Iterator[Clip]:
     if path.is_dir():
-        for folder, folders, names in os.walk(path):
-            folders.sort()
-            for name in sorted(names):
-                suffix = Path(name).suffix.lower()
-                if suffix in EXTENSIONS:
-                    yield Clip(os.path.join(folder, name))
-                elif suffix == ".tar":
-                    yield from _members(Path(folder, name))
-    elif path.suffix.lower() == ".tar":
-        yield from _members(path)
-    elif path.suffix.lower() in (".json", ".csv", ".tsv"):
-        shards: dict[str, dict[str, Clip]] = {}
-        for entry in _manifest(path):
-            name, within, member = entry.partition(".tar:")
-            if not within:
-                yield Clip(os.path.join(path.parent, entry))
-                continue
-            shard = os.path.join(path.parent, f"{name}.tar")
-            if shard not in shards:
-                shards[shard] = {clip.member: clip for clip in _members(Path(shard))}
-            if member not in shards[shard]:
-                raise DataError(f"The shard {shard} has no sound {member}, which {path} names.")
-            yield shards[shard][member]
+        for file in folders.walk(path, passed):
+            suffix = folders.suffix_of(file)
+            if suffix in folders.EXTENSIONS:
+                yield Clip(file)
+            elif suffix in folders.SHARDS:
+                yield from members(file, passed, within=True)
+            else:
+                folders.pass_over(file, passed)
+    elif path.suffix.lower() in folders.SHARDS:
+        yield from members(str(path), passed)
+    elif path.suffix.lower() == ".json" or path.suffix.lower() in lists.TABLES:
+        yield from _listed(path, passed)
+    elif path.name.lower().endswith(folders.PACKED):
+        raise DataError(f"{path} is packed: {folders.UNPACK}.")
     else:
         yield Clip(str(path))
 
 
-def _members(path: Path) -> Iterator[Clip]:
+def _listed(path: Path, passed: Passed) -> Iterator[Clip]:
+    """The clips that a manifest names."""
+    if path.suffix.lower() == ".json":
+        entries = [(f"Entry {number}", entry["wav"]) for number, entry in lists.read_entries(path)]
+    else:
+        table = lists.read_table(path, passed)
+        column = table.needed(lists.COLUMNS)
+        entries = [(f"Line {row.line}", row.cells[column]) for row in table.rows]
+    shards: dict[str, dict[str, Clip]] = {}
+    for where, entry in entries:
+        if not entry:
+            raise DataError(f"{where} of {path} names no sound.")
+        name, within, member = entry.partition(".tar:")
+        if not within:
+            yield Clip(os.path.join(path.parent, entry))
+            continue
+        shard = os.path.join(path.parent, f"{name}.tar")
+        if shard not in shards:
+            shards[shard] = {clip.member: clip for clip in members(shard, Passed())}
+        if member not in shards[shard]:
+            raise DataError(f"The shard {shard} has no sound {member}, which {where.lower()} of {path} names.")
+        yield shards[shard][member]
+
+
+def members(path: str, passed: Passed, within: bool = False) -> Iterator[Clip]:
+    """The sounds in a shard: in a tar by their names, in Parquet and Arrow those of a column. One that lies ``within`` a folder
+    that is searched may hold something else."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise DataError(
+            f"{path} is no shard of sounds: {'it is no regular file' if os.path.exists(path) else 'it is not there'}."
+        )
+    if not path.lower().endswith(".tar"):
+        yield from _rows(path, passed, within)
+        return
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
-                if member.isfile() and Path(member.name).suffix.lower() in EXTENSIONS:
-                    yield Clip(str(path), (member.offset_data, member.size), member.name)
+                name = f"{path}:{member.name}"
+                if member.isdir():
+                    continue
+                if not folders.is_sound(member.name):
+                    folders.pass_over(name, passed, member.name)
+                elif not member.isreg() or member.issparse():
+                    passed.add(LINKED if member.islnk() else SPARSE if member.isreg() else folders.NO_FILE, name)
+                else:
+                    yield Clip(path, (member.offset_data, member.size), member.name)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path} is no readable tar shard: {error}.") from None
 
 
-def _manifest(path: Path) -> list[str]:
+def _rows(path: str, passed: Passed, within: bool) -> Iterator[Clip]:
+    if within and os.path.basename(path).startswith(
+        "cache-"
+    ):  # of ``datasets``, which keeps what it computed beside a set
+        passed.add(TABLE, path)
+        return
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".json":
-                return [str(entry["wav"]) for entry in json.load(file)["data"]]
-            rows = rows_of(file, path)
-            column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), None)
-            if column is None:
-                raise DataError(f"{path} has no column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]} in its first line.")
-            return [row[column] for row in rows if row[column]]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path} is no manifest: {type(error).__name__}: {error}.") from None
+        sounds = arrow.read(path)
+    except DataError as error:
+        if not within:
+            raise
+        passed.add(TABLE, path, str(error).rstrip("."))
+        return
+    if sounds is None:
+        if not within:
+            raise DataError(
+                f"{path} has no column of sounds (bytes, or paths in a column called {', '.join(lists.COLUMNS)})."
+            )
+        passed.add(TABLE, path)
+        return
+    yield from (clip for clip in rows_of(path, sounds, passed) if clip)
 
 
-def rows_of(file: TextIO, path: Path) -> "csv.DictReader[str]":
-    """The rows of a CSV or TSV. In a TSV a quotation mark is a letter like any other: taken for the beginning of a quoted
-    text, one in a transcript would swallow the rows that follow."""
-    if path.suffix.lower() == ".tsv":
-        return csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.DictReader(file)
+def rows_of(path: str, sounds: arrow.Sounds, passed: Passed) -> Iterator[Clip | None]:
+    """A clip for each row; None for one that holds neither a sound nor a path."""
+    for row, (name, span) in enumerate(zip(sounds.paths, sounds.spans, strict=True)):
+        if span:
+            yield Clip(path, span, f"{row}/{PurePosixPath(name).name}" if name else str(row))
+        elif name:
+            yield Clip(os.path.join(os.path.dirname(path), name))
+        else:
+            passed.add(SILENT, f"{path}:{row}")
+            yield None
 
 
 def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
@@ -185,8 +223,13 @@ def spread(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
-def _identity(clip: Clip) -> tuple[str, str]:
-    return os.path.abspath(clip.path), clip.member
+def _identity(clip: Clip) -> tuple[object, ...]:
+    """Which sound it is, under whatever name: folders may be linked."""
+    try:
+        status = os.stat(clip.path)
+        return status.st_dev, status.st_ino, clip.span
+    except OSError:
+        return os.path.abspath(clip.path), clip.member
 
 
 def generator(*key: int) -> torch.Generator:

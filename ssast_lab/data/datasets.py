@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ssast_lab import data
 from ssast_lab.data.labelled import LabelError, LabelledSet, joined, read_labelled
-from ssast_lab.data.labelled.readers import class_folders, sounds, sub_folders, table_rows
+from ssast_lab.data.labelled.names import table_rows
+from ssast_lab.data.labelled.readers import class_folders, sounds, sub_folders
 from ssast_lab.data.labelled.sets import LabelledClip, build
 
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")  # of the twelve-class task

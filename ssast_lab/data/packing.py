@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssast_lab import audio
 from ssast_lab.data.batches import TRIES, Batch, Corpus
-from ssast_lab.data.clips import DataError
+from ssast_lab.data.errors import DataError
 from ssast_lab.data.streams import Stream
 
 GAP = 2  # frames between two pieces: a frame looks at 2.5 hops of sound, so that none looks at both

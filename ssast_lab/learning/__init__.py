@@ -3,6 +3,7 @@
 precision.py   on which hardware bfloat16 is faster
 muon.py        the optimiser of the quick recipes
 schedule.py    the learning rate of each step
+heard.py       which clips a run was started with, and whether they are still the same
 run.py         the folder of a training run
 task.py        what can be trained, and what training says about each step
 trainer.py     one process's part of a step: forward, backward, clipping, update, evaluation

@@ -195,6 +195,13 @@ class FineTuning(TrainingTask[Evaluation]):
         usual = np.quantile(lengths, 0.9) if lengths else model.frames
         return min(math.ceil(usual / step) * step, model.frames)
 
+    def sets(self) -> dict[str, Sequence[data.Clip]]:
+        return {name: part.clips for name, part in zip(("train", "valid", "test"), self.split[1:], strict=True)}
+
+    def answers(self) -> str:
+        parts = self.split[1:]
+        return files.sha256(self.split.train.labels, *(part.targets.tobytes() for part in parts))
+
     def build(self) -> Classifier:
         return self.classifier
 

@@ -3,6 +3,7 @@
     config.json        what is computed; only the same configuration can resume the run
     environment.json   versions, machine and command, one entry each time it was started
     metrics.jsonl      a line for every step
+    clips.json         which clips it was started with, to see whether they are the same when it goes on
     unreadable.tsv     clips that could not be read, and why
     noticed.tsv        clips that were read, but are damaged, shorter than they say, or otherwise not what they seem
     checkpoints/step-00000500/{model/, training.pt}
@@ -13,6 +14,7 @@
 Files are written under another name and then renamed, so that a run that is killed at any moment leaves no partial ones.
 """
 
+import errno
 import io
 import json
 import math
@@ -36,12 +38,23 @@ import torch
 
 from ssast_lab import __version__, analysis, checkpoint, files
 from ssast_lab.config import renamed
+from ssast_lab.learning import heard
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+PLACES = ("data.train", "data.valid", "data.test", "data.labels", "data.held_out", "clips.train", "clips.held_out")
+_ADVICE = {
+    errno.ENOSPC: "make room",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "make room",  # there is none on Windows
+    errno.EACCES: "make it writable for whoever trains",
+    errno.EPERM: "make it writable for whoever trains",
+    errno.EROFS: "make its file system writable",
+    errno.EEXIST: "move away what lies there",
+    errno.ENOTDIR: "move away what lies there",
+}
 _OLDER_KEYS = {"lesson": "task"}  # of training.pt in runs that were written earlier
 
 
@@ -87,12 +100,19 @@ class Run:
             self._lock.close()
             self._lock = None
 
-    def open(self, config: dict[str, Any], resume: bool, stable_steps: Callable[[int], int] = lambda steps: 0) -> int:
+    def open(
+        self,
+        config: dict[str, Any],
+        resume: bool,
+        stable_steps: Callable[[int], int] = lambda steps: 0,
+        verdict: heard.Verdict | None = None,
+    ) -> int:
         """The step to go on from: 0 for a new run. Writes nothing, so that all processes of a run come to the same answer;
         then one of them calls :meth:`begin`.
 
         ``stable_steps`` says how many steps of a run of a given length are the same in a longer one. A run whose length is
-        changed goes on from its last checkpoint among these. Raises :class:`RunError` where the folder holds another run."""
+        changed goes on from its last checkpoint among these. ``verdict`` says what has become of its clips: where they are the
+        same they may lie in another place now. Raises :class:`RunError` where the folder holds another run."""
         settings = self.path / "config.json"
         if not settings.exists():
             if self.checkpoints():
@@ -104,12 +124,21 @@ class Run:
             raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
         before = renamed(_read(settings, "put it back, or choose another folder"))
         differences = dict(_differences(before, json.loads(json.dumps(config))))
+        if verdict and not verdict.changed:
+            for name in PLACES:
+                differences.pop(name, None)
         length = differences.pop("training.steps", None)
+        if verdict and verdict.changed and not differences:
+            raise RunError(
+                f"The run in {self.path} cannot go on: {verdict.changed} Put them back, or delete {self.path / heard.FILE} to go "
+                "on with them as they are."
+            )
         if length and not differences:
             return self._prolonged(before["training"]["steps"], config["training"]["steps"], stable_steps)
         if length or differences:
             changes = "; ".join([*differences.values(), *([length] if length else [])])
-            raise RunError(f"The run in {self.path} was started with another configuration: {changes}.")
+            why = f" {verdict.changed}" if verdict and verdict.changed and differences.keys() <= set(PLACES) else ""
+            raise RunError(f"The run in {self.path} was started with another configuration: {changes}.{why}")
         return max(self.checkpoints(), default=0)
 
     def _prolonged(self, before: int, now: int, stable_steps: Callable[[int], int]) -> int:
@@ -128,22 +157,35 @@ class Run:
             )
         return max(usable)
 
-    def begin(self, config: dict[str, Any], start: int) -> None:
-        """Makes the folder ready to go on from a step: removes what a kill left, and what was written after that step."""
+    def clips(self) -> dict[str, Any] | None:
+        """What :mod:`ssast_lab.learning.heard` kept of the clips; None in runs that were written earlier."""
+        path = self.path / heard.FILE
+        kept = _read(path) if path.exists() else None
+        if path.exists() and not (isinstance(kept, dict) and isinstance(kept.get("sets"), dict)):
+            raise RunError(f"{path} is damaged (it holds no sets of clips): delete it and resume.")
+        return kept
+
+    def begin(
+        self, config: dict[str, Any], start: int, clips: dict[str, Any] | None = None, mended: Sequence[str] = ()
+    ) -> None:
+        """Makes the folder ready to go on from a step: removes what a kill left, and what was written after that step.
+        ``mended`` are clips that are readable now."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             for partial in list(self.path.glob("**/.writing-*")):
                 shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
-            self._forget_after(start)
+            self._forget_after(start, mended)
             best = self.best()
             if best and best["step"] > start:
                 (self.path / "best.json").unlink()
             environment = self.path / "environment.json"
             starts = _read(environment) if environment.exists() else []
             files.write(environment, json.dumps([*starts, _environment(start)], indent=1))
+            if clips is not None:
+                files.write(self.path / heard.FILE, json.dumps(clips))
             files.write(self.path / "config.json", json.dumps(config, indent=1))
             if start:  # the run may have been killed after writing a checkpoint and before noting that it is the best
-                with self._reading(start) as folder:
+                with self.reading(start) as folder:
                     about = checkpoint.describe(folder / "model")["about"]
                 self._note_best(start, about.get("held_out_loss"))
 
@@ -190,20 +232,23 @@ class Run:
         return best
 
     def read_weights(self, step: int) -> dict[str, torch.Tensor]:
-        with self._reading(step) as folder:
+        with self.reading(step) as folder:
             return checkpoint.load(folder / "model").state_dict()
 
     def read_training(self, step: int) -> dict[str, Any]:
         """The state of optimiser, learning rate and task."""
-        with self._reading(step) as folder:
+        with self.reading(step) as folder:
             state = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
             return {_OLDER_KEYS.get(name, name): value for name, value in state.items()}
 
     @contextmanager
-    def _reading(self, step: int) -> Iterator[Path]:
+    def reading(self, step: int) -> Iterator[Path]:
+        """Its folder, within which every error is said of the checkpoint."""
         folder = self.checkpoints()[step]
         try:
             yield folder
+        except RunError:
+            raise
         except Exception as error:  # on a damaged file torch raises nearly any exception, with many lines of text
             readable = isinstance(error, checkpoint.CheckpointError)
             why = str(error).rstrip(".") if readable else f"training.pt: {type(error).__name__}"
@@ -292,13 +337,14 @@ class Run:
             last = max(self.checkpoints(), default=None)
             intact = "No checkpoint had been written" if last is None else f"The checkpoint of step {last} is intact"
             raise RunError(f"The run in {self.path} cannot be written: {error.strerror or error}. {intact}; "
-                           "make room and resume.") from None  # fmt: skip
+                           f"{_ADVICE.get(error.errno or 0, 'see to that')} and resume.") from None  # fmt: skip
 
-    def _forget_after(self, step: int) -> None:
+    def _forget_after(self, step: int, mended: Sequence[str] = ()) -> None:
         """Drops what was logged after the step that a resumed run goes on from: it will be logged again."""
         lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         files.write(self.path / "metrics.jsonl", "".join(lines))
-        files.write(self.path / "unreadable.tsv", _table(self.unreadable()))  # without a partial last line
+        unreadable = {name: why for name, why in self.unreadable().items() if name not in mended}
+        files.write(self.path / "unreadable.tsv", _table(unreadable))  # without a partial last line
         if self.noticed():
             files.write(self.path / "noticed.tsv", _table(self.noticed()))
         for path in (self.path / "samples").glob("step-*.npz"):

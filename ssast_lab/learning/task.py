@@ -99,6 +99,14 @@ class TrainingTask(ABC, Generic[E]):
     lr_multipliers: Mapping[str, float] = {}  # beginning of a parameter's name -> its learning rate, as a multiple
     better: Literal["min", "max"] = "min"  # whether a low or a high score of an evaluation is good
 
+    def sets(self) -> dict[str, Sequence[data.Clip]]:
+        """All clips that the task reads, by what they are for."""
+        return {"train": self.clips, "held_out": self.held_out}
+
+    def answers(self) -> str:
+        """A checksum of what is to be learned of the clips, beside what is in them."""
+        return ""
+
     @abstractmethod
     def build(self) -> nn.Module:
         """The model before the first step, drawn from PyTorch's global generator, which has been seeded."""

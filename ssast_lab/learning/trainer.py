@@ -1,6 +1,6 @@
 """One process's part of an optimiser step: forward, backward, clipping, update, evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Generic
 
@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ssast_lab import data
+from ssast_lab.checkpoint import CheckpointError
 from ssast_lab.config import ConfigError, RunConfig
 from ssast_lab.learning.muon import Muon
 from ssast_lab.learning.precision import fast_bf16
@@ -82,12 +83,20 @@ class Trainer(Generic[E]):
         return {"optimizer": self.optimizer.state_dict(), "rate": self.rate.state_dict(), "task": self.task.state()}
 
     def restore(self, folder: Run, step: int) -> None:
-        """Goes on from a checkpoint."""
-        self.model.load_state_dict(folder.read_weights(step))
-        state = folder.read_training(step)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rate.load_state_dict(state["rate"])
-        self.task.restore(state.get("task", {}))
+        """Goes on from a checkpoint; raises :class:`ssast_lab.learning.run.RunError` for a damaged one, or another model's."""
+        weights, state = folder.read_weights(step), folder.read_training(step)
+        with folder.reading(step):
+            if _shapes(weights) != _shapes(self.model.state_dict()):
+                raise CheckpointError("its weights are another model's")
+            self.optimizer.load_state_dict(state["optimizer"])  # which looks at no shapes
+            for parameter, kept in self.optimizer.state.items():
+                if any(
+                    torch.is_tensor(value) and value.ndim and value.shape != parameter.shape for value in kept.values()
+                ):
+                    raise CheckpointError("training.pt is another model's")
+            self.model.load_state_dict(weights)
+            self.rate.load_state_dict(state["rate"])
+            self.task.restore(state.get("task", {}))
         self.done = step
 
     def backward(self, batch: data.Batch) -> Any:
@@ -147,3 +156,7 @@ class Trainer(Generic[E]):
                 return model(*inputs)
 
         return forward
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}

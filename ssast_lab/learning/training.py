@@ -5,6 +5,7 @@ uninterrupted run bit for bit, and any number of processes with the same global 
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio, data
 from ssast_lab.config import ConfigError, RunConfig, to_dict
-from ssast_lab.learning import processes
+from ssast_lab.learning import heard, processes
 from ssast_lab.learning.run import Interrupts, Run
 from ssast_lab.learning.safeguards import Safeguards
 from ssast_lab.learning.task import E, StepResult, TrainingTask
@@ -119,11 +120,19 @@ def _open(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator) -> tu
     # The clips are part of it: from other clips come other batches, and held-out clips that have been trained on.
     clips = {"train": clips_fingerprint(task.clips), "held_out": clips_fingerprint(task.held_out)}
     run_config = to_dict(task.config) | {"clips": clips}
-    start = folder.open(run_config, run.resume, task.settings.stable_steps)
+    main, answers = accelerator.is_main_process, task.answers()
+    before = folder.clips() if run.resume else None
+    judged = heard.compare(before, task.sets(), answers, [*folder.unreadable()]) if main and before else None
+    verdict = gather_object([judged])[0] if before else None  # one looks at the files, all hear of it
+    start = folder.open(run_config, run.resume, task.settings.stable_steps, verdict)
     accelerator.wait_for_everyone()  # until all have looked
-    if accelerator.is_main_process:
+    if main:
         folder.lock()
-        folder.begin(run_config, start)
+        folder.begin(
+            run_config, start, heard.record(task.sets(), run.contents, answers), verdict.mended if verdict else ()
+        )
+        if verdict and verdict.unknown:
+            logging.getLogger("ssast_lab").warning(verdict.unknown)
     accelerator.wait_for_everyone()
     return folder, start
 

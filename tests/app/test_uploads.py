@@ -1,7 +1,9 @@
 """What a view's script sends: only uploads are read, zips keep to their limits, and nothing is written anywhere."""
 
 import io
+import re
 import zipfile
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -10,6 +12,7 @@ from visitor import upload
 from ssast_lab import audio
 from ssast_lab.app import uploads
 from ssast_lab.app.uploads import UploadError
+from ssast_lab.data import EXTENSIONS, Passed
 
 
 @pytest.fixture
@@ -44,10 +47,16 @@ def test_files_folders_and_zips(send, tmp_path):
     sent = [
         send("one.flac", flac(), "music/one.flac"),
         send("notes.txt", b"no sound"),
-        send("many.zip", packed({"b/two.flac": flac("water"), "b/readme.md": b"-", "../../up.flac": flac("water"), "/etc/root.flac": flac()})),
+        send("_one.flac", flac(), "music/._one.flac"),  # what another system leaves beside a sound
+        send("many.zip", packed({"b/two.flac": flac("water"), "b/readme.md": b"-", "__MACOSX/b/._two.flac": b"-", "b/c.tar.xz": b"-", "../../up.flac": flac("water"), "/etc/root.flac": flac()})),
     ]  # fmt: skip
     before = sorted(tmp_path.rglob("*"))
-    items = uploads.items(sent)
+    passed = Passed()
+    items = uploads.items(sent, passed)
+    assert passed.counts == {"with no sound's name": 2, "hidden": 2, "packed": 1}
+    assert str(passed).startswith(
+        "2 with no sound's name (such as notes.txt), 2 hidden (such as music/._one.flac), 1 packed (b/c.tar"
+    )
     assert [item.name for item in items] == ["music/one.flac", "b/two.flac", "up.flac", "etc/root.flac"]
     for item, name in zip(items, ("tabla", "water", "water", "tabla"), strict=True):
         assert item.waveform().equal(audio.load_waveform(audio.builtin_sounds()[name]["path"]))
@@ -115,3 +124,10 @@ def test_what_should_be_known_of_a_sound_stands_beside_its_name(page, sounds, tm
     page.get_by_label("Built-in sound").click()
     page.get_by_role("option", name="frogs").click()
     notice.wait_for(state="detached")
+
+
+@pytest.mark.parametrize("view", ["map", "train"])
+def test_the_dialog_for_files_offers_every_sound(view):
+    script = (Path(uploads.__file__).parent / "static" / f"{view}.js").read_text(encoding="utf-8")
+    (offered,) = re.findall(r'type="file"[^>]* accept="([^"]*)"', script)
+    assert EXTENSIONS | {".zip"} == {name for name in offered.split(",") if name[0] == "."}

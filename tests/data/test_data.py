@@ -77,7 +77,8 @@ def test_manifests_globs_and_shards_name_the_same_sounds(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "word"),
     [
-        ("a.json", "{", "no manifest"), ("a.json", "[]", "no manifest"), ("a.json", '{"data": [{}]}', "no manifest"),
+        ("a.json", "{", "Line 1 of .* is no JSON"), ("a.json", "[]", "no official manifest"),
+        ("a.json", '{"data": [{}]}', "Entry 1 of .* names no sound"),
         ("a.csv", "sound\nx.wav\n", "no column"), ("a.tsv", "path\n", "No sound"), ("a.csv", "", "no column"),
         ("a.tar", "no tar", "tar shard"), (None, None, "There is no sound"), ("readme.d/a.txt", "x", "No sound"),
     ],

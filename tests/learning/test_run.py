@@ -1,6 +1,8 @@
 """The folder of a run: refusals that teach, whole files only, the best and the last checkpoints."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -239,8 +241,21 @@ def test_unreadable_clips_of_any_name(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"cannot be written: .* No checkpoint had been written; make room"):
+    with pytest.raises(
+        RunError, match=r"cannot be written: .* No checkpoint had been written; move away what lies there"
+    ):
         Run(tmp_path / "file").begin(CONFIG, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "make room"), (errno.EACCES, "make it writable"), (errno.EIO, "see to that")]
+)
+def test_the_advice_is_for_what_is_wrong(tmp_path, number, advice):
+    with (
+        pytest.raises(RunError, match=rf"{os.strerror(number)}\. .*; {advice}.* and resume\.$"),
+        Run(tmp_path).writing(),
+    ):
+        raise OSError(number, os.strerror(number))
 
 
 def test_interrupts_ask_first_and_interrupt_then():

@@ -8,7 +8,7 @@
   const markup = `
     <div class="map-form">
       <label class="view-select">Sounds <select name="source"><option value="">the built-in ones</option><option value="files">my files, or a zip</option><option value="folder">a folder of mine</option></select></label>
-      <input type="file" name="files" multiple accept="audio/*,.flac,.ogg,.opus,.zip" aria-label="Files" hidden><input type="file" name="folder" webkitdirectory aria-label="Folder" hidden>
+      <input type="file" name="files" multiple accept="audio/*,video/*,.zip,.wav,.wave,.rf64,.w64,.flac,.aif,.aiff,.aifc,.au,.snd,.caf,.sph,.nist,.voc,.paf,.svx,.8svx,.avr,.ircam,.sf,.tta,.wv,.ogg,.oga,.ogv,.opus,.spx,.mp2,.mp3,.mpga,.aac,.adts,.ac3,.eac3,.amr,.awb,.wma,.asf,.wmv,.ra,.rm,.m4a,.m4b,.m4r,.m4v,.mp4,.mov,.3gp,.3g2,.f4a,.f4v,.webm,.weba,.mka,.mkv,.avi,.flv,.mpg,.mpeg,.vob,.ts,.mts,.m2ts" aria-label="Files" hidden><input type="file" name="folder" webkitdirectory aria-label="Folder" hidden>
       <label class="view-select">Windows of <select name="seconds"></select></label>
       <button type="button" data-do="measure" class="train-main">Measure</button>
       <button type="button" data-do="stop">Stop</button><button type="button" data-do="go">Go on</button>
@@ -26,6 +26,7 @@
       <div class="view-chips map-legend"></div>
       <div class="view-chips map-nearest" role="group" aria-label="Nearest windows"></div>
       <p class="view-quiet map-left"></p>
+      <p class="view-quiet map-passed"></p>
     </div>`;
 
   const drawn = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -117,6 +118,7 @@
       const rest = data.left_out_all - data.left_out.length;
       const listed = (entries) => entries.map(([one, why]) => `${one} (${why.replace(/\.$/, "")})`).join("; ");
       find(".map-left").textContent = [data.left_out_all ? `Left out: ${listed(data.left_out)}${rest ? `; and ${rest} more` : ""}.` : "", data.noticed.length ? `Noticed: ${listed(data.noticed)}.` : ""].join(" ").trim();
+      find(".map-passed").textContent = data.passed ? `Passed over: ${data.passed}.` : "";
       draw();
     }
 

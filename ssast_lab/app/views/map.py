@@ -14,6 +14,7 @@ from ssast_lab.app.sources import Sound
 from ssast_lab.app.stage import text
 from ssast_lab.app.state import Common, Seen, Wish
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
+from ssast_lab.data import Passed
 from ssast_lab.measuring import windows
 from ssast_lab.measuring.windows import METHODS, WindowsError
 
@@ -28,7 +29,9 @@ def look(seen: Seen, asked: Asked, common: Common) -> Answer:
     made = common.maps.find(asked.get("map"))
     if asked.get("do") == "start" and made is None:
         try:
-            made = SoundMap(sources(asked.get("files")), seen.model.path, seconds_of(asked))
+            passed = Passed()
+            found = sources(asked.get("files"), passed)
+            made = SoundMap(found, seen.model.path, seconds_of(asked), str(passed))
         except uploads.UploadError as error:
             return answer | {"trouble": str(error)}
         common.maps.keep(asked.get("map"), made)
@@ -39,12 +42,14 @@ def look(seen: Seen, asked: Asked, common: Common) -> Answer:
     return answer | described(made, seen, asked)
 
 
-def sources(files: Any) -> list[Source]:
+def sources(files: Any, passed: Passed) -> list[Source]:
     """What was sent, or else the built-in sounds in folders by their kind."""
     if files:
-        found: list[Source] = [*uploads.items(files)]
+        found: list[Source] = [*uploads.items(files, passed)]
         if not found:
-            raise uploads.UploadError("No sound was found in what was sent.")
+            raise uploads.UploadError(
+                f"No sound was found in what was sent{f': there were {passed}' if passed else ''}."
+            )
         return found
     return [Builtin(f"{entry['kind']}/{name}", entry["path"]) for name, entry in audio.builtin_sounds().items()]
 
@@ -70,7 +75,7 @@ def described(made: SoundMap, seen: Seen, asked: Asked) -> Answer:
     return {
         "state": "done" if made.done else "measuring", "measured": made.measured, "total": len(made.sources), "waits": waits,
         "trouble": trouble, "names": [source.name for source in made.sources], "left_out": [*made.left_out.items()][:TOLD],
-        "left_out_all": len(made.left_out), "noticed": [*made.noticed.items()][:TOLD], "sound": text(np.array(made.sound, "<i4")), "second": text(np.array(made.second, "<f4")),
+        "left_out_all": len(made.left_out), "passed": made.passed, "noticed": [*made.noticed.items()][:TOLD], "sound": text(np.array(made.sound, "<i4")), "second": text(np.array(made.second, "<f4")),
         "points": text(points.astype("<f4")), "alike": text(groups(made, layer, len(made.sound)).astype("u1")),
         "layer": layer, "layers": made.layers, "method": method, "seconds": made.seconds, "nearest": near(made, seen, layer),
         "of": zlib.crc32(str(made.model).encode()), "same_model": made.model == seen.model.path,

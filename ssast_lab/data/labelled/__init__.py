@@ -1,11 +1,12 @@
 """Labelled sets of sound: the labels, source and fold of every clip.
 
     sets.py     which clip has which labels
-    readers.py  folders, tables, official JSON
+    names.py    what the labels are called, and texts that name several
+    readers.py  folders, tables, official JSON, saved datasets
     splits.py   training, validation and test
     leaks.py    checks that a split can be trusted
 
-    folder, table, official JSON --readers--> LabelledSet --splits--> train, valid, test --leaks--> a split to be trusted
+    folder, table, JSON, dataset --readers--> LabelledSet --splits--> train, valid, test --leaks--> a split to be trusted
 
 A whole set is read before anything is trained, and :func:`check` refuses a split that leaks: the same recording, voice or
 instrument in the training set and in the test set.

@@ -109,7 +109,5 @@ def _in_several_sets(places: Sequence[tuple[int, data.Clip]], keys: Sequence[tup
 
 def _middle(clip: data.Clip) -> bytes:
     """64 bytes that differ between most sounds of one size."""
-    start, size = clip.span or (0, os.path.getsize(clip.path))
-    with open(clip.path, "rb") as file:
-        file.seek(start + size // 2)
-        return file.read(min(64, size - size // 2))
+    size = clip.span[1] if clip.span else os.path.getsize(clip.path)
+    return clip.read(size // 2, 64)

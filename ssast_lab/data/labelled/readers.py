@@ -1,13 +1,15 @@
-"""Readers of labelled sets: tables, the official JSON with its label file, and folders of classes."""
+"""Readers of labelled sets: tables, the official JSON with its label file, folders of classes, and saved datasets."""
 
-import csv
-import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ssast_lab import data
+from ssast_lab.data import arrow, clips, folders, lists
+from ssast_lab.data.errors import Passed
+from ssast_lab.data.labelled.names import Known, Path_, known_labels, parted
 from ssast_lab.data.labelled.sets import LabelError, LabelledClip, LabelledSet, build
 
 LABEL_COLUMNS = ("label", "labels", "category", "class")  # of a table; the first one that it has is taken
@@ -19,145 +21,98 @@ FOLDS = {  # other names of folds -> ours
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 
-Path_ = str | os.PathLike[str]
 
-
-def read_labelled(path: Path_, labels: Path_ | Sequence[str] | None = None) -> LabelledSet:
+def read_labelled(
+    path: Path_, labels: Path_ | Sequence[str] | None = None, passed: Passed | None = None
+) -> LabelledSet:
     """A labelled set from
 
     - a folder that holds ``task.csv``, or a CSV or TSV: columns ``path`` (or ``wav``, ``file``, ``filename``) and ``label``
       (or ``labels``, ``category``, ``class``; several joined by ";"), and if they are known ``source`` (or ``group``,
       ``speaker``) and ``fold`` (or ``split``); relative paths are relative to the table,
     - the official JSON (YuanGongND/ssast: ``{"data": [{"wav": path, "labels": "/m/a,/m/b"}]}``), with its label file,
-    - a folder with one sub-folder for each class, or such folders under ``train/``, ``valid/`` and ``test/``.
+    - a folder with one sub-folder for each class, or such folders under ``train/``, ``valid/`` and ``test/``,
+    - what ``datasets`` of Hugging Face saved on disk, Parquet or Arrow files with a column of sounds and the columns of a
+      table, or a folder of these, named after their folds or not.
 
     ``labels`` is the official label file (CSV ``index,mid,display_name``), or the names of the labels in order: a test set
-    needs those of its training set. :class:`LabelError` for anything that cannot be used.
+    needs those of its training set. :class:`LabelError` for anything that cannot be used. What was passed over is counted in
+    ``passed``, or said in one line where there is no such count.
     """
-    path = Path(path)
-    known = _known(labels)
+    path, counted = Path(path), Passed() if passed is None else passed
+    known = known_labels(labels)
+    try:
+        entries, names, origin = _read(path, known, counted)
+    except data.DataError as error:
+        raise LabelError(str(error)) from None
+    different = Counter(entries)
+    if len(different) < len(entries):
+        counted.add(lists.TWICE, different.most_common(1)[0][0].clip.name, count=len(entries) - len(different))
+    if passed is None:
+        counted.tell([path])
+    return build(different, known.names if known else names, origin=origin)
+
+
+def _read(path: Path, known: Known | None, passed: Passed) -> tuple[list[LabelledClip], tuple[str, ...] | None, Path]:
+    """The clips, the names of all classes where the set tells them, and the file or folder to name in messages."""
     if path.is_dir():
         manifest = path / "task.csv"
-        entries, origin = (list(_table(manifest, known)), manifest) if manifest.is_file() else (_folder(path), path)
-    elif not path.is_file():
+        if manifest.is_file():
+            return _table(manifest, known, passed), None, manifest
+        files = list(folders.walk(path, passed))
+        if not any(map(folders.is_sound, map(os.path.basename, files))):
+            tables = [file for file in files if folders.suffix_of(file) in (".parquet", ".arrow")]
+            if tables:
+                return *_saved(path, tables, known, passed), path
+        return _classes(path, files, known, passed), None, path
+    if not path.is_file():
         raise LabelError(f"There is no labelled set at {path}: no such file or folder.")
-    elif path.suffix.lower() == ".json":
+    suffix = path.suffix.lower()
+    if suffix == ".json":
         if known is None:
             raise LabelError(
                 f"{path} names its labels by codes and therefore needs the label file: "
                 "a CSV with the columns index, mid and display_name."
             )
-        entries, origin = list(_official(path, known)), path
-    elif path.suffix.lower() in (".csv", ".tsv"):
-        entries, origin = list(_table(path, known)), path
+        return list(_official(path, known)), None, path
+    if suffix in lists.TABLES:
+        return _table(path, known, passed), None, path
+    if suffix in (".parquet", ".arrow"):
+        return *_saved(path.parent, [str(path)], known, passed), path
+    raise LabelError(f"{path} is no labelled set: expected a folder, .csv, .tsv, .json, .parquet or .arrow.")
+
+
+def _table(path: Path, known: Known | None, passed: Passed) -> list[LabelledClip]:
+    table = lists.read_table(path, passed)
+    file, label = table.needed(lists.COLUMNS), table.needed(LABEL_COLUMNS)
+    source, fold = table.column(SOURCE_COLUMNS) or "", table.column(FOLD_COLUMNS) or ""
+    found = []
+    for row in table.rows:
+        if not row.cells[file]:
+            raise LabelError(f"Line {row.line} of {path} names no sound.")
+        clip = data.Clip(os.path.join(path.parent, row.cells[file]))
+        found.append(
+            (clip, [row.cells[label]], row.cells.get(source, ""), row.cells.get(fold, ""), f"Line {row.line} of {path}")
+        )
+    return _labelled(found, known, path)
+
+
+def _labelled(
+    found: Sequence[tuple[data.Clip, Sequence[str], str, str, str]], known: Known | None, origin: Path
+) -> list[LabelledClip]:
+    """Clips with texts of labels, source, fold, and where they stand, for messages."""
+    if known:
+        named = [
+            [name for text in texts if text for name in known.find(text, clip, origin)] for clip, texts, *_ in found
+        ]
     else:
-        raise LabelError(f"{path} is no labelled set: expected a folder, .csv, .tsv or .json.")
-    return build(entries, known.names if known else None, origin=origin)
-
-
-class _Known(NamedTuple):
-    """The labels that may occur, and the codes and names that stand for them."""
-
-    names: tuple[str, ...]  # (L,)
-    name_of: dict[str, str]  # code or name -> name
-    origin: str
-
-    def find(self, text: str, separator: str, clip: data.Clip, origin: Path) -> tuple[str, ...]:
-        """The labels in a text. A name may itself contain the separator ("Male speech, man speaking"), so that the longest
-        name is looked for first."""
-        words = text.split(separator)
-        labels: list[str] = []
-        while words:
-            for end in range(len(words), 0, -1):
-                name = self.name_of.get(separator.join(words[:end]).strip())
-                if name is not None:
-                    break
-            else:
-                raise LabelError(
-                    f"The label {words[0].strip()!r} of the clip {clip.name} in {origin} is not in {self.origin}: "
-                    "add it there, or correct it."
-                )
-            labels.append(name)
-            words = words[end:]
-        return tuple(dict.fromkeys(labels))
-
-
-def _known(labels: Path_ | Sequence[str] | None) -> _Known | None:
-    if labels is None:
-        return None
-    if isinstance(labels, str | os.PathLike):
-        return read_label_file(labels)
-    names = tuple(labels)
-    return _Known(names, {name: name for name in names}, f"the {len(names)} labels that were given")
-
-
-def read_label_file(path: Path_) -> _Known:
-    """The official label file: CSV with the columns index, mid and display_name; labels in the order of the index."""
-    path = Path(path)
-    if not path.is_file():
-        raise LabelError(
-            f"There is no label file {path}: a CSV with the columns index, mid and display_name was expected."
-        )
-    rows = list(table_rows(path, ("index", "mid", "display_name")))
-    try:
-        rows.sort(key=lambda row: int(row["index"]))
-        complete = [int(row["index"]) for row in rows] == list(range(len(rows)))
-    except ValueError:
-        complete = False
-    if not complete:
-        raise LabelError(
-            f"The column index of the label file {path} must number its lines 0, 1, 2 and so on, each once."
-        )
-    names = tuple(row["display_name"] for row in rows)
-    codes = [row["mid"] for row in rows]
-    for words in (names, codes):
-        if len(set(words)) != len(words):
-            twice = next(word for word in words if words.count(word) > 1)
-            raise LabelError(f"{twice!r} occurs twice in the label file {path}: give each label its own line.")
-    name_of = dict(zip(names, names, strict=True)) | dict(zip(codes, names, strict=True))
-    return _Known(names, name_of, f"the label file {path}")
-
-
-def table_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, str]]:
-    """The rows of a CSV or TSV, with column names in lower case and texts stripped. :class:`LabelError` where a needed column
-    is missing or the file is no table."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = data.rows_of(file, path)
-            columns = [(name or "").strip().lower() for name in rows.fieldnames or ()]
-            for name in needed:
-                if name not in columns:
-                    raise LabelError(
-                        f"{path} has no column {name} in its first line, which holds: {', '.join(columns)}."
-                    )
-            rows.fieldnames = columns
-            for row in rows:
-                yield {name: (text or "").strip() for name, text in row.items() if isinstance(text, str | None)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelError(f"{path} is no table: {type(error).__name__}: {error}.") from None
-
-
-def _table(path: Path, known: _Known | None) -> Iterator[LabelledClip]:
-    names: list[str | None] | None = None
-    for row in table_rows(path):
-        if names is None:
-            alternatives = (data.COLUMNS, LABEL_COLUMNS, SOURCE_COLUMNS, FOLD_COLUMNS)
-            names = [next((name for name in those if name in row), None) for those in alternatives]
-            for name, those in zip(names[:2], alternatives, strict=False):
-                if name is None:
-                    raise LabelError(
-                        f"{path} has no column {', '.join(those[:-1])} or {those[-1]} in its first line, "
-                        f"which holds: {', '.join(row)}."
-                    )
-        file, label, source, fold = (row.get(name, "") if name else "" for name in names)
-        if not file:
-            continue
-        clip = data.Clip(os.path.join(path.parent, file))
-        if known:
-            labels = known.find(label, ";", clip, path) if label else ()
-        else:
-            labels = tuple(dict.fromkeys(word.strip() for word in label.split(";") if word.strip()))
-        yield LabelledClip(clip, labels, source, _fold(fold, clip, path))
+        texts = [(text, place) for _, texts, _, _, place in found for text in texts]
+        each = iter(parted([text for text, _ in texts], [place for _, place in texts]))
+        named = [[name for _ in texts for name in next(each)] for _, texts, *_ in found]
+    return [
+        LabelledClip(clip, tuple(dict.fromkeys(names)), source, _fold(fold, clip, origin))
+        for (clip, _, source, fold, _), names in zip(found, named, strict=True)
+    ]
 
 
 def _fold(text: str, clip: data.Clip, origin: Path) -> str:
@@ -169,30 +124,81 @@ def _fold(text: str, clip: data.Clip, origin: Path) -> str:
     return fold
 
 
-def _official(path: Path, known: _Known) -> Iterator[LabelledClip]:
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
-        items = [
-            (str(item["wav"]), [words] if isinstance(words := item["labels"], str) else list(map(str, words)))
-            for item in listed
-        ]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise LabelError(
-            f'{path} is no official manifest ({{"data": [{{"wav": ..., "labels": ...}}]}}): {type(error).__name__}: {error}.'
-        ) from None
-    for file, labels in items:
-        clip = data.Clip(os.path.join(path.parent, file))
-        names = [name for text in labels if text.strip() for name in known.find(text, ",", clip, path)]
+def _official(path: Path, known: Known) -> Iterator[LabelledClip]:
+    for number, entry in lists.read_entries(path):
+        words = entry.get("labels")
+        texts = [words] if isinstance(words, str) else words
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise LabelError(
+                f'Entry {number} of {path} has no labels: an official manifest is {{"data": [{{"wav": ..., "labels": ...}}]}}.'
+            )
+        clip = data.Clip(os.path.join(path.parent, entry["wav"]))
+        names = [name for text in texts if text.strip() for name in known.find(text, clip, path)]
         yield LabelledClip(clip, tuple(dict.fromkeys(names)))
 
 
-def _folder(path: Path) -> list[LabelledClip]:
-    folders = [folder for folder in sub_folders(path) if any(sounds(folder))]  # not those that hold only notes
-    if folders and all(folder.name.lower() in FOLDS for folder in folders):
-        return [
-            entry._replace(fold=FOLDS[folder.name.lower()]) for folder in folders for entry in class_folders(folder)
-        ]
-    return class_folders(path)
+def _saved(
+    root: Path, files: Sequence[str], known: Known | None, passed: Passed
+) -> tuple[list[LabelledClip], tuple[str, ...] | None]:
+    """The clips of Parquet and Arrow files, and the names of their classes where a file has them."""
+    found: list[tuple[data.Clip, Sequence[str], str, str, str]] = []
+    classes: tuple[str, ...] = ()
+    folds = {file: _fold_of(Path(file).relative_to(root)) for file in files}
+    if len(set(folds.values())) == 1:  # of a set that was never divided
+        folds = dict.fromkeys(files, "")
+    for file in files:
+        if os.path.basename(file).startswith("cache-"):  # of ``datasets``, which keeps what it computed beside a set
+            passed.add(clips.TABLE, file)
+            continue
+        sounds = arrow.read(file, [*LABEL_COLUMNS, *SOURCE_COLUMNS, *FOLD_COLUMNS])
+        if sounds is None:
+            passed.add(clips.TABLE, file)
+            continue
+        label, source, fold = (
+            next((name for name in names if name in sounds.texts), "")
+            for names in (LABEL_COLUMNS, SOURCE_COLUMNS, FOLD_COLUMNS)
+        )
+        if not label:
+            raise LabelError(
+                f"{file} has no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]} beside its sounds."
+            )
+        classes = classes or sounds.classes.get(label, ())
+        nothing = [()] * len(sounds.paths)
+        columns = (sounds.texts[label], sounds.texts.get(source, nothing), sounds.texts.get(fold, nothing))
+        for row, (clip, texts, source_, fold_) in enumerate(
+            zip(clips.rows_of(file, sounds, passed), *columns, strict=True)
+        ):
+            if clip:
+                found.append((clip, texts, " ".join(source_), " ".join(fold_) or folds[file], f"Row {row} of {file}"))
+    if classes and not known:
+        known = Known(classes, {name: name for name in classes}, f"the classes that {root} names")
+    return _labelled(found, known, root), classes or None
+
+
+def _fold_of(path: Path) -> str:
+    """The fold that a file's name or folder begins with: ``train-00000-of-00002.parquet``, ``test/data-00000-of-00001.arrow``."""
+    words = [re.split(r"[^a-z]", part.lower())[0] for part in reversed(path.parts)]
+    return next((word for word in words if word in FOLDS), "")
+
+
+def _classes(path: Path, files: Sequence[str], known: Known | None, passed: Passed) -> list[LabelledClip]:
+    """One class for each folder within ``path`` that holds some of the files, at any depth, or within its folds."""
+    placed = []
+    for file in files:
+        if folders.is_sound(os.path.basename(file)):
+            placed.append((file, os.path.relpath(file, path).split(os.sep)))
+        else:
+            folders.pass_over(file, passed)
+    folds = all(parts[0].lower() in FOLDS for _, parts in placed)
+    found = []
+    for file, parts in placed:
+        if len(parts) < 2 + folds:
+            raise LabelError(
+                f"The sound {file} lies in no class: put every sound into the folder of its class, or write a task.csv."
+            )
+        where = os.path.join(path, *parts[: 1 + folds])
+        found.append((data.Clip(file), [parts[folds]], "", parts[0] if folds else "", f"The folder {where}"))
+    return _labelled(found, known, path)
 
 
 def sub_folders(path: Path) -> list[Path]:
@@ -202,20 +208,9 @@ def sub_folders(path: Path) -> list[Path]:
 
 def class_folders(path: Path) -> list[LabelledClip]:
     """One class for each sub-folder that holds sounds, at any depth."""
-    loose = next((file for file in sorted(path.iterdir()) if _is_sound(file)), None)
-    if loose:
-        raise LabelError(
-            f"The sound {loose} lies in no class: put every sound into the folder of its class, or write a task.csv."
-        )
-    return [LabelledClip(clip, (folder.name,)) for folder in sub_folders(path) for clip in sounds(folder)]
+    return _classes(path, list(folders.walk(path, Passed())), None, Passed())
 
 
 def sounds(folder: Path) -> Iterator[data.Clip]:
     """The sound files in a folder, at any depth and in a fixed order, without hidden ones."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (data.Clip(os.path.join(parent, name)) for name in sorted(names) if _is_sound(Path(parent, name)))
-
-
-def _is_sound(path: Path) -> bool:
-    return path.suffix.lower() in data.EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    return (data.Clip(file) for file in folders.walk(folder, Passed()) if folders.is_sound(os.path.basename(file)))
