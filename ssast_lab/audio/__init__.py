@@ -17,6 +17,7 @@ from ssast_lab.audio.decode import (
     info,
     load_piece,
     load_waveform,
+    waveform_blocks,
 )
 from ssast_lab.audio.errors import AudioError, AudioWarning
 from ssast_lab.audio.features import (
@@ -53,6 +54,7 @@ __all__ = [
     "load_waveform",
     "log_mel",
     "samples_of",
+    "waveform_blocks",
     "window_of",
     "within",
 ]
