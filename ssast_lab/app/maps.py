@@ -88,19 +88,15 @@ class SoundMap:
 
     def _embed(self, upstream: upstreams.Upstream, place: int, waveform: Tensor) -> Iterator[None]:
         """The windows of a sound: those of a part stand in its place only when they are there."""
-        first = windows.starts(len(waveform), self.seconds)
-        room = MOST - len(self.sound)
-        if room < len(first):
-            self.left_out[self.sources[place].name] = f"the map is full: it has room for {MOST} windows"
-            waveform, first = waveform[: room * round(self.seconds * audio.SAMPLE_RATE)], first[:room]
-        if not first:
-            return
-        at = 0
-        for part in windows.embed_windows(upstream, waveform, self.seconds):
-            self._parts.append(part)
-            self.sound += [place] * len(part)
-            self.second += [sample / audio.SAMPLE_RATE for sample in first[at : at + len(part)]]
-            at += len(part)
+        for seconds, part in windows.embed_windows(upstream, waveform, self.seconds):
+            room = MOST - len(self.sound)
+            if room < len(part):
+                self.left_out[self.sources[place].name] = f"the map is full: it has room for {MOST} windows"
+            if room <= 0:
+                return
+            self._parts.append(part[:room])
+            self.second += seconds[:room]
+            self.sound += [place] * len(self._parts[-1])
             yield
 
     def layout(self, method: Method, layer: int) -> np.ndarray | None:

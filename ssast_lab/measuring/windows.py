@@ -3,7 +3,8 @@
 Axes: W windows, S samples at 16 kHz, L layers, D width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,30 +18,47 @@ Method = Literal["pca", "umap", "t-sne"]
 METHODS: tuple[str, ...] = get_args(Method)
 BATCH_SECONDS = 16  # of sound that is embedded at once
 FEWEST_DIMENSIONS = 50  # to which UMAP and t-SNE are given the embeddings, by PCA
-SHORTEST = 0.25  # of a window: a shorter rest at a sound's end is left out
+SHORTEST = 0.25  # of a window: a shorter rest at a sound's end is no window of the map
 
 
 class WindowsError(ValueError):
     """Windows that cannot be laid out: the message says why."""
 
 
-def starts(samples: int, seconds: float) -> list[int]:
-    """The first samples of the windows of a sound, one after another; a sound shorter than a window is one window."""
-    window = round(seconds * audio.SAMPLE_RATE)
-    found = [*range(0, max(samples, 1), window)]
-    return found[:-1] if len(found) > 1 and samples - found[-1] < SHORTEST * window else found
+def cut(blocks: Iterable[Tensor], window: int, hop: int, least: int = 1) -> Iterator[tuple[int, Tensor]]:
+    """Blocks of a sound (n,) -> (first sample, (S,)) of its windows, each ``hop`` samples after the one before, while no more than
+    a window and a block are held.
+
+    All are ``window`` samples long, but for a sound that is shorter and is one window. Where at least ``least`` samples are left
+    behind the last, there is one more, which ends with the sound.
+    """
+    held, first, following = torch.empty(0), 0, 0  # held begins at sample first; the next window at sample following
+    waiting: list[Tensor] = []
+    end = 0
+    for block in blocks:
+        waiting.append(block)
+        end += len(block)
+        if end < following + window:
+            continue
+        held, waiting = torch.cat((held, *waiting)), []
+        while following + window <= end:
+            yield following, held[following - first :][:window]
+            following += hop
+        keep = max(min(following, end - window), first)
+        held, first = held[keep - first :], keep
+    behind = following - hop + window if following else 0
+    if end - behind >= least or not following:
+        start = max(end - window, 0)
+        yield start, torch.cat((held, *waiting))[start - first :]
 
 
-def embed_windows(upstream: Upstream, waveform: Tensor, seconds: float) -> Iterator[np.ndarray]:
-    """(S,) -> (W, L, D) float16, some windows at a time; the last window may be shorter than ``seconds``."""
+def embed_windows(upstream: Upstream, waveform: Tensor, seconds: float) -> Iterator[tuple[list[float], np.ndarray]]:
+    """(S,) -> where some windows begin, in seconds, and (W, L, D) float16, some windows at a time."""
     window = round(seconds * audio.SAMPLE_RATE)
-    pieces = [waveform[first : first + window] for first in starts(len(waveform), seconds)]
-    most = max(int(BATCH_SECONDS / seconds), 1)
-    whole = [piece for piece in pieces if len(piece) == window]
-    for group in [whole[place : place + most] for place in range(0, len(whole), most)]:
-        yield upstream.embed(torch.stack(group), "mean").half().cpu().numpy()
-    for rest in pieces[len(whole) :]:
-        yield upstream.embed(rest[None], "mean").half().cpu().numpy()
+    pieces = cut([waveform], window, window, round(SHORTEST * window))
+    while group := [*islice(pieces, max(int(BATCH_SECONDS / seconds), 1))]:
+        embeddings = upstream.embed(torch.stack([piece for _, piece in group]), "mean").half().cpu().numpy()
+        yield [first / audio.SAMPLE_RATE for first, _ in group], embeddings
 
 
 def lay_out(embeddings: np.ndarray, method: Method = "pca", seed: int = 0) -> np.ndarray:

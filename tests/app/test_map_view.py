@@ -37,10 +37,9 @@ def expected(seconds=2.0):
     parts, where = [], []
     for name, entry in audio.builtin_sounds().items():
         wave = audio.load_waveform(entry["path"])
-        parts += windows.embed_windows(upstream, wave, seconds)
-        where += [
-            (f"{entry['kind']}/{name}", first / audio.SAMPLE_RATE) for first in windows.starts(len(wave), seconds)
-        ]
+        for first, part in windows.embed_windows(upstream, wave, seconds):
+            parts.append(part)
+            where += [(f"{entry['kind']}/{name}", second) for second in first]
     return np.concatenate(parts), where
 
 

@@ -2,18 +2,44 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ssast_lab import audio
 from ssast_lab.measuring import windows
 from ssast_lab.measuring.upstreams import LogMel, of_encoder
 
 
-def test_windows_cover_a_sound():
-    rate = audio.SAMPLE_RATE
-    assert windows.starts(3 * rate, 1.0) == [0, rate, 2 * rate]
-    assert windows.starts(3 * rate + rate // 10, 1.0) == [0, rate, 2 * rate]  # too little is left for a fourth
-    assert windows.starts(3 * rate + rate // 2, 1.0) == [0, rate, 2 * rate, 3 * rate]
-    assert windows.starts(100, 1.0) == [0]
+def split(wave, *sizes):
+    """The wave in blocks of these sizes, over and over."""
+    place = 0
+    while place < len(wave):
+        for size in sizes:
+            yield wave[place : place + size]
+            place += size
+
+
+@pytest.mark.parametrize(
+    ("samples", "window", "hop", "least", "first"),
+    [
+        (3000, 1000, 1000, 250, [0, 1000, 2000]),
+        (3100, 1000, 1000, 250, [0, 1000, 2000]),  # too little is left for a fourth
+        (3100, 1000, 1000, 1, [0, 1000, 2000, 2100]),  # which ends with the sound
+        (3500, 1000, 1000, 250, [0, 1000, 2000, 2500]),
+        (3500, 1000, 500, 1, [0, 500, 1000, 1500, 2000, 2500]),
+        (3600, 1000, 500, 1, [0, 500, 1000, 1500, 2000, 2500, 2600]),
+        (3600, 1000, 1500, 1, [0, 1500, 2600]),
+        (100, 1000, 500, 250, [0]),
+        (1000, 1000, 500, 250, [0]),
+        (0, 1000, 500, 250, [0]),
+    ],
+)
+@pytest.mark.parametrize("sizes", [(10_000,), (1,), (7, 400, 1), (1000,), (999, 1001)])
+def test_windows_cover_a_sound_however_it_arrives(samples, window, hop, least, first, sizes):
+    wave = torch.arange(samples, dtype=torch.float32)
+    found = [*windows.cut(split(wave, *sizes), window, hop, least)]
+    assert [at for at, _ in found] == first
+    for at, piece in found:
+        assert torch.equal(piece, wave[at : at + window])
 
 
 @pytest.mark.parametrize("seconds", [0.64, 1.3])
@@ -21,11 +47,13 @@ def test_windows_are_embedded_as_sounds_by_themselves(nano, seconds, monkeypatch
     monkeypatch.setattr(windows, "BATCH_SECONDS", 2)
     wave = audio.load_waveform(audio.builtin_sounds()["tabla"]["path"])[: 5 * audio.SAMPLE_RATE]
     upstream = of_encoder("nano", nano.encoder)
-    found = np.concatenate([*windows.embed_windows(upstream, wave, seconds)])
-    first = windows.starts(len(wave), seconds)
+    parts = [*windows.embed_windows(upstream, wave, seconds)]
+    first, found = sum((where for where, _ in parts), []), np.concatenate([part for _, part in parts])
     size = round(seconds * audio.SAMPLE_RATE)
-    alone = [upstream.embed(wave[None, at : at + size], "mean")[0].numpy() for at in first]
+    alone = [upstream.embed(wave[None, round(at * audio.SAMPLE_RATE) :][:, :size], "mean")[0].numpy() for at in first]
     assert found.shape == (len(first), nano.config.depth, nano.config.width)
+    assert first[:2] == [0, seconds]
+    assert first[-1] == pytest.approx(5 - seconds)
     np.testing.assert_allclose(found, np.stack(alone), atol=5e-3)
 
 
@@ -81,7 +109,12 @@ def test_real_sounds_lie_with_their_own_kind():
     names = ["tabla", "water", "speech"]
     parts = [
         np.concatenate(
-            [*windows.embed_windows(LogMel(), audio.load_waveform(audio.builtin_sounds()[name]["path"]), 1.0)]
+            [
+                part
+                for _, part in windows.embed_windows(
+                    LogMel(), audio.load_waveform(audio.builtin_sounds()[name]["path"]), 1.0
+                )
+            ]
         )[:, 0]
         for name in names
     ]
