@@ -90,7 +90,7 @@ def _embeddings(
         rows = upstream.embed(waveforms, pooling).float().cpu().numpy()
         yield from ((digest, row) for (digest, _), row in zip(batch, rows, strict=True))
 
-    for digest, waveform in zip(clips, _map_ahead(pool, _decode, clips.values(), ahead), strict=True):
+    for digest, waveform in zip(clips, map_ahead(pool, _decode, clips.values(), ahead), strict=True):
         samples = len(waveform)
         batch = waiting.setdefault(samples, [])
         batch.append((digest, waveform))
@@ -100,7 +100,7 @@ def _embeddings(
         yield from embedded(batch)
 
 
-def _map_ahead(
+def map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], count: int
 ) -> Iterator[Result]:
     """``map`` in order, by threads that work at most ``count`` items ahead of the consumer."""

@@ -25,12 +25,12 @@ class WindowsError(ValueError):
     """Windows that cannot be laid out: the message says why."""
 
 
-def cut(blocks: Iterable[Tensor], window: int, hop: int, least: int = 1) -> Iterator[tuple[int, Tensor]]:
+def cut(blocks: Iterable[Tensor], window: int, hop: int, least: int = 1, grid: int = 1) -> Iterator[tuple[int, Tensor]]:
     """Blocks of a sound (n,) -> (first sample, (S,)) of its windows, each ``hop`` samples after the one before, while no more than
     a window and a block are held.
 
     All are ``window`` samples long, but for a sound that is shorter and is one window. Where at least ``least`` samples are left
-    behind the last, there is one more, which ends with the sound.
+    behind the last, there is one more, which ends with the sound, or begins at a multiple of ``grid`` and ends less than that before.
     """
     held, first, following = torch.empty(0), 0, 0  # held begins at sample first; the next window at sample following
     waiting: list[Tensor] = []
@@ -44,12 +44,12 @@ def cut(blocks: Iterable[Tensor], window: int, hop: int, least: int = 1) -> Iter
         while following + window <= end:
             yield following, held[following - first :][:window]
             following += hop
-        keep = max(min(following, end - window), first)
+        keep = max(min(following, end - window - grid), first)
         held, first = held[keep - first :], keep
     behind = following - hop + window if following else 0
     if end - behind >= least or not following:
-        start = max(end - window, 0)
-        yield start, torch.cat((held, *waiting))[start - first :]
+        start = max(end - window, 0) // grid * grid
+        yield start, torch.cat((held, *waiting))[start - first :][:window]
 
 
 def embed_windows(upstream: Upstream, waveform: Tensor, seconds: float) -> Iterator[tuple[list[float], np.ndarray]]:

@@ -39,7 +39,7 @@ def expected(seconds=2.0):
         wave = audio.load_waveform(entry["path"])
         for first, part in windows.embed_windows(upstream, wave, seconds):
             parts.append(part)
-            where += [(f"{entry['kind']}/{name}", second) for second in first]
+            where += [(f"{entry['kind']}/{name}", float(np.float32(second))) for second in first]
     return np.concatenate(parts), where
 
 

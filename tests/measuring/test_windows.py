@@ -42,13 +42,22 @@ def test_windows_cover_a_sound_however_it_arrives(samples, window, hop, least, f
         assert torch.equal(piece, wave[at : at + window])
 
 
+@pytest.mark.parametrize("sizes", [(10_000,), (1,), (999, 1001)])
+def test_the_last_window_may_lie_on_a_grid(sizes):
+    wave = torch.arange(3630, dtype=torch.float32)
+    found = [*windows.cut(split(wave, *sizes), 1000, 1000, 50, 50)]
+    assert [at for at, _ in found] == [0, 1000, 2000, 2600]
+    assert all(torch.equal(piece, wave[at : at + 1000]) for at, piece in found)
+    assert [at for at, _ in windows.cut([wave[:3049]], 1000, 1000, 50, 50)] == [0, 1000, 2000]
+
+
 @pytest.mark.parametrize("seconds", [0.64, 1.3])
 def test_windows_are_embedded_as_sounds_by_themselves(nano, seconds, monkeypatch):
     monkeypatch.setattr(windows, "BATCH_SECONDS", 2)
     wave = audio.load_waveform(audio.builtin_sounds()["tabla"]["path"])[: 5 * audio.SAMPLE_RATE]
     upstream = of_encoder("nano", nano.encoder)
     parts = [*windows.embed_windows(upstream, wave, seconds)]
-    first, found = sum((where for where, _ in parts), []), np.concatenate([part for _, part in parts])
+    first, found = [at for where, _ in parts for at in where], np.concatenate([part for _, part in parts])
     size = round(seconds * audio.SAMPLE_RATE)
     alone = [upstream.embed(wave[None, round(at * audio.SAMPLE_RATE) :][:, :size], "mean")[0].numpy() for at in first]
     assert found.shape == (len(first), nano.config.depth, nano.config.width)
