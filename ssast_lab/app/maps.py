@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ssast_lab import audio
 from ssast_lab.app.sources import load_model
-from ssast_lab.measuring import upstreams, windows
-from ssast_lab.measuring.windows import Method
+from ssast_lab.measuring import points, upstreams, windows
+from ssast_lab.measuring.points import Method
 
 SLICE = 0.6  # seconds of work in the answer to one question
 MOST = 6000  # windows
@@ -102,10 +102,10 @@ class SoundMap:
     def layout(self, method: Method, layer: int) -> np.ndarray | None:
         """(W, 2), or None where it is still being computed, in a thread that holds up nobody."""
         if method == "pca":
-            return windows.lay_out(self.embeddings(layer))
+            return points.lay_out(self.embeddings(layer))
         key = (method, layer, len(self.sound))
         if key not in self._layouts:
-            self._layouts = {key: _in_thread(windows.lay_out, self.embeddings(layer), method)}
+            self._layouts = {key: _in_thread(points.lay_out, self.embeddings(layer), method)}
         future = self._layouts[key]
         return future.result() if future.done() else None
 

@@ -130,7 +130,8 @@ class Embedder:
                 f"A window of {found.name} has more than 0 and at most {found.window / self.rate:g} s, not {seconds}: longer sounds "
                 "are cut into several."
             )
-        step = (found.window if seconds is None else seconds * self.rate) if hop is None else hop * self.rate
+        self.seconds, self._usual_hop = seconds, found.window if seconds is None else round(seconds * self.rate)
+        step = self._usual_hop if hop is None else hop * self.rate
         if not 1 <= step < 1e15:
             raise UpstreamError(f"Windows lie some seconds apart, not {hop}.")
         self.hop = round(step)
@@ -154,7 +155,7 @@ class Embedder:
         """JSON: all that decides the embeddings. Equal settings give equal ones, up to rounding."""
         return {
             "model": self.upstream.name, "key": self.upstream.key, "layers": list(self.layers), "pooling": self.pooling,
-            "window": self.window, "hop": self.hop,
+            "seconds": self.seconds, "hop": None if self.hop == self._usual_hop else self.hop / self.rate,
         }  # fmt: skip
 
     @property
@@ -214,8 +215,11 @@ class Embedder:
 
     # --- many sounds ----------------------------------------------------------------------------------------------
 
-    def many(self, sounds: Iterable[Sound], rate: int | None = None, done: Callable[[], Any] | None = None) -> Table:
-        """The windows of many sounds, decoded by several threads and batched together; ``done`` is called after each sound.
+    def many(
+        self, sounds: Iterable[Sound], rate: int | None = None, heard: Callable[[float], Any] | None = None
+    ) -> Table:
+        """The windows of many sounds, decoded by several threads and batched together; ``heard`` is told the seconds of sound that
+        each new window adds.
 
         What cannot be read is left out and told. The same sounds in the same order give the same rows.
         """
@@ -231,13 +235,13 @@ class Embedder:
                     try:
                         for start, piece in begun:
                             yield (count, start), piece
+                            if heard:
+                                heard(min(len(piece), self.hop) / self.rate)
                     except (audio.AudioError, OSError) as error:
                         left_out[count] = str(error)
                     if begun.notices:
                         noticed[count] = " ".join(map(str, begun.notices))
                     count += 1
-                    if done:
-                        done()
 
         for keys, batch in self._batches(pieces()):
             length = self._seconds(batch.shape[1])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssast_lab import audio
-from ssast_lab.measuring import windows
+from ssast_lab.measuring import points, windows
 from ssast_lab.measuring.upstreams import LogMel, of_encoder
 
 
@@ -76,17 +76,17 @@ def clouds(each=30):
 
 
 @pytest.mark.filterwarnings("ignore")  # of numba and umap themselves
-@pytest.mark.parametrize("method", windows.METHODS)
+@pytest.mark.parametrize("method", points.METHODS)
 def test_layouts_keep_neighbours_together(method):
     if method == "umap":
         pytest.importorskip("umap")
     values, cloud = clouds()
-    points = windows.lay_out(values, method)
-    assert points.shape == (90, 2)
-    assert np.isfinite(points).all()
-    apart = ((points[:, None] - points) ** 2).sum(-1) + 1e9 * np.eye(90)
+    laid = points.lay_out(values, method)
+    assert laid.shape == (90, 2)
+    assert np.isfinite(laid).all()
+    apart = ((laid[:, None] - laid) ** 2).sum(-1) + 1e9 * np.eye(90)
     assert (cloud[apart.argmin(1)] == cloud).mean() > 0.97
-    np.testing.assert_array_equal(points, windows.lay_out(values, method))  # the same each time
+    np.testing.assert_array_equal(laid, points.lay_out(values, method))  # the same each time
 
 
 def test_principal_axes_are_those_of_an_svd():
@@ -94,19 +94,19 @@ def test_principal_axes_are_those_of_an_svd():
     centred = values - values.mean(0)
     _, _, axes = np.linalg.svd(centred)
     wanted = centred @ axes[:2].T
-    found = windows.lay_out(values)
+    found = points.lay_out(values)
     signs = np.sign((wanted * found).sum(0))
     np.testing.assert_allclose(found, wanted * signs, atol=1e-3)
     for many in range(4):
-        assert windows.lay_out(values[:many]).shape == (many, 2)
+        assert points.lay_out(values[:many]).shape == (many, 2)
 
 
 def test_groups_are_the_clouds_and_the_nearest_is_itself():
     values, cloud = clouds()
-    groups = windows.alike(values, 3)
+    groups = points.alike(values, 3)
     assert all(len(set(groups[cloud == one])) == 1 for one in range(3))
     assert len(set(groups)) == 3
-    best, cosines = windows.nearest(values, values[17], 5)
+    best, cosines = points.nearest(values, values[17], 5)
     assert best[0] == 17
     assert cosines[0] == pytest.approx(1, abs=1e-5)
     assert (np.diff(cosines) <= 0).all()
@@ -129,5 +129,5 @@ def test_real_sounds_lie_with_their_own_kind():
     ]
     whose = np.repeat(np.arange(len(names)), [len(part) for part in parts])
     values = np.concatenate(parts)
-    right = [whose[windows.nearest(values, values[at], 2)[0][1]] == whose[at] for at in range(len(values))]
+    right = [whose[points.nearest(values, values[at], 2)[0][1]] == whose[at] for at in range(len(values))]
     assert np.mean(right) > 0.8
