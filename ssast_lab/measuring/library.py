@@ -105,7 +105,7 @@ class Making:
             raise LibraryError(f"A part is one of 1/{parts} to {parts}/{parts}, not {part}/{parts}.")
         for number in self.waiting(part, parts):
             chosen = self.chunks[number]
-            table = self.embedder.many((self.clips[i].open() for i in chosen), heard=heard)
+            table = self.embedder.many((self.clips[i] for i in chosen), heard=heard)
             said = {
                 kind: {
                     self.names[chosen[at]]: _of(text, self.clips[chosen[at]], self.names[chosen[at]])
@@ -115,7 +115,7 @@ class Making:
             }
             content = io.BytesIO()
             np.savez(
-                content, number=np.array(chosen, np.int64)[table.sound], seconds=table.seconds, embeddings=table.embeddings,
+                content, number=np.array(chosen, np.int64)[table.sound], seconds=table.seconds, embeddings=table.values,
                 said=np.array(json.dumps(said)),
             )  # fmt: skip
             files.write(self._place(number), content.getvalue())
