@@ -13,6 +13,7 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab finetune RECIPE ...  train a classifier on a trained model (recipes: small-patch, esc50-patch, speechcommands-frame, ...)
   ssast-lab embed MODEL DIR ...  a folder of recordings as a table of embeddings, one row a window
   ssast-lab near MODEL TABLE WAV the windows of such a table that sound most like a recording
+  ssast-lab predict MODEL WAV... what a fine-tuned classifier, or the heads of a model, call a recording, and when
   ssast-lab probe MODEL TASK...  a linear probe: what can be read off a model's frozen embeddings
   ssast-lab compare MODEL...     many models on many tasks, in one table and one figure
   ssast-lab study NAME ...       a question that the paper leaves open, from pretraining to its table
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "finetune": commands.finetune,
     "embed": commands.embed,
     "near": commands.near,
+    "predict": commands.predict,
     "probe": commands.probe,
     "compare": commands.compare,
     "study": commands.study,

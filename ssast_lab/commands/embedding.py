@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ssast_lab.measuring.library import Library
+    from ssast_lab.measuring.prediction import Prediction
 
 TOLD = 20  # files that could not be read, by name
 EVERY = 60.0  # seconds after which a pipe or a log is told how far it is
@@ -149,6 +150,124 @@ def near(arguments: list[str]) -> None:
             print(f"Written: {out}")
 
     tyro.cli(find, args=arguments, prog="ssast-lab near")
+
+
+def predict(arguments: list[str]) -> None:
+    """``ssast-lab predict MODEL FILES...``"""
+    import json
+
+    import tyro
+
+    from ssast_lab import files
+    from ssast_lab.config import ConfigError
+    from ssast_lab.data import find_clips, seconds_of
+    from ssast_lab.measuring.library import chunks_of
+    from ssast_lab.measuring.prediction import Predictor
+
+    def name_them(
+        model: tyro.conf.Positional[str],
+        sounds: tyro.conf.Positional[tuple[str, ...]],
+        heads: tuple[str, ...] = (),
+        top: int = 3,
+        threshold: float | None = None,
+        windows: bool = False,
+        seconds: float | None = None,
+        hop: float | None = None,
+        several: bool | None = None,
+        out: Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Name the labels of recordings, with probabilities, by a fine-tuned classifier or by the heads of a model.
+
+        Args:
+            model: a classifier's run or folder, or a model with heads, such as tiny-patch.
+            sounds: files, folders, manifests.
+            heads: the heads to ask; by default all that are beside the model.
+            top: so many labels, the most probable ones.
+            threshold: only labels that are at least so probable.
+            windows: also window by window, with start and end in seconds.
+            seconds: the length of a window; by default what the model was made for.
+            hop: seconds from one window to the next; by default they do not overlap.
+            several: a sound may have several labels or none; by default as the classifier was trained.
+            out: a .csv or .json file for all of it.
+            device: cpu or cuda; by default cuda where there is one.
+        """
+        if out and out.suffix not in (".csv", ".json"):
+            raise ConfigError(f"{out.name} would have to end in .csv or .json.")
+        clips = find_clips(sounds)
+        predictor = Predictor(model, heads, seconds, hop, several, device)
+        answers: list[dict[str, Any]] = []
+        left_out: dict[str, str] = {}
+        with _progress(seconds_of(clips)) as heard:
+            for numbers in chunks_of(clips):
+                table = predictor.many((clips[number] for number in numbers), heard=heard)
+                for place, number in enumerate(numbers):
+                    name = clips[number].name
+                    if place in table.left_out:
+                        left_out[name] = table.left_out[place]
+                        continue
+                    answer = _answer(name, predictor.of(table, place), top, threshold, windows)
+                    answers.append(answer)
+                    print("\n".join(_lines(answer)), flush=True)
+        _tell_left_out(left_out)
+        if out:
+            content = (
+                json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
+                if out.suffix == ".json"
+                else _csv(_cells(answers))
+            )
+            files.write(out, content)
+            print(f"Written: {out}")
+        else:
+            print("Next: --windows tells when, --out FILE.csv keeps it.")
+
+    tyro.cli(name_them, args=arguments, prog="ssast-lab predict")
+
+
+def _answer(
+    name: str, found: "dict[str, Prediction]", top: int, threshold: float | None, windows: bool
+) -> dict[str, Any]:
+    """JSON"""
+
+    def chosen(prediction: "Prediction", window: int | None = None) -> dict[str, float]:
+        least = 0.0 if threshold is None else threshold
+        return {label: round(value, 6) for label, value in prediction.above(least, window)[:top]}
+
+    seconds = next(iter(found.values())).seconds
+    answer: dict[str, Any] = {"file": name, "seconds": round(float(seconds[-1, 1]), 3)}
+    answer["clip"] = {question: chosen(prediction) for question, prediction in found.items()}
+    if windows:
+        answer["windows"] = [
+            {"start": round(float(start), 3), "end": round(float(end), 3)}
+            | {question: chosen(prediction, number) for question, prediction in found.items()}
+            for number, (start, end) in enumerate(seconds)
+        ]
+    return answer
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    def told(labels: dict[str, float]) -> str:
+        return ", ".join(f"{label} {value:.2f}" for label, value in labels.items()) or "nothing"
+
+    wide = max(map(len, answer["clip"]))
+    lines = [answer["file"], *(f"  {question:{wide}}  {told(labels)}" for question, labels in answer["clip"].items())]
+    for window in answer.get("windows", []):
+        span = f"{window['start']:.2f} to {window['end']:.2f} s"
+        lines += [f"  {span}  {question:{wide}}  {told(window[question])}" for question in answer["clip"]]
+    return lines
+
+
+def _cells(answers: list[dict[str, Any]]) -> list[list[Any]]:
+    rows: list[list[Any]] = [["file", "of", "start", "end", "head", "label", "probability"]]
+    for answer in answers:
+        parts = [("clip", {"start": 0.0, "end": answer["seconds"]} | answer["clip"])]
+        for of, part in parts + [("window", window) for window in answer.get("windows", [])]:
+            rows += [
+                [answer["file"], of, part["start"], part["end"], question, label, value]
+                for question in answer["clip"]
+                for label, value in part[question].items()
+            ]
+    return rows
 
 
 def _csv(rows: list[list[Any]]) -> str:

@@ -68,7 +68,7 @@ class Making:
         self.embedder, self.clips, self.out = embedder, clips, out
         self.names = [os.path.relpath(clip.name, folder) if folder else clip.name for clip in clips]
         sizes = [_size(clip) for clip in clips]
-        self.chunks = chunked(sizes)
+        self.chunks = _chunked(sizes)
         self.folder = out.with_name(f"{out.name}.parts")
         settings = {name: value for name, value in embedder.settings.items() if name != "model"}
         self.plan = {"format": FORMAT, "embedder": settings, "files": files.sha256([*zip(self.names, sizes)])}
@@ -163,7 +163,12 @@ class Making:
         return self.folder / f"{number:06d}.npz"
 
 
-def chunked(sizes: Sequence[int]) -> list[list[int]]:
+def chunks_of(clips: Sequence[Clip]) -> list[list[int]]:
+    """Numbers of clips, as many together as are done at once."""
+    return _chunked([_size(clip) for clip in clips])
+
+
+def _chunked(sizes: Sequence[int]) -> list[list[int]]:
     """Bytes of files in order -> their numbers in chunks, of at most so many files and, unless it is one file, so many bytes."""
     chunks: list[list[int]] = []
     held = 0

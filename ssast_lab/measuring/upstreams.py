@@ -100,8 +100,13 @@ class Layered:
 
     def tokens(self, waveforms: Tensor, layers: Sequence[int]) -> Tensor:
         """(B, S), no longer than a window -> (B, special + N, D): the mean over some layers."""
+        found = [tokens for _, tokens in self.by_layer(waveforms, layers)]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def by_layer(self, waveforms: Tensor, layers: Sequence[int]) -> list[tuple[int, Tensor]]:
+        """(B, S), no longer than a window -> (layer, (B, special + N, D)) of each."""
         found = self._tokens(_padded(waveforms, self.least))
-        return found[layers[0]] if len(layers) == 1 else torch.stack([found[layer] for layer in layers]).mean(0)
+        return [(layer, found[layer]) for layer in layers]
 
     def places(self, tokens: Tensor) -> Tensor:
         """(B, special + N, D) -> (B, T, R, D)"""

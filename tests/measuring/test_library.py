@@ -18,7 +18,7 @@ from ssast_lab.__main__ import main
 from ssast_lab.data import find_clips
 from ssast_lab.measuring import library
 from ssast_lab.measuring.embedder import Embedder
-from ssast_lab.measuring.library import LibraryError, Making, chunked, embedder_of, near, read
+from ssast_lab.measuring.library import LibraryError, Making, embedder_of, near, read
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +136,10 @@ def test_the_rows_are_the_same_whatever_the_parts(recordings, tmp_path, monkeypa
 
 
 def test_chunks_hold_so_many_files_and_so_many_bytes():
-    assert chunked([1] * 130) == [[*range(64)], [*range(64, 128)], [128, 129]]
+    assert library._chunked([1] * 130) == [[*range(64)], [*range(64, 128)], [128, 129]]
     big = library.CHUNK_BYTES
-    assert chunked([1, big, 3, 2 * big, 5, 6]) == [[0], [1], [2], [3], [4, 5]]
-    assert chunked([]) == []
+    assert library._chunked([1, big, 3, 2 * big, 5, 6]) == [[0], [1], [2], [3], [4, 5]]
+    assert library._chunked([]) == []
 
 
 def test_a_killed_run_goes_on(tmp_path):
