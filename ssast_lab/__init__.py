@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from ssast_lab.checkpoint import load
     from ssast_lab.learning.classify import fine_tune
     from ssast_lab.learning.pretrain import pretrain
+    from ssast_lab.measuring.embedder import Embedder
+    from ssast_lab.measuring.prediction import predict
 
 __version__ = "0.1.0"
 
@@ -59,9 +61,11 @@ _MODULES = {
     "match": "ssast_lab.analysis",
     "pretrain": "ssast_lab.learning.pretrain",
     "fine_tune": "ssast_lab.learning.classify",
+    "Embedder": "ssast_lab.measuring.embedder",
+    "predict": "ssast_lab.measuring.prediction",
 }
 __all__ = [
-    "attend", "draw_mask", "excerpt", "figures", "fine_tune", "load", "load_waveform", "log_mel", "match", "pretrain",
+    "Embedder", "attend", "draw_mask", "excerpt", "figures", "fine_tune", "load", "load_waveform", "log_mel", "match", "predict", "pretrain",
     "reconstruct",
 ]  # fmt: skip
 

@@ -13,6 +13,9 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab app                  the page on http://127.0.0.1:7860
   ssast-lab pretrain RECIPE ...  train a model on a folder of sound (recipes: quick-nano-patch-400, official-base-frame-250, ...)
   ssast-lab finetune RECIPE ...  train a classifier on a trained model (recipes: small-patch, esc50-patch, speechcommands-frame, ...)
+  ssast-lab embed MODEL DIR ...  a folder of recordings as a table of embeddings, one row a window
+  ssast-lab near MODEL TABLE WAV the windows of such a table that sound most like a recording
+  ssast-lab predict MODEL WAV... what a fine-tuned classifier, or the heads of a model, call a recording, and when
   ssast-lab probe MODEL TASK...  a linear probe: what can be read off a model's frozen embeddings
   ssast-lab compare MODEL...     many models on many tasks, in one table and one figure
   ssast-lab study NAME ...       a question that the paper leaves open, from pretraining to its table
@@ -37,6 +40,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "app": app,
     "pretrain": commands.pretrain,
     "finetune": commands.finetune,
+    "embed": commands.embed,
+    "near": commands.near,
+    "predict": commands.predict,
     "probe": commands.probe,
     "compare": commands.compare,
     "study": commands.study,

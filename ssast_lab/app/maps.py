@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ssast_lab import audio
 from ssast_lab.app.sources import load_model
-from ssast_lab.measuring import upstreams, windows
-from ssast_lab.measuring.windows import Method
+from ssast_lab.measuring import points, upstreams, windows
+from ssast_lab.measuring.points import Method
 
 SLICE = 0.6  # seconds of work in the answer to one question
 MOST = 6000  # windows
@@ -93,28 +93,24 @@ class SoundMap:
 
     def _embed(self, upstream: upstreams.Upstream, place: int, waveform: Tensor) -> Iterator[None]:
         """The windows of a sound: those of a part stand in its place only when they are there."""
-        first = windows.starts(len(waveform), self.seconds)
-        room = MOST - len(self.sound)
-        if room < len(first):
-            self.left_out[self.sources[place].name] = f"the map is full: it has room for {MOST} windows"
-            waveform, first = waveform[: room * round(self.seconds * audio.SAMPLE_RATE)], first[:room]
-        if not first:
-            return
-        at = 0
-        for part in windows.embed_windows(upstream, waveform, self.seconds):
-            self._parts.append(part)
-            self.sound += [place] * len(part)
-            self.second += [sample / audio.SAMPLE_RATE for sample in first[at : at + len(part)]]
-            at += len(part)
+        for seconds, part in windows.embed_windows(upstream, waveform, self.seconds):
+            room = MOST - len(self.sound)
+            if room < len(part):
+                self.left_out[self.sources[place].name] = f"the map is full: it has room for {MOST} windows"
+            if room <= 0:
+                return
+            self._parts.append(part[:room])
+            self.second += seconds[:room]
+            self.sound += [place] * len(self._parts[-1])
             yield
 
     def layout(self, method: Method, layer: int) -> np.ndarray | None:
         """(W, 2), or None where it is still being computed, in a thread that holds up nobody."""
         if method == "pca":
-            return windows.lay_out(self.embeddings(layer))
+            return points.lay_out(self.embeddings(layer))
         key = (method, layer, len(self.sound))
         if key not in self._layouts:
-            self._layouts = {key: _in_thread(windows.lay_out, self.embeddings(layer), method)}
+            self._layouts = {key: _in_thread(points.lay_out, self.embeddings(layer), method)}
         future = self._layouts[key]
         return future.result() if future.done() else None
 

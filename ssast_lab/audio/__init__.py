@@ -12,11 +12,13 @@ from ssast_lab.audio.decode import (
     SAMPLE_RATE,
     WINDOW,
     AudioInfo,
+    Source,
     builtin_sounds,
     estimated_seconds,
     info,
     load_piece,
     load_waveform,
+    waveform_blocks,
 )
 from ssast_lab.audio.errors import AudioError, AudioWarning
 from ssast_lab.audio.features import (
@@ -42,6 +44,7 @@ __all__ = [
     "AudioError",
     "AudioInfo",
     "AudioWarning",
+    "Source",
     "builtin_sounds",
     "denormalise",
     "estimated_seconds",
@@ -53,6 +56,7 @@ __all__ = [
     "load_waveform",
     "log_mel",
     "samples_of",
+    "waveform_blocks",
     "window_of",
     "within",
 ]

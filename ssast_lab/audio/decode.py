@@ -77,14 +77,37 @@ def load_waveform(
         number = _number(channel, sound)
         first, last, skip, want = _span(sound.rate, offset, duration)
         stretch = _Stretch(sound, number, first)
-        waveform = _at_16_khz(stretch.mono(last), sound.rate)
+        waveform = np.concatenate([*_at_16_khz(stretch.mono(last), sound.rate)] or [np.empty(0, np.float32)])
         waveform = waveform[skip:] if want is None else waveform[skip : skip + want]
         if offset and not len(waveform):
             raise AudioError(f"{{file}} ends before the offset of {offset} s; choose an earlier one.")
         _check_length(len(waveform), f" from {offset} s on" if offset else "")
-        said = [*_of_length(sound), *stretch.notices(waveform)]
+        stretch.hear(waveform)
+        said = [*_of_length(sound), *stretch.notices()]
     _say(said, path, notices)
     return torch.from_numpy(np.ascontiguousarray(waveform))
+
+
+def waveform_blocks(
+    sound: Source | np.ndarray | Tensor,
+    rate: int | None = None,
+    channel: Channel = "mean",
+    notices: list[AudioWarning] | None = None,
+) -> Iterator[Tensor]:
+    """(n,) float32 each, one after the other the waveform of :func:`load_waveform`, in memory that does not grow with its length.
+
+    ``sound`` may also be an array of samples with its ``rate`` in Hz: (S,), or one row or column for each channel.
+    :class:`AudioError` comes as soon as the place is reached that is no usable sound; notices come after the last block.
+    """
+    with _array(sound, rate) if isinstance(sound, np.ndarray | Tensor) else _opened(sound) as opened:
+        stretch, count = _Stretch(opened, _number(channel, opened), 0), 0
+        for part in _at_16_khz(stretch.mono(None), opened.rate):
+            stretch.hear(part)
+            count += len(part)
+            yield torch.from_numpy(np.ascontiguousarray(part))
+        _check_length(count)
+        said = [*_of_length(opened), *stretch.notices()]
+    _say(said, sound, notices)
 
 
 def load_piece(path: Source, fraction: float, samples: int, notices: list[AudioWarning] | None = None) -> Tensor:
@@ -157,8 +180,9 @@ def _opened(path: Source) -> Iterator[blocks.Sound]:
         raise AudioError(error.message, path) from None
 
 
-def _say(said: Any, path: Source, notices: list[AudioWarning] | None) -> None:
+def _say(said: Any, path: Any, notices: list[AudioWarning] | None) -> None:
     for notice in said:
+        path = None if isinstance(path, np.ndarray | Tensor) else path
         notice = AudioWarning(notice.message, path, notice.promised, notice.found)
         if notices is None:
             warnings.warn(notice, stacklevel=3)
@@ -208,6 +232,7 @@ class _Stretch:
     def __init__(self, sound: blocks.Sound, channel: int | None, first: int) -> None:
         self.sound, self.channel, self.first, self.count = sound, channel, first, 0
         self.power, self.total, self.mean_power = np.zeros(sound.channels), 0.0, 0.0
+        self.heard, self.heard_total, self.heard_power = 0, 0.0, 0.0  # of what is left at 16 kHz
 
     def mono(self, last: int | None) -> Iterator[np.ndarray]:
         """(n,) float32 each."""
@@ -228,7 +253,12 @@ class _Stretch:
                 self.power += np.einsum("nk,nk->k", block, block)
             yield mono
 
-    def notices(self, waveform: np.ndarray) -> Iterator[AudioWarning]:
+    def hear(self, waveform: np.ndarray) -> None:
+        self.heard += len(waveform)
+        self.heard_total += float(waveform.sum(dtype=np.float64))
+        self.heard_power += float(np.dot(waveform, waveform))
+
+    def notices(self) -> Iterator[AudioWarning]:
         loudest = self.power.max()
         if loudest > 0 and self.mean_power < CANCELLED * loudest:
             loss = (
@@ -242,8 +272,7 @@ class _Stretch:
             )
         swing = self.mean_power - self.total**2 / max(self.count, 1)  # without what is constant
         if self.sound.rate > SAMPLE_RATE and swing > 1e-9 * self.count:
-            offset = float(waveform.sum(dtype=np.float64)) / len(waveform)
-            left = (float(np.dot(waveform, waveform)) / len(waveform) - offset**2) * self.count
+            left = (self.heard_power / self.heard - (self.heard_total / self.heard) ** 2) * self.count
             if left < BEYOND * swing:
                 yield AudioWarning(
                     f"Nearly all of the sound in {{file}} lies above {SAMPLE_RATE // 2000} kHz, where the model hears nothing: "
@@ -251,20 +280,55 @@ class _Stretch:
                 )
 
 
-def _at_16_khz(parts: Iterator[np.ndarray], rate: int) -> np.ndarray:
-    """(S,) float32 from blocks at another rate."""
-    count, made = 0, []
-    stream = None
-    if rate != SAMPLE_RATE:
-        import soxr
+def _at_16_khz(parts: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """(n,) float32 each, from blocks at another rate."""
+    if rate == SAMPLE_RATE:
+        yield from parts
+        return
+    import soxr
 
-        stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    count, made = 0, 0
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     for part in parts:
         count += len(part)
-        made.append(stream.resample_chunk(np.ascontiguousarray(part)) if stream else part)
-    if stream and count:
-        made.append(stream.resample_chunk(np.empty(0, np.float32), last=True))
-    return np.concatenate(made or [np.empty(0, np.float32)])[: round(count * SAMPLE_RATE / rate)]
+        resampled = stream.resample_chunk(np.ascontiguousarray(part))
+        made += len(resampled)
+        yield resampled
+    if count:
+        yield stream.resample_chunk(np.empty(0, np.float32), last=True)[: round(count * SAMPLE_RATE / rate) - made]
+
+
+MOST_CHANNELS = 64  # of an array; along a longer axis lie samples
+
+
+@contextmanager
+def _array(samples: np.ndarray | Tensor, rate: int | None) -> Iterator[blocks.Sound]:
+    """An array as if it were a file that is open."""
+    if rate is None:
+        raise AudioError("An array of samples does not tell its sample rate: give it, as in rate=48000.")
+    if not isinstance(rate, int | np.integer) or not 1000 <= rate <= 1_000_000:
+        raise AudioError(f"A sample rate is a whole number of Hz from 1000 to 1000000, not {rate!r}.")
+    values = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else samples
+    if values.dtype.kind not in "fi" or values.ndim not in (1, 2) or not values.size:
+        raise AudioError(
+            f"Samples are numbers in an array (S,), (K, S) or (S, K), not {values.dtype} of the shape {values.shape}."
+        )
+    values = values[:, None] if values.ndim == 1 else values if values.shape[0] > values.shape[1] else values.T
+    if values.shape[1] > MOST_CHANNELS:
+        raise AudioError(
+            f"An array of the shape {tuple(samples.shape)} would have {values.shape[1]} channels: give (S,), (K, S) or (S, K) "
+            f"with at most {MOST_CHANNELS}."
+        )
+    scale = 1.0 if values.dtype.kind == "f" else 2.0 ** (1 - 8 * values.dtype.itemsize)
+
+    def pieces(sound: blocks.Sound, first: int, last: int | None) -> Iterator[np.ndarray]:
+        for start in range(first, len(values), blocks.BLOCK):
+            yield values[start : start + blocks.BLOCK].astype(np.float32) * np.float32(scale)
+
+    try:
+        yield blocks.Sound(int(rate), values.shape[1], "array", None, 0.0, len(values), pieces)
+    except AudioError as error:
+        raise AudioError(error.message) from None
 
 
 def _check_file(path: Source) -> None:

@@ -3,14 +3,29 @@
     sounds.py     data corpus, tasks, statistics
     learning.py   pretrain, finetune
     models.py     info, export
+    embedding.py  embed, near, predict
     measuring.py  probe, compare, study, bench
 
 Each imports what it needs when it runs, so that ``ssast-lab --help`` answers at once.
 """
 
+from ssast_lab.commands.embedding import embed, near, predict
 from ssast_lab.commands.learning import finetune, pretrain
 from ssast_lab.commands.measuring import bench, compare, probe, study
 from ssast_lab.commands.models import export, info
 from ssast_lab.commands.sounds import data
 
-__all__ = ["bench", "compare", "data", "export", "finetune", "info", "pretrain", "probe", "study"]
+__all__ = [
+    "bench",
+    "compare",
+    "data",
+    "embed",
+    "export",
+    "finetune",
+    "info",
+    "near",
+    "predict",
+    "pretrain",
+    "probe",
+    "study",
+]

@@ -147,6 +147,7 @@ class FineTuning(TrainingTask[Evaluation]):
                 "Some clips have several labels or none, which cross-entropy cannot learn: use the loss bce."
             )
         self.loss = {"auto": "bce" if multi else "ce"}.get(self.settings.loss, self.settings.loss)
+        self.told = {"loss": self.loss}
         self.classifier = self._classifier()
         self.model = self.classifier.config
         self.samples = audio.samples_of(self.model.frames)
@@ -271,7 +272,9 @@ class FineTuning(TrainingTask[Evaluation]):
             if name == AVERAGED:
                 with run.writing():
                     checkpoint.save(
-                        model, run.path / AVERAGED, {"recipe": to_dict(self.config), "epochs": self.epochs_summed}
+                        model,
+                        run.path / AVERAGED,
+                        {"recipe": to_dict(self.config), "epochs": self.epochs_summed, **self.told},
                     )
             scores = metrics.score(test.targets, logits(model, test.clips, noticed=noticed), test.labels, test.sources)
             judgements.append(Judgement(name, step, scores))

@@ -285,6 +285,8 @@ class Run:
         model = checkpoint.load(steps[step] / "model")
         mark = analysis.fingerprint(model)
         known |= {"fingerprint": asdict(mark)} if mark else {}
+        said = checkpoint.describe(steps[step] / "model")["about"]
+        known |= {name: said[name] for name in ("loss",) if name in said}  # of a classifier
         with self.writing():
             return checkpoint.save(model, out, about=dict(about) | known, half=True)
 

@@ -110,7 +110,7 @@ class Safeguards:
                 f"The weights are no finite numbers after step {trainer.done}; {self._last_checkpoint()}. "
                 f"The clips of that step: {', '.join(gather_object(self.batch_names))}."
             )
-        about = {"recipe": to_dict(trainer.task.config), "steps": trainer.done}
+        about = {"recipe": to_dict(trainer.task.config), "steps": trainer.done, **trainer.task.told}
         self._write(self.folder.save, trainer.done, trainer.model, trainer.state(), about, held_out_loss)
         self.saved = trainer.done
 

@@ -97,6 +97,7 @@ class TrainingTask(ABC, Generic[E]):
     held_out: Sequence[data.Clip]
     samples: int  # S
     lr_multipliers: Mapping[str, float] = {}  # beginning of a parameter's name -> its learning rate, as a multiple
+    told: Mapping[str, Any] = {}  # JSON: what a checkpoint says of itself beside its recipe
     better: Literal["min", "max"] = "min"  # whether a low or a high score of an evaluation is good
 
     def sets(self) -> dict[str, Sequence[data.Clip]]:

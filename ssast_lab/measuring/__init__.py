@@ -3,7 +3,12 @@
 evaluation.py  a pretext model on unseen sounds, beside baselines that need no model
 upstreams.py   models behind one interface: sound in, embeddings out
 embedding.py   the embeddings of many clips, cached by content
-windows.py     windows of many sounds as points in the plane
+windows.py     windows of sounds
+points.py      windows of many sounds as points in the plane
+listener.py    a model that is led through sounds of any length, window by window
+embedder.py    any sound, file or array in; embeddings of clips, windows, time steps and patches out
+prediction.py  what classifiers and heads say of any sound
+library.py     the windows of a folder of sounds in one file, made in parts, and searched
 probe.py       the linear probe on frozen embeddings
 compare/       many models on many tasks in one table
 studies/       the questions that the paper leaves open

@@ -96,7 +96,7 @@ def _embeddings(
         rows = upstream.embed(waveforms, pooling).float().cpu().numpy()
         yield from ((digest, row) for (digest, _), row in zip(batch, rows, strict=True))
 
-    for digest, waveform in zip(clips, _map_ahead(pool, partial(_decode, noticed), clips.values(), ahead), strict=True):
+    for digest, waveform in zip(clips, map_ahead(pool, partial(_decode, noticed), clips.values(), ahead), strict=True):
         samples = len(waveform)
         batch = waiting.setdefault(samples, [])
         batch.append((digest, waveform))
@@ -106,7 +106,7 @@ def _embeddings(
         yield from embedded(batch)
 
 
-def _map_ahead(
+def map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], count: int
 ) -> Iterator[Result]:
     """``map`` in order, by threads that work at most ``count`` items ahead of the consumer."""

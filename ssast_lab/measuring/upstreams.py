@@ -5,7 +5,7 @@ Axes: B clips of a batch, S samples at 16 kHz, T frames, F mel bins, N tokens, D
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -63,16 +63,20 @@ class Layered:
         settings: dict[str, Any],
         window: int,
         least: int,
+        step: int,
         overlap: int = 0,
         special: int = 0,
+        bands: Sequence[tuple[float, float]] = ((0.0, audio.SAMPLE_RATE / 2),),
     ) -> None:
         """``tokens``: (B, S) -> for each layer (B, N, D), of which the first ``special`` tokens belong to no place in the sound.
         ``window``: by how many samples each window starts after the one before. A window is ``overlap`` samples longer than
-        that, since the last frame's analysis window reaches so far. ``least``: the shortest sound, in samples.
+        that, since the last frame's analysis window reaches so far. ``least``: the shortest sound, in samples, which is what one
+        token sees; ``step``: by how many samples the next token in time lies after it. ``bands``: (R, 2) Hz, what the tokens of
+        one time see, the lowest first: N = R * T tokens run row by row, time fastest.
         ``settings`` (JSON): everything beside the weights that decides the embeddings; it goes into the key."""
         self.name, self.layers = name, layers
         self.module = module.eval().requires_grad_(False)
-        self.window, self.least, self.overlap = window, least, overlap
+        self.window, self.least, self.overlap, self.step, self.bands = window, least, overlap, step, tuple(bands)
         self.key = _key(settings, module.state_dict())
         self._tokens, self._special = tokens, special
 
@@ -90,12 +94,26 @@ class Layered:
             if start and (4 * length < self.window or length + self.overlap < self.least):
                 break
             window = waveforms[:, start : start + self.window + self.overlap]
-            parts.append(torch.stack([self._pooled(tokens, pooling) for tokens in self._tokens(window)], dim=1))
+            parts.append(torch.stack([self.pool(tokens, pooling) for tokens in self._tokens(window)], dim=1))
             lengths.append(length)
         return sum(part * (length / sum(lengths)) for part, length in zip(parts, lengths, strict=True))  # type: ignore[return-value]
 
-    def _pooled(self, tokens: Tensor, pooling: str) -> Tensor:
-        """(B, N, D) -> (B, D), or (B, 2 D) for statistics."""
+    def tokens(self, waveforms: Tensor, layers: Sequence[int]) -> Tensor:
+        """(B, S), no longer than a window -> (B, special + N, D): the mean over some layers."""
+        found = [tokens for _, tokens in self.by_layer(waveforms, layers)]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def by_layer(self, waveforms: Tensor, layers: Sequence[int]) -> list[tuple[int, Tensor]]:
+        """(B, S), no longer than a window -> (layer, (B, special + N, D)) of each."""
+        found = self._tokens(_padded(waveforms, self.least))
+        return [(layer, found[layer]) for layer in layers]
+
+    def places(self, tokens: Tensor) -> Tensor:
+        """(B, special + N, D) -> (B, T, R, D)"""
+        return tokens[:, self._special :].unflatten(1, (len(self.bands), -1)).transpose(1, 2)
+
+    def pool(self, tokens: Tensor, pooling: str) -> Tensor:
+        """(B, special + N, D) -> (B, D), or (B, 2 D) for statistics."""
         if pooling == "cls":
             if not self._special:
                 raise UpstreamError(f"{self.name} has no [CLS] token: pool its mean, max or statistics.")
@@ -172,8 +190,10 @@ def of_encoder(name: str, encoder: Encoder) -> Layered:
         settings={"kind": "encoder", "config": settings},
         window=config.frames * audio.HOP,
         least=audio.samples_of(config.patch[1]),
+        step=config.stride[1] * audio.HOP,
         overlap=audio.WINDOW - audio.HOP,
         special=SPECIAL,
+        bands=[config.grid.hertz(row * config.grid.columns) for row in range(config.grid.rows)],
     )
 
 
@@ -181,10 +201,10 @@ def of_torchaudio(name: str, model: nn.Module) -> Layered:
     """The output of each Transformer layer of a ``torchaudio.models.Wav2Vec2Model``: wav2vec 2.0 (Baevski et al., 2020),
     HuBERT (Hsu et al., 2021) and relatives. Sound goes in without normalisation, as in their training."""
     transformer: Any = model.get_submodule("encoder.transformer")
-    least = 1
+    least = step = 1
     convolutions: Any = model.get_submodule("feature_extractor.conv_layers")
     for convolution in reversed(convolutions):
-        least = (least - 1) * convolution.stride + convolution.kernel_size
+        least, step = (least - 1) * convolution.stride + convolution.kernel_size, step * convolution.stride
     extract: Any = model.extract_features  # type: ignore[assignment]
     return Layered(
         name,
@@ -200,6 +220,7 @@ def of_torchaudio(name: str, model: nn.Module) -> Layered:
         },
         window=LONGEST_SAMPLES,
         least=max(least, audio.WINDOW),
+        step=step,
     )
 
 
@@ -214,6 +235,7 @@ def of_apc(name: str, model: APC) -> Layered:
         settings={"kind": "apc", "config": asdict(config)},
         window=config.frames * audio.HOP,
         least=audio.WINDOW,
+        step=audio.HOP,
         overlap=audio.WINDOW - audio.HOP,
     )
 
@@ -229,6 +251,7 @@ def of_wav2vec(name: str, model: Wav2Vec) -> Layered:
         settings={"kind": "wav2vec", "config": asdict(config)},
         window=config.frames * LATENT_HOP,
         least=REACH,
+        step=LATENT_HOP,
         overlap=REACH - LATENT_HOP,
     )
 
@@ -258,7 +281,13 @@ def upstream(name: str | os.PathLike[str], download: bool = False) -> Upstream:
         return LogMel()
     if name in PIPELINES:
         return of_torchaudio(name, _pipeline(name, download))
-    model = _loaded(name)
+    return of_model(name, _loaded(name))
+
+
+def of_model(name: str, model: nn.Module) -> Layered:
+    """The upstream of a model that :func:`ssast_lab.checkpoint.load` has loaded."""
+    if type(model) not in MAKERS:
+        raise UpstreamError(f"A {type(model).__name__} gives no embeddings: load a model by ssast_lab.load.")
     return MAKERS[type(model)](name, model)
 
 

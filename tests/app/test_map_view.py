@@ -9,7 +9,7 @@ import soundfile
 from visitor import choose, open_tab, shot, stage, until
 
 from ssast_lab import audio, checkpoint
-from ssast_lab.measuring import windows
+from ssast_lab.measuring import points, windows
 from ssast_lab.measuring.upstreams import of_encoder
 
 MAP = "document.querySelector('#view-map canvas')?.map"
@@ -38,10 +38,9 @@ def expected(seconds=2.0):
     parts, where = [], []
     for name, entry in audio.builtin_sounds().items():
         wave = audio.load_waveform(entry["path"])
-        parts += windows.embed_windows(upstream, wave, seconds)
-        where += [
-            (f"{entry['kind']}/{name}", first / audio.SAMPLE_RATE) for first in windows.starts(len(wave), seconds)
-        ]
+        for first, part in windows.embed_windows(upstream, wave, seconds):
+            parts.append(part)
+            where += [(f"{entry['kind']}/{name}", float(np.float32(second))) for second in first]
     return np.concatenate(parts), where
 
 
@@ -55,10 +54,10 @@ def test_the_built_in_sounds_are_laid_out_pointed_at_and_heard(page):
         for at, second in zip(ask(page, "[...m.dots.sound]"), ask(page, "[...m.dots.second]"), strict=True)
     ]
     assert shown == where
-    points = windows.lay_out(values[:, -1])
-    middle, half = (points.max(0) + points.min(0)) / 2, (points.max(0) - points.min(0)) / 2
+    laid = points.lay_out(values[:, -1])
+    middle, half = (laid.max(0) + laid.min(0)) / 2, (laid.max(0) - laid.min(0)) / 2
     drawn = np.stack([ask(page, "[...m.dots.x]"), ask(page, "[...m.dots.y]")], 1)
-    np.testing.assert_allclose(np.abs(drawn), np.abs((points - middle) / half), atol=0.05)
+    np.testing.assert_allclose(np.abs(drawn), np.abs((laid - middle) / half), atol=0.05)
 
     window = where.index(("music/tabla", 4.0)) if ("music/tabla", 4.0) in where else len(where) // 2
     page.mouse.move(*dot(page, window))

@@ -277,6 +277,50 @@ def test_a_long_sound_needs_no_more_than_twice_its_result(tmp_path):
     assert float(done.stdout) < 2.5
 
 
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.wav", "a.ogg"])
+@pytest.mark.parametrize("rate", [16000, 44100, 11025])
+def test_blocks_are_the_waveform(tmp_path, name, rate):
+    t = np.arange(int(21.3 * rate)) / rate
+    stereo = np.stack([0.3 * np.sin(2 * np.pi * 440 * t * (1 + t / 30)), 0.1 * np.sin(1000 * t)], 1)
+    soundfile.write(tmp_path / name, stereo, rate)
+    whole, said = heard(tmp_path / name)
+    notices = []
+    blocks = [*audio.waveform_blocks(tmp_path / name, notices=notices)]
+    np.testing.assert_array_equal(torch.cat(blocks), whole)
+    assert [str(one) for one in notices] == [str(one) for one in said]
+    assert len(blocks) > 1
+
+
+def test_an_array_is_the_file_that_it_was_read_from(tmp_path):
+    path = audio.builtin_sounds()["tabla"]["path"]
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    whole = load_waveform(path)
+    stereo = np.stack([samples[:, 0], 0.5 * samples[:, 0]], 1)
+    for array, factor in ((samples[:, 0], 1), (samples.T, 1), (stereo, 0.75), (torch.from_numpy(stereo.T), 0.75)):
+        np.testing.assert_allclose(torch.cat([*audio.waveform_blocks(array, rate)]), factor * whole, atol=1e-6)
+    whole_numbers = (samples[:, 0] * 32768).round().clip(-32768, 32767).astype(np.int16)
+    np.testing.assert_allclose(torch.cat([*audio.waveform_blocks(whole_numbers, rate)]), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "word"),
+    [
+        (np.zeros(8000), None, "rate=48000"),
+        (np.zeros(8000), 48, "from 1000"),
+        (np.zeros((2, 3, 4)), 16000, "in an array"),
+        (np.zeros((200, 300)), 16000, "200 channels"),
+        (np.full(8000, np.nan), 16000, "not a finite number"),
+        (np.zeros(80), 16000, "only 5.0 ms"),
+        (np.zeros(0), 16000, "in an array"),
+        (np.array(["a"]), 16000, "in an array"),
+    ],
+)
+def test_an_array_that_is_no_sound_gets_a_sentence(samples, rate, word):
+    with pytest.raises(audio.AudioError, match=word) as told:
+        [*audio.waveform_blocks(samples, rate)]
+    assert "{file}" not in str(told.value)
+
+
 @pytest.mark.parametrize("corpus", [data.Files, data.Memory])
 def test_a_corpus_collects_what_is_said_of_its_clips(tmp_path, corpus):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 32000), 16000)

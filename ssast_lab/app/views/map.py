@@ -15,8 +15,7 @@ from ssast_lab.app.stage import text
 from ssast_lab.app.state import Common, Seen, Wish
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
 from ssast_lab.data import Passed
-from ssast_lab.measuring import windows
-from ssast_lab.measuring.windows import METHODS, WindowsError
+from ssast_lab.measuring.points import METHODS, PointsError, alike, nearest
 
 SECONDS = (1.0, 2.0, 5.0, 10.0)  # of a window
 NEAREST = 8
@@ -66,7 +65,7 @@ def described(made: SoundMap, seen: Seen, asked: Asked) -> Answer:
     trouble = ""
     try:
         points = made.layout(method, layer)
-    except WindowsError as error:
+    except PointsError as error:
         points, trouble = None, str(error)
     waits = points is None and not trouble
     if points is None:
@@ -85,14 +84,14 @@ def described(made: SoundMap, seen: Seen, asked: Asked) -> Answer:
 @lru_cache(maxsize=8)
 def groups(made: SoundMap, layer: int, count: int) -> np.ndarray:
     """(W,) once all is measured: before, the colours would change with each slice."""
-    return windows.alike(made.embeddings(layer)) if made.done and count else np.zeros(count, np.int64)
+    return alike(made.embeddings(layer)) if made.done and count else np.zeros(count, np.int64)
 
 
 def near(made: SoundMap, seen: Seen, layer: int) -> list[list[float]] | None:
     """[number, cosine] of the windows that are most like what the stage shows."""
     if made.model != seen.model.path or not made.sound:
         return None
-    best, cosines = windows.nearest(made.embeddings(layer), present(seen)[layer], NEAREST)
+    best, cosines = nearest(made.embeddings(layer), present(seen)[layer], NEAREST)
     return [[int(number), float(cosine)] for number, cosine in zip(best, cosines, strict=True)]
 
 
