@@ -1,8 +1,11 @@
 """Models on disk: our own checkpoints, the official ones, those of transformers, and the built-in models.
 
     tensors.py      named tensors out of a file, and into a model
+    names.py        weights under other names
+    layouts.py      which length and stride a file's positions fit
     report.py       what loading took, left and missed
     official.py     the layout of the official code
+    audyn.py        that of Audyn's release files
     huggingface.py  the folders of transformers
     own.py          our own folders: weights, and a description of them
     by_name.py      any of these by a name or path
@@ -15,12 +18,13 @@ them is ever executed, and whatever is wrong with one is said in a :class:`Check
 
 from ssast_lab.checkpoint.by_name import builtin_models, check, checkpoints_of, describe, load, load_with_report
 from ssast_lab.checkpoint.heads import Head, heads, save_head
+from ssast_lab.checkpoint.layouts import Layout, LayoutWarning
 from ssast_lab.checkpoint.official import from_official
 from ssast_lab.checkpoint.own import CONFIG, FORMAT, WEIGHTS, Model, save
 from ssast_lab.checkpoint.report import LoadReport, Weight
 from ssast_lab.checkpoint.tensors import CheckpointError
 
 __all__ = [
-    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Head", "LoadReport", "Model", "Weight", "builtin_models", "check",
+    "CONFIG", "FORMAT", "WEIGHTS", "CheckpointError", "Head", "Layout", "LayoutWarning", "LoadReport", "Model", "Weight", "builtin_models", "check",
     "checkpoints_of", "describe", "from_official", "heads", "load", "load_with_report", "save", "save_head",
 ]  # fmt: skip

@@ -39,6 +39,7 @@ class Translation(NamedTuple):
     file: dict[str, Tensor]  # as they stand there
     sources: dict[str, list[str]]  # our name -> those in the file
     made_up: dict[str, str]  # our name -> why
+    features: str  # who says how they are normalised
 
 
 def from_huggingface(
@@ -89,7 +90,10 @@ def from_huggingface(
     names = _names(config.depth, any(name.startswith("layers.") for name in state), fine_tuned)
     translated = _translated(state, names, config, biased, folder)
     zeros = {} if biased else {name: "zeros, as qkv_bias is false" for name in names if name.endswith("qkv.bias")}
-    return Translation(Classifier if fine_tuned else EncoderModel, config, translated, state, names, zeros)
+    heard = (
+        f"what {FEATURES} says" if (folder / FEATURES).is_file() else f"the usual ones, as there is no {FEATURES} in the folder"
+    )
+    return Translation(Classifier if fine_tuned else EncoderModel, config, translated, state, names, zeros, heard)
 
 
 def _check(description: dict[str, Any], where: Path) -> None:
