@@ -16,8 +16,7 @@ def _renamed(name: str, pairs: Sequence[tuple[str, str]]) -> str | None:
     for before, after in pairs:
         found = _pattern(before).fullmatch(name)
         if found:
-            parts = iter(found.groups())
-            return re.sub(r"\*", lambda _: next(parts), after)
+            return after.replace("*", "{}").format(*found.groups())
     return None
 
 

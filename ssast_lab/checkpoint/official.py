@@ -119,7 +119,9 @@ def read_official(
     filled = fill(model, weights, source)
     if said(candidates):
         warnings.warn(LayoutWarning(f"{source} {said(candidates)}."), stacklevel=4)
-    heard = "those that were given" if audio else "those of AudioSet and LibriSpeech, the official ones: the file says none"
+    heard = (
+        "those that were given" if audio else "those of AudioSet and LibriSpeech, the official ones: the file says none"
+    )
     origin = {name: name for name in state} if origin is None else origin
     taken = {name: (origin[found[name]],) for name in weights}
     unused = {origin[name]: why for name, why in unused.items() if name in origin}

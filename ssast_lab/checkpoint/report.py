@@ -32,8 +32,12 @@ class LoadReport:
     missing: tuple[Weight, ...]  # what was made up, or what a pretraining model of this shape has beyond this model
     positions: str  # what was done to them
     features: str  # how sound becomes input, and who says so
-    layouts: tuple[Layout, ...]  # the grids that the positions fit, the one that was taken first; empty where the file says it
-    fingerprint: str  # SHA-256 of the weights as they were taken: equal weights have equal ones, whatever layout they were in
+    layouts: tuple[
+        Layout, ...
+    ]  # the grids that the positions fit, the one that was taken first; empty where the file says it
+    fingerprint: (
+        str  # SHA-256 of the weights as they were taken: equal weights have equal ones, whatever layout they were in
+    )
 
     def lines(self) -> Iterator[str]:
         """The report in few lines, for people."""
