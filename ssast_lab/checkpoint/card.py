@@ -132,7 +132,7 @@ def _quality(about: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(held_out, dict):
         yield "These weights: " + ", ".join(f"{name} {_number(value)}" for name, value in held_out.items()) + "."
     judged = about.get("report")
-    for judgement in judged if isinstance(judged, list) else ():
+    for judgement in filter(lambda one: isinstance(one, dict), judged if isinstance(judged, list) else ()):
         figures = {
             name: value["value"]
             for name, value in judgement.items()

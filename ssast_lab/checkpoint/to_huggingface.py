@@ -90,7 +90,9 @@ def _description(kind: type, config: ModelConfig, wrapped: bool) -> dict[str, An
         "qkv_bias": True,
         "dtype": "float32",
     }
-    auto = {"AutoModelForPreTraining": f"{WRAPPER}.SSASTForPreTraining"} if kind is SSAST else {}
+    auto = (
+        {"AutoModelForPreTraining": f"{WRAPPER}.{'SSAST' if wrapped else 'AST'}ForPreTraining"} if kind is SSAST else {}
+    )
     if wrapped:
         said |= {"patch_shape": [*config.patch], "pooling": config.pooling, "head_norm_eps": config.norm_eps or HEAD}
         auto |= {"AutoConfig": f"{WRAPPER}.SSASTConfig", "AutoModel": f"{WRAPPER}.SSASTModel"}
