@@ -59,6 +59,7 @@ class ModelConfig:
     labels: tuple[str, ...] = ()  # of a classifier
     audio: AudioConfig = field(default_factory=AudioConfig)
     norm_eps: float | None = None  # of every LayerNorm; None as the official code: 1e-6, in a classifier's head 1e-5
+    distillation: bool = True  # whether there is a distillation token; without one, a copy of [CLS] stands in its place
 
     def __post_init__(self) -> None:
         for name in ("patch", "stride", "labels"):
@@ -132,7 +133,7 @@ class MaskConfig:
 
 # Fields that older runs and caches do not have, with the defaults that mean what was done then.
 _LATER: dict[str, Any] = dict(
-    norm_eps=None, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2,
+    norm_eps=None, distillation=True, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2,
     mix=0.0, level=0.0, stretch=0.0, tilt=0.0,
 )  # fmt: skip
 

@@ -146,7 +146,7 @@ def test_transformers_own_class_never_takes_a_head_that_it_pools_otherwise(tmp_p
     _, told = transformers.ASTForAudioClassification.from_pretrained(out, output_loading_info=True)
     assert {"classifier.dense.weight", "classifier.dense.bias"} <= set(told["missing_keys"])
     frame = checkpoint.export(made(Classifier, shape="frame"), tmp_path / "frame", "transformers").path
-    with pytest.raises(RuntimeError, match="size mismatch|mismatch"):
+    with pytest.raises(RuntimeError, match="mismatch"):
         transformers.ASTForAudioClassification.from_pretrained(frame)
 
 

@@ -6,6 +6,8 @@
     report.py       what loading took, left and missed
     official.py     the layout of the official code
     audyn.py        that of Audyn's release files
+    vit.py          that of AudioMAE's encoders
+    hub.py          a model of the Hugging Face Hub by its name
     huggingface.py  the folders of transformers, read
     to_huggingface.py  and written
     own.py          our own folders: weights, and a description of them

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
+from ssast_lab.checkpoint import hub, names, vit
 from ssast_lab.checkpoint.audyn import LAYOUT as AUDYN
 from ssast_lab.checkpoint.audyn import is_audyn, to_official_names
-from ssast_lab.checkpoint.official import read_official, settings_beside
+from ssast_lab.checkpoint.official import OFFICIAL_FEATURES, TABLE, read_encoder, read_official, settings_beside
 from ssast_lab.checkpoint.own import CONFIG, WEIGHTS, Model, load_folder, read_description, replaced
 from ssast_lab.checkpoint.own import check as check_folder
 from ssast_lab.checkpoint.report import LoadReport, report
@@ -75,7 +77,20 @@ def _load(path: Path, name_or_path: str | os.PathLike[str], official: dict[str, 
     if is_audyn(state):
         weights, origin = to_official_names(state, str(path))
         return read_official(weights, str(path), **official, layout=AUDYN, origin=origin, file=state)
+    if vit.is_vit(state):
+        return _encoder_of_vit(state, str(path), official)
     return read_official(state, str(path), **settings_beside(path) | official)
+
+
+def _encoder_of_vit(state: dict[str, Tensor], source: str, official: dict[str, Any]) -> tuple[Model, LoadReport]:
+    if set(official) - {"audio"}:
+        raise CheckpointError(f"{source} says its own length and stride: only audio can be given.")
+    weights, left = vit.to_official_names(state, source)
+    model, read = read_encoder(weights, source, official.get("audio"))
+    taken = {weight.name: (names.theirs(weight.name, TABLE) or "").removeprefix("v.") for weight in read.taken}
+    made_up = {"encoder.distillation_token": vit.NO_DISTILLATION}
+    sources = {name: (theirs,) for name, theirs in taken.items()}
+    return model, report(vit.LAYOUT, model, sources, state, left, made_up, OFFICIAL_FEATURES, vit.POSITIONS)
 
 
 def _settings(name: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], dict[str, Any]]:
@@ -139,6 +154,8 @@ def _reading(name_or_path: str | os.PathLike[str], read: Callable[[Path], T]) ->
 
 def located(name_or_path: str | os.PathLike[str]) -> Path:
     """The folder or file of that name: of a run its best checkpoint."""
+    if str(name_or_path).startswith(hub.PREFIX):
+        return hub.fetched(str(name_or_path))
     path = builtin_models().get(str(name_or_path), Path(name_or_path))
     old = replaced(path)
     if not os.path.exists(path) and os.path.isdir(old):

@@ -114,10 +114,13 @@ class Traceable(nn.Module):
         middle = table.index_select(1, torch.arange(columns) + (grid.columns // 2 - columns // 2))
         special = torch.cat((encoder.cls_token, encoder.distillation_token), dim=1) + encoder.positions[:, :SPECIAL]
         x = patches.flatten(2).transpose(1, 2) + middle.flatten(0, 1)
+        if not encoder.config.distillation:
+            special = special[:, :1]
         x = torch.cat((special.expand(x.shape[0], -1, -1), x), dim=1)
         for block in encoder.blocks:
             x = block(x)
-        return encoder.norm(x)
+        x = encoder.norm(x)
+        return x if encoder.config.distillation else torch.cat((x[:, :1], x), dim=1)
 
 
 def traced(model: nn.Module, takes: Input = "features") -> tuple[torch.export.ExportedProgram, Graph]:

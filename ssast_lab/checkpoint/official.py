@@ -16,7 +16,7 @@ from ssast_lab.checkpoint.layouts import Layout, LayoutWarning, layouts, said, s
 from ssast_lab.checkpoint.report import LoadReport, report
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, skeleton
 from ssast_lab.config import SIZES, AudioConfig, ModelConfig, Pooling
-from ssast_lab.model import SPECIAL, SSAST, Classifier
+from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
 
 TABLE: names.Table = [
     ("v.patch_embed.proj.*", "encoder.patch_embedding.*"),
@@ -37,7 +37,9 @@ TABLE: names.Table = [
     ("mlp_head.1.*", "linear.*"),
 ]
 _UNUSED = re.compile(r"v\.head(_dist)?\.(weight|bias)|p_input_[ft]dim")  # ImageNet heads that SSAST never trains; sizes
+OFFICIAL_FEATURES = "those of AudioSet and LibriSpeech, the official ones: the file says none"
 SETTINGS = "settings.json"  # beside a file that :func:`to_official` made: what the layout does not say
+NO_DISTILLATION = "{} has a distillation token, which this model lacks: export it to onnx or torch."
 _SAID = ("audio", "labels", "pooling", "frames", "stride")
 
 
@@ -126,6 +128,28 @@ def read_official(
     taken = {name: (origin[found[name]],) for name in weights}
     unused = {origin[name]: why for name, why in unused.items() if name in origin}
     return filled, report(layout, filled, taken, file or state, left=unused, features=heard, layouts=candidates)
+
+
+def read_encoder(
+    state: dict[str, Tensor], source: str, audio: AudioConfig | None = None
+) -> tuple[EncoderModel, LoadReport]:
+    """An encoder without a distillation token and without heads, in the official layout."""
+    found, unused = _renamed(state, source)
+    weights = {ours: state[theirs] for ours, theirs in found.items()}
+    width, depth, patch, count = _shape(weights, source)
+    weights["encoder.patch_embedding.weight"] = weights["encoder.patch_embedding.weight"].flatten(1)
+    try:
+        audio = audio or AudioConfig()
+        rows = audio.mel_bins // max(patch[0], 1)
+        config = ModelConfig(
+            width=width, depth=depth, heads=heads_of(width, depth), frames=count // max(rows, 1) * patch[1], patch=patch,
+            stride=patch, audio=audio, distillation=False,
+        )  # fmt: skip
+        model = skeleton(EncoderModel, config)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(f"{source} does not describe a model: {str(error).rstrip('.')}.") from None
+    filled = fill(model, weights, source)
+    return filled, report("the official code's", filled, {name: (found[name],) for name in weights}, state, left=unused)
 
 
 def _renamed(state: dict[str, Tensor], source: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -220,6 +244,8 @@ def to_official(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "export an encoder to transformers or onnx."
         )
     config = model.config
+    if not config.distillation:
+        raise CheckpointError(NO_DISTILLATION.format("The official layout"))
     if config.norm_eps is not None:
         raise CheckpointError(
             f"The official code adds 1e-6 to the variance in its LayerNorms (1e-5 in a classifier's head), and this model needs "

@@ -12,6 +12,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from ssast_lab.checkpoint.huggingface import FEATURES, HEAD, MODEL_TYPE, OURS, PREFIX, WRAPPED, names_of
+from ssast_lab.checkpoint.official import NO_DISTILLATION
 from ssast_lab.checkpoint.tensors import CheckpointError
 from ssast_lab.config import ModelConfig
 from ssast_lab.model import SSAST, Classifier, EncoderModel
@@ -29,6 +30,8 @@ def to_huggingface(model: nn.Module) -> tuple[dict[str, bytes], list[str]]:
             f"transformers has no model like {type(model).__name__}: only SSAST's encoder fits its own."
         )
     config: ModelConfig = model.config  # type: ignore[assignment]
+    if not config.distillation:
+        raise CheckpointError(NO_DISTILLATION.format("transformers' AST"))
     reasons = _reasons(kind, config)
     wrapped = bool(reasons)
     files = {
