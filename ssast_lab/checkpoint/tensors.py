@@ -102,10 +102,12 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether this is a tensor with its values in memory: none that is sparse, empty inside or wider than what it holds."""
+    """Whether this is a tensor with its values in memory: none that is sparse, nested,
+    quantised, empty inside or wider than what it holds."""
     return (
         isinstance(value, Tensor)
         and value.layout is torch.strided
+        and not (value.is_nested or value.is_quantized)
         and value.device.type == "cpu"
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
