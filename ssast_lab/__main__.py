@@ -20,7 +20,7 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab compare MODEL...     many models on many tasks, in one table and one figure
   ssast-lab study NAME ...       a question that the paper leaves open, from pretraining to its table
   ssast-lab info MODEL           what a model file or folder is; with --evaluate, how well it does on a folder of sound
-  ssast-lab export RUN OUT       a run's best model by itself, in half precision, with its history
+  ssast-lab export MODEL OUT     a model or a run's best one by itself, for transformers, the official code, ONNX, or as ours
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
   ssast-lab data tasks ...       small real tasks to measure models on, from Debian packages
   ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with

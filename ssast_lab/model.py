@@ -159,16 +159,21 @@ class Encoder(nn.Module):
             chosen_positions = positions[0, SPECIAL:].index_select(0, patches.flatten()).unflatten(0, patches.shape)
             positions = torch.cat((positions[:, :SPECIAL].expand(len(x), -1, -1), chosen_positions), dim=1)
         x = torch.cat((special, x), dim=1) + positions
+        whole = self.config.distillation
+        if not whole:
+            x = torch.cat((x[:, :1], x[:, SPECIAL:]), dim=1)
         seen: dict[int, Tensor] = {}
         kept: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             if index in attention:
                 assert isinstance(block, Block)
-                seen[index] = block.attention.weights(block.norm1(x))
+                weights = block.attention.weights(block.norm1(x))
+                seen[index] = weights if whole else _copied(_unseen(weights), 2)
             x = block(x)
             if index in layers:
-                kept[index] = x
-        return Encoding(self.norm(x), seen, kept)
+                kept[index] = x if whole else _copied(x, 1)
+        x = self.norm(x)
+        return Encoding(x if whole else _copied(x, 1), seen, kept)
 
     def resized(self, config: ModelConfig) -> "Encoder":
         """The same encoder for another length or stride: its positions are cut or interpolated."""
@@ -186,6 +191,16 @@ class Encoder(nn.Module):
         state = self.state_dict() | {"positions": resample_positions(self.positions.detach(), self.grid, encoder.grid)}
         encoder.load_state_dict(state)
         return encoder.to(self.positions.device)
+
+
+def _copied(tokens: Tensor, axis: int) -> Tensor:
+    """[CLS] once more, where the distillation token would stand."""
+    return torch.cat((tokens.narrow(axis, 0, 1), tokens), dim=axis)
+
+
+def _unseen(weights: Tensor) -> Tensor:
+    """(..., K - 1) -> (..., K): nobody attends to a distillation token that is not there."""
+    return torch.cat((weights[..., :1], torch.zeros_like(weights[..., :1]), weights[..., 1:]), dim=-1)
 
 
 def resample_positions(positions: Tensor, old: PatchGrid, new: PatchGrid) -> Tensor:

@@ -1,7 +1,7 @@
 """Models in the folders of Hugging Face's transformers: its ``ASTModel`` and ``ASTForAudioClassification`` in our terms.
 
-Official SSAST and AST weights are handed out in this form too. It holds the encoder and perhaps a classifier, never the
-pretext heads. The classifier of the published conversions of *pretrained* SSAST models is random: transformers has none
+Official SSAST and AST weights are handed out in this form too. It holds the encoder and perhaps a classifier; pretext heads, other
+patches than square ones and other pooling only in the folders that we write (:mod:`ssast_lab.checkpoint.to_huggingface`). The classifier of the published conversions of *pretrained* SSAST models is random: transformers has none
 without a head; such a folder is worth its encoder alone. The weights have other names in transformers 4 than in
 5. Axes: D width, L labels.
 """
@@ -15,14 +15,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssast_lab.config import AudioConfig, ConfigError, ModelConfig
-from ssast_lab.model import SPECIAL, Classifier, EncoderModel
+from ssast_lab.config import AudioConfig, ConfigError, ModelConfig, Pooling
+from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
 
 MODEL_TYPE = "audio-spectrogram-transformer"
+WRAPPED = "ssast"  # of what only the classes in modeling_ssast.py compute
 PREFIX = "audio_spectrogram_transformer."  # of the encoder's weights where there is a classifier beside it
 FILES = ("model.safetensors", "pytorch_model.bin")
 FEATURES = "preprocessor_config.json"
 OURS = 1e-6  # what our encoders add to the variance in a LayerNorm
+HEAD = 1e-5  # and what the heads of our classifiers do
+PRETEXT = ("mask_token", "contrastive_head.", "reconstruction_head.")  # under our own names
 DEEPEST = 1000  # layers
 
 
@@ -33,12 +36,13 @@ class HuggingFaceError(ValueError):
 class Translation(NamedTuple):
     """Of which class the model is, and its configuration and weights."""
 
-    kind: type[EncoderModel] | type[Classifier]
+    kind: type[EncoderModel] | type[Classifier] | type[SSAST]
     config: ModelConfig
     state: dict[str, Tensor]
     file: dict[str, Tensor]  # as they stand there
     sources: dict[str, list[str]]  # our name -> those in the file
     made_up: dict[str, str]  # our name -> why
+    features: str  # who says how they are normalised
 
 
 def from_huggingface(
@@ -57,26 +61,28 @@ def from_huggingface(
     where = folder / "config.json"
     _check(description, where)
     state = {name.removeprefix(PREFIX): value for name, value in _weights(folder, read).items()}
-    fine_tuned = any(name.startswith("classifier.") for name in state)
-    labels = _labels(description, state.get("classifier.dense.weight"), where) if fine_tuned else ()
-    eps = _number(description, "layer_norm_eps", 1e-12, where)
-    if not 0 < eps < 1:
-        raise HuggingFaceError(f"{where}: layer_norm_eps is {eps:g}, where a small positive number is expected.")
-    side = _side(description.get("patch_size", 16), where)
+    wrapped = description["model_type"] == WRAPPED
+    head = "pooled_classifier" if wrapped else "classifier"
+    fine_tuned = any(name.startswith(f"{head}.") for name in state)
+    kind: type[EncoderModel] | type[Classifier] | type[SSAST]
+    kind = Classifier if fine_tuned else SSAST if "mask_token" in state else EncoderModel
+    labels = _labels(description, state.get(f"{head}.dense.weight"), where) if fine_tuned else ()
+    pooling: Pooling = description.get("pooling", "mean") if wrapped else "cls" if fine_tuned else "mean"
+    patch = _patch(description, wrapped, where)
     config = ModelConfig(
         width=_whole(description, "hidden_size", 768, where),
         depth=_whole(description, "num_hidden_layers", 12, where),
         heads=_whole(description, "num_attention_heads", 12, where),
         frames=_whole(description, "max_length", 1024, where),
-        patch=(side, side),
+        patch=patch,
         stride=(
             _whole(description, "frequency_stride", 10, where),
             _whole(description, "time_stride", 10, where),
         ),
-        pooling="cls" if fine_tuned else "mean",
+        pooling=pooling,
         labels=labels,
         audio=_features(folder, _whole(description, "num_mel_bins", 128, where), description.get("max_length", 1024)),
-        norm_eps=None if eps == OURS and not fine_tuned else eps,
+        norm_eps=_eps(description, fine_tuned, where),
     )
     if config.depth > DEEPEST:
         raise HuggingFaceError(f"{where}: {config.depth} layers are more than a model of this family has.")
@@ -86,15 +92,47 @@ def from_huggingface(
             f"{where}: intermediate_size is {inner}, where four times the hidden_size, {4 * config.width}, is expected."
         )
     biased = description.get("qkv_bias", True) is not False
-    names = _names(config.depth, any(name.startswith("layers.") for name in state), fine_tuned)
-    translated = _translated(state, names, config, biased, folder)
+    names = names_of(config.depth, any(name.startswith("layers.") for name in state), fine_tuned, head)
+    pretext = {name: [name] for name in state if kind is SSAST and name.startswith(PRETEXT)}
+    translated = _translated(state, names | pretext, config, biased, folder)
     zeros = {} if biased else {name: "zeros, as qkv_bias is false" for name in names if name.endswith("qkv.bias")}
-    return Translation(Classifier if fine_tuned else EncoderModel, config, translated, state, names, zeros)
+    heard = (
+        f"what {FEATURES} says"
+        if (folder / FEATURES).is_file()
+        else f"the usual ones, as there is no {FEATURES} in the folder"
+    )
+    return Translation(kind, config, translated, state, names | pretext, zeros, heard)
+
+
+def _eps(description: dict[str, Any], fine_tuned: bool, where: Path) -> float | None:
+    """What is added to the variance in every LayerNorm; None where it is what ours add."""
+    eps = _number(description, "layer_norm_eps", 1e-12, where)
+    if not 0 < eps < 1:
+        raise HuggingFaceError(f"{where}: layer_norm_eps is {eps:g}, where a small positive number is expected.")
+    head = _number(description, "head_norm_eps", eps, where)
+    if eps == OURS and (not fine_tuned or head == HEAD):
+        return None
+    if head != eps:
+        raise HuggingFaceError(
+            f"{where}: head_norm_eps is {head:g}, and beside {eps:g} in the encoder only {eps:g} is known."
+        )
+    return eps
+
+
+def _patch(description: dict[str, Any], wrapped: bool, where: Path) -> tuple[int, int]:
+    shape = description.get("patch_shape") if wrapped else None
+    if shape is None:
+        side = _side(description.get("patch_size", 16), where)
+        return side, side
+    if not isinstance(shape, list) or len(shape) != 2:
+        raise HuggingFaceError(f"{where}: patch_shape is {str(shape)[:100]}, where two numbers are expected.")
+    high, wide = (_whole({"patch_shape": side}, "patch_shape", 16, where) for side in shape)
+    return high, wide
 
 
 def _check(description: dict[str, Any], where: Path) -> None:
     kind = description.get("model_type")
-    if kind != MODEL_TYPE:
+    if kind not in (MODEL_TYPE, WRAPPED):
         raise HuggingFaceError(
             f"{where} describes a model of the type {str(kind)[:100]!r}: of transformers' models only those of the type "
             f"{MODEL_TYPE!r} can be read."
@@ -210,7 +248,7 @@ _LAYER = {
 }
 
 
-def _names(depth: int, newer: bool, fine_tuned: bool) -> dict[str, list[str]]:
+def names_of(depth: int, newer: bool, fine_tuned: bool, head: str = "classifier") -> dict[str, list[str]]:
     """Our name -> the names in transformers of what stands below one another in it."""
     modules = {"encoder.patch_embedding": ["embeddings.patch_embeddings.projection"], "encoder.norm": ["layernorm"]}
     for number in range(depth):
@@ -218,7 +256,7 @@ def _names(depth: int, newer: bool, fine_tuned: bool) -> dict[str, list[str]]:
         for ours, theirs in _LAYER.items():
             modules[f"encoder.blocks.{number}.{ours}"] = [f"{layer}.{name}" for name in theirs[newer]]
     if fine_tuned:
-        modules |= {"norm": ["classifier.layernorm"], "linear": ["classifier.dense"]}
+        modules |= {"norm": [f"{head}.layernorm"], "linear": [f"{head}.dense"]}
     names = {
         f"{ours}.{part}": [f"{name}.{part}" for name in theirs]
         for ours, theirs in modules.items()
@@ -231,7 +269,7 @@ def _names(depth: int, newer: bool, fine_tuned: bool) -> dict[str, list[str]]:
 def _translated(
     state: dict[str, Tensor], names: dict[str, list[str]], config: ModelConfig, biased: bool, folder: Path
 ) -> dict[str, Tensor]:
-    width, side = config.width, config.patch[0]
+    width, (high, wide) = config.width, config.patch
     if not biased:
         state = {
             name: torch.zeros(width) for ours in names if ours.endswith("qkv.bias") for name in names[ours]
@@ -244,7 +282,7 @@ def _translated(
             f"The weights in {folder} {what} (and {len(missing) + len(foreign) - 1} other differences)."
         )
     shapes = {
-        "embeddings.patch_embeddings.projection.weight": (width, 1, side, side),
+        "embeddings.patch_embeddings.projection.weight": (width, 1, high, wide),
         "embeddings.position_embeddings": (1, SPECIAL + config.grid.count, width),
     }
     for ours, theirs in names.items():

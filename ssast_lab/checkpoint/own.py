@@ -111,7 +111,9 @@ def load_folder(path: Path) -> tuple[Model, LoadReport]:
             found = from_huggingface(path, description["model"], read_tensors)
             foreign = fill(skeleton(found.kind, found.config), found.state, str(path))
             made_up = found.made_up
-            return foreign, report("Hugging Face transformers'", foreign, found.sources, found.file, made_up=made_up)
+            return foreign, report(
+                "Hugging Face transformers'", foreign, found.sources, found.file, None, made_up, found.features
+            )
         model, promised = _outline(description), description["sha256"]
     state = read_tensors(path / WEIGHTS, promised)
     model = fill(model, state, str(path))

@@ -21,6 +21,23 @@ LARGEST = 8 << 30  # bytes: twenty times the base model; more is no checkpoint o
 DEEPEST = 1000  # layers
 
 
+# What files of this family hold beside their weights. It is read as nothing: none of the named code is imported or run.
+_IGNORED = (
+    "argparse.Namespace", "collections.defaultdict", "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata",
+    "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode", "omegaconf.nodes.BooleanNode",
+    "omegaconf.nodes.FloatNode", "omegaconf.nodes.IntegerNode", "omegaconf.nodes.StringNode", "pathlib.PosixPath", "typing.Any",
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("dict", "list", "int", "float", "str", "bool")),
+)  # fmt: skip
+
+
+class _Nothing:
+    """Stands for an object whose code is not run."""
+
+    def __init__(self, *arguments: object, **named: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used: the message says what it is and what is wrong with it."""
 
@@ -59,7 +76,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
                 damaged = archive.testzip()  # torch.load would not look at the checksums
                 if damaged:
                     raise CheckpointError(f"{path} is damaged: the checksum of {damaged!r} in it differs.")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Nothing, name) for name in _IGNORED]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except OSError as error:
@@ -84,10 +102,12 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether this is a tensor with its values in memory: none that is sparse, empty inside or wider than what it holds."""
+    """Whether this is a tensor with its values in memory: none that is sparse, nested,
+    quantised, empty inside or wider than what it holds."""
     return (
         isinstance(value, Tensor)
         and value.layout is torch.strided
+        and not (value.is_nested or value.is_quantized)
         and value.device.type == "cpu"
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )

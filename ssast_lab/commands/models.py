@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 SETS = {  # of a corpus, to measure on
     "heldout": "packages that were not trained on; models may be chosen by it",
@@ -16,7 +16,7 @@ def info(arguments: list[str]) -> None:
     """``ssast-lab info MODEL``"""
     import tyro
 
-    from ssast_lab import checkpoint
+    from ssast_lab import analysis, checkpoint
     from ssast_lab.config import ConfigError, ModelConfig, to_dict
 
     def show(
@@ -42,7 +42,7 @@ def info(arguments: list[str]) -> None:
         for path, kinds in ((pictures, DRAWN), (curves, (".csv", *DRAWN))):
             if path and path.suffix not in kinds:
                 raise ConfigError(f"{path.name} would have to end in {', '.join(kinds[:-1])} or {kinds[-1]}.")
-        loaded = checkpoint.load(model)
+        loaded, report = checkpoint.load_with_report(model)
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
         config = loaded.config
         if isinstance(config, ModelConfig):
@@ -58,6 +58,12 @@ def info(arguments: list[str]) -> None:
         else:
             for name, value in to_dict(config).items():
                 print(f"  {name:9} {value}")
+        for line in report.lines():
+            print(f"  {line}")
+        mark = analysis.fingerprint(loaded)
+        if mark:
+            figures = ", ".join(f"{value:.4f}" for value in mark.figures)
+            print(f"  fingerprint of what it does with the sound {mark.sound!r}: {figures}")
         if model in checkpoint.builtin_models() or Path(model).is_dir():
             for name, value in checkpoint.describe(model)["about"].items():
                 if isinstance(value, str | int | float):
@@ -146,31 +152,64 @@ def _write_picture(figure: Any, out: Path) -> None:
 
 
 def export(arguments: list[str]) -> None:
-    """``ssast-lab export RUN OUT``"""
+    """``ssast-lab export MODEL OUT``"""
     import tyro
 
+    from ssast_lab import checkpoint
     from ssast_lab.learning.run import Run
 
     def write(
-        run: tyro.conf.Positional[Path],
+        model: tyro.conf.Positional[str],
         out: tyro.conf.Positional[Path],
+        to: Literal["ours", "transformers", "official", "onnx", "torch"] = "ours",
+        takes: Literal["features", "waveform"] = "features",
+        int8: bool = False,
         title: str = "",
         note: str = "",
         licence: str = "",
         stop_gap: bool = False,
     ) -> None:
-        """Write the best model of a training run into a folder of its own: float16, with its recipe, corpus and curves.
+        """Write a model, or the best one of a training run, into a folder of its own, for others to load.
 
         Args:
-            run: the folder of the run.
-            out: the folder to write. It can be passed on, and be given wherever a model is named.
-            title: its name in the app; by default that of the folder.
-            note: a sentence on it for the app.
+            model: a run's folder, or whatever is a model elsewhere: a built-in name, a checkpoint, an official file.
+            out: the folder to write. It can be passed on, and one that is "ours" be given wherever a model is named.
+            to: "ours" is float16 with recipe, corpus and curves; "transformers" is what Hugging Face's library loads; "official"
+                the layout of the published code; "onnx" and "torch" (torch.export) are graphs that need no code of ours.
+            takes: what a graph is given: normalised log-mel, or the waveform, with the features in the graph.
+            int8: also write an ONNX file with weights of 8 bits, and say what that costs and gains.
+            title: its name; by default that of the folder.
+            note: a sentence on it.
             licence: under which it may be used.
             stop_gap: a better model is to replace it.
         """
-        about = {"title": title or out.name, "note": note, "licence": licence, "stop_gap": stop_gap}
-        Run(run).export(out, {name: value for name, value in about.items() if value})
-        print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
+        said = {"title": title or out.name, "note": note, "licence": licence, "stop_gap": stop_gap}
+        about = {name: value for name, value in said.items() if value}
+        target: dict[str, Any] = {"to": to, "takes": takes, "int8": int8}
+        if (Path(model) / "checkpoints").is_dir():
+            best, known = Run(model).described()
+            target["pictures"] = _curves(known) if to != "ours" else None
+            exported = checkpoint.export(best, out, about=about | known, **target)
+        else:
+            exported = checkpoint.export(model, out, about=checkpoint.about_of(model) | about, **target)
+        size = sum(path.stat().st_size for path in exported.path.iterdir())
+        print(f"{out}: {size / 1e6:.1f} MB")
+        for line in (*exported.notes, *exported.measured):
+            print(f"- {line}")
 
     tyro.cli(write, args=arguments, prog="ssast-lab export")
+
+
+def _curves(about: dict[str, Any]) -> dict[str, bytes]:
+    """A picture of how a model learned, where it is known and can be drawn."""
+    if not about["learned"] or "nce" not in about["learned"][0]:
+        return {}
+    try:
+        from ssast_lab import figures as draw
+
+        return {"curves.svg": draw.picture(draw.learned(about), "svg")}
+    except Exception as error:  # plotly, kaleido or its browser is missing, or fails in one of many ways
+        print(
+            f"The card has no picture of the curves ({type(error).__name__}): that takes plotly, kaleido and Chromium."
+        )
+        return {}

@@ -255,14 +255,22 @@ class Run:
             raise RunError(f"The checkpoint of step {step} is damaged ({why}): delete {folder} and resume, from the "
                            "checkpoint before it.") from None  # fmt: skip
 
-    def export(self, out: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
-        """Writes the best checkpoint (or the last) as float16 into a folder of its own, with ``about`` and a description of
-        its training: recipe, corpus, commit, and the evaluations on held-out clips."""
+    def export(self, out: str | os.PathLike[str], about: Mapping[str, Any], **target: Any) -> Path:
+        """Writes the best checkpoint (or the last) into a folder of its own, with ``about`` and a description of its training:
+        recipe, corpus, commit, and the evaluations on held-out clips. ``target`` is what :func:`ssast_lab.checkpoint.export`
+        takes; by default the folder is ours, in float16."""
+        if Path(out).exists():
+            raise RunError(f"{out} is there already: choose another folder.")
+        model, known = self.described()
+        with self.writing():
+            settings: dict[str, Any] = {"to": "ours"} | target
+            return checkpoint.export(model, out, about=dict(about) | known, **settings).path
+
+    def described(self) -> tuple[checkpoint.Model, dict[str, Any]]:
+        """The model of the best checkpoint (or the last), and what is known of it and its training."""
         steps = self.checkpoints()
         if not steps:
             raise RunError(f"The run in {self.path} has written no checkpoint yet.")
-        if Path(out).exists():
-            raise RunError(f"{out} is there already: choose another folder.")
         best = self.best()
         step = best["step"] if best and best["step"] in steps else max(steps)
         recipe, starts = _read(self.path / "config.json"), _read(self.path / "environment.json")
@@ -272,23 +280,33 @@ class Run:
             for line in self.metrics()
             if any(name.startswith("held_out_") for name in line)
         ]
+        trained = recipe.get("data", {}).get("train", ())
         known = {
             "steps": step,
             "clips": step * recipe["training"]["batch"],
             "held_out": next((line for line in curves if line["step"] == step), None),
-            "corpus": _corpora(recipe.get("data", {}).get("train", ())),
-            "recipe": {name: part for name, part in recipe.items() if name != "model"},  # the checkpoint has that
+            "corpus": _corpora(trained),
+            "recipe": {name: part for name, part in recipe.items() if name != "model" or isinstance(part, str)},
             **{name: starts[-1].get(name) for name in ("commit", "device", "torch")},
             "curves": curves,
             "learned": _learned(self.metrics(), recipe["training"]["batch"]),
         }
+        if (self.path / "report.json").is_file():
+            known["report"] = [
+                {name: part for name, part in judged.items() if name not in ("classes", "confusion")}
+                for judged in _read(self.path / "report.json")
+            ]
         model = checkpoint.load(steps[step] / "model")
         mark = analysis.fingerprint(model)
+<<<<<<< HEAD
         known |= {"fingerprint": asdict(mark)} if mark else {}
         said = checkpoint.describe(steps[step] / "model")["about"]
         known |= {name: said[name] for name in ("loss",) if name in said}  # of a classifier
         with self.writing():
             return checkpoint.save(model, out, about=dict(about) | known, half=True)
+=======
+        return model, known | ({"fingerprint": asdict(mark)} if mark else {})
+>>>>>>> export
 
     def log(self, line: Mapping[str, Any]) -> None:
         with self.writing(), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
