@@ -56,6 +56,7 @@ class ModelConfig:
     labels: tuple[str, ...] = ()  # of a classifier
     audio: AudioConfig = field(default_factory=AudioConfig)
     norm_eps: float | None = None  # of every LayerNorm; None as the official code: 1e-6, in a classifier's head 1e-5
+    distillation: bool = True  # whether there is a distillation token; without one, a copy of [CLS] stands in its place
 
     def __post_init__(self) -> None:
         for name in ("patch", "stride", "labels"):

@@ -298,15 +298,10 @@ class Run:
             ]
         model = checkpoint.load(steps[step] / "model")
         mark = analysis.fingerprint(model)
-<<<<<<< HEAD
         known |= {"fingerprint": asdict(mark)} if mark else {}
         said = checkpoint.describe(steps[step] / "model")["about"]
         known |= {name: said[name] for name in ("loss",) if name in said}  # of a classifier
-        with self.writing():
-            return checkpoint.save(model, out, about=dict(about) | known, half=True)
-=======
-        return model, known | ({"fingerprint": asdict(mark)} if mark else {})
->>>>>>> export
+        return model, known
 
     def log(self, line: Mapping[str, Any]) -> None:
         with self.writing(), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
