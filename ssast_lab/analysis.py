@@ -15,7 +15,7 @@ from torch import Tensor
 from ssast_lab import audio, masking, objectives
 from ssast_lab.checkpoint import Head
 from ssast_lab.config import AudioConfig, ConfigError, MaskConfig, ModelConfig
-from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
+from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, EncoderModel, Encoding
 from ssast_lab.patches import PatchGrid, patchify, unpatchify
 
 
@@ -408,7 +408,21 @@ def predict(
     Where (N,) ``mask`` is True, a patch is left out: the encoder sees the others only. Raises :class:`ConfigError` where
     none is left.
     """
-    heads, encoder = list(heads), model.encoder
+    heads = list(heads)
+    tokens = _of_the_visible(model.encoder, fbank, mask, layers=sorted({head.layer for head in heads})).layers
+    means = {layer: values[0, SPECIAL:].mean(0).float().cpu() for layer, values in tokens.items()}
+    return {head.name: head(means[head.layer]).numpy() for head in heads}
+
+
+@torch.no_grad()
+def classify(model: Classifier, fbank: Tensor, mask: Tensor | None = None) -> np.ndarray:
+    """What a fine-tuned classifier says about (T, F) log-mel: (L,) probabilities of its labels, which sum to 1. ``mask`` as in
+    :func:`predict`."""
+    pooled = model.pool(_of_the_visible(model.encoder, fbank, mask).tokens)
+    return model.linear(model.norm(pooled))[0].float().softmax(-1).cpu().numpy()
+
+
+def _of_the_visible(encoder: Encoder, fbank: Tensor, mask: Tensor | None, layers: Sequence[int] = ()) -> Encoding:
     batch, grid = fbank[None].to(encoder.positions.device), encoder.grid_of(fbank)
     visible = None
     if mask is not None:
@@ -416,7 +430,4 @@ def predict(
         if not visible.numel():
             raise ConfigError("All patches are hidden: there is nothing left to predict from.")
     x = encoder.patch_embedding(patchify(batch, grid))
-    x = x if visible is None else x[:, visible[0]]
-    tokens = encoder.transform(x, grid, layers=sorted({head.layer for head in heads}), patches=visible).layers
-    means = {layer: values[0, SPECIAL:].mean(0).float().cpu() for layer, values in tokens.items()}
-    return {head.name: head(means[head.layer]).numpy() for head in heads}
+    return encoder.transform(x if visible is None else x[:, visible[0]], grid, layers=layers, patches=visible)

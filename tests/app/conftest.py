@@ -19,7 +19,7 @@ from visitor import ROOT, visit
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.config import model_config
-from ssast_lab.model import SSAST, EncoderModel
+from ssast_lab.model import SSAST, Classifier, EncoderModel
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +33,10 @@ def models(tmp_path_factory):
     more = folder / "more"  # what is not offered at first, but stands on the shelf
     more.mkdir()
     torch.save(official_state(figures("patch")), more / "official.pth")
+    checkpoint.save(
+        Classifier(model_config("nano-patch", depth=1, frames=256, labels=("rain", "a <b>bell</b>", "wind"))),
+        more / "classifier",
+    )
     write(more / "transformers", theirs(own(EncoderModel), 5))
     (more / "broken.pth").write_text("No weights, but a line of text.\n")
     return folder

@@ -10,6 +10,9 @@ from ssast_lab.app.reconstruction import analyse
 from ssast_lab.app.sources import find_models
 from ssast_lab.app.views import versus
 from ssast_lab.app.views.view import Refusal
+from ssast_lab.config import model_config
+from ssast_lab.model import Classifier
+from ssast_lab.patches import unpatchify
 
 
 def open_tab(page):
@@ -58,7 +61,7 @@ def test_predictions_are_those_of_the_heads(page, first):
     told = analysis.predict(checkpoint.load("tiny-patch"), [head], first.excerpt.fbank)["kind"]
     open_tab(page)
     page.locator("#view-versus [data-choose=kind]").click()
-    rows = page.locator("#view-versus .versus-answers > div").all()
+    rows = page.locator("#view-versus .versus-told > .versus-answers > div").all()
     shown = {
         row.locator("b").inner_text(): row.locator("output").first.inner_text() for row in rows
     }  # the patch model's
@@ -69,17 +72,53 @@ def test_predictions_are_those_of_the_heads(page, first):
     shot(page, "versus-heads")
 
 
+def test_a_classifier_of_ones_own_is_asked(page, models, first):
+    open_tab(page)
+    folder = models.name
+    page.get_by_label("Ask a classifier of yours").select_option(f"{folder}/more/classifier")
+    model = checkpoint.load(models / "more" / "classifier")
+    fbank = torch.from_numpy(versus.renormalised(first.record.original, first.config, model.config.audio)[:256])
+    told = analysis.classify(model, fbank)
+    best = int(told.argmax())
+    row = page.locator("#view-versus .versus-own .versus-answers > div").first
+    row.wait_for()
+    assert row.locator("b").inner_text() == model.config.labels[best]
+    assert float(row.locator("output").inner_text().split()[0]) == pytest.approx(100 * told[best], abs=0.51)
+    assert "of its 3 labels" in page.locator("#view-versus .versus-own > p").inner_text()
+    page.locator("#view-versus .versus-own").scroll_into_view_if_needed()
+    shot(page, "versus-classifier")
+    for name, words in (("transformers", "no labels"), ("broken.pth", "broken.pth")):
+        page.get_by_label("Ask a classifier of yours").select_option(f"{folder}/more/{name}")
+        page.locator("#view-versus .versus-own > p", has_text=words).wait_for()
+    assert str(models.parent) not in page.content()
+
+
+def test_what_is_hidden_is_hidden_from_a_classifier_too(first):
+    torch.manual_seed(2)
+    model = Classifier(model_config("nano-patch", depth=1, labels=("a", "b"))).eval()
+    fbank, mask = first.excerpt.fbank, first.mask
+    other = fbank.clone()
+    grid = first.record.grid
+    other[unpatchify(mask[None, :, None].expand(-1, -1, grid.values).float(), grid)[0] > 0] = 3.0
+    assert analysis.classify(model, fbank, mask) == pytest.approx(analysis.classify(model, other, mask), abs=1e-6)
+    assert analysis.classify(model, fbank) != pytest.approx(analysis.classify(model, other), abs=1e-3)
+    nothing = analysis.classify(model, fbank, torch.zeros_like(mask))
+    assert nothing == pytest.approx(analysis.classify(model, fbank), abs=1e-6)
+    with torch.no_grad():
+        assert analysis.classify(model, fbank) == pytest.approx(model(fbank[None])[0].softmax(-1).numpy(), abs=1e-6)
+
+
 def test_a_sound_too_short_for_the_other_model_gets_a_sentence():
     torch.manual_seed(0)
     short = seen_of(0.1 * torch.randn(1200), "tiny-frame", 0.5)
     with pytest.raises(Refusal, match="too short"):
-        versus.look(short, {}, 0)
+        versus.look(short, {}, state.Common({}), 0)
 
 
 def test_frames_that_make_no_whole_patch_are_left_to_the_one_that_sees_them():
     torch.manual_seed(0)
     seen = seen_of(0.1 * torch.randn(16_000), "tiny-frame", 0.5)  # 98 frames: 49 pairs, 6 columns of patches
-    answer = versus.look(seen, {}, 3)
+    answer = versus.look(seen, {}, state.Common({}), 3)
     assert answer["models"]["patch"]["patches"] == 8 * 6
     assert answer["models"]["frame"]["patches"] == 49
     later = versus.later(seen, {}, 3)
@@ -90,5 +129,5 @@ def test_frames_that_make_no_whole_patch_are_left_to_the_one_that_sees_them():
 def test_nothing_hidden_is_nothing_to_compare(first):
     nothing = state.Seen("key", first.model, analyse(first.excerpt, first.model, torch.zeros_like(first.mask)))
     with pytest.raises(Refusal, match="hide some"):
-        versus.look(nothing, {}, 0)
+        versus.look(nothing, {}, state.Common({}), 0)
     assert versus.later(nothing, {}, 0) == {}

@@ -7,7 +7,8 @@
     <p class="view-line"></p>
     <div class="versus-sides"></div>
     <div class="versus-below">
-      <section class="versus-told"><div class="stage-bar"></div><div class="versus-answers"></div><p class="view-quiet versus-how"></p></section>
+      <section class="versus-told"><div class="stage-bar"></div><div class="versus-answers"></div><p class="view-quiet versus-how"></p>
+        <div class="versus-own" hidden><label class="view-select">Ask a classifier of yours <select name="classifier"></select></label><div class="versus-answers"></div><p class="view-quiet"></p></div></section>
       <figure class="versus-curve"><h4></h4><svg viewBox="0 0 320 190" role="img" aria-label="being computed"></svg></figure>
       <figure class="versus-reach"><h4>How far attention reaches, by layer</h4><svg viewBox="0 0 320 190" role="img"></svg></figure>
     </div>`;
@@ -44,7 +45,21 @@
       const layers = Math.max(...reach.map(({ points }) => points.length));
       chart(find(".versus-reach svg"), reach, layers, { most: 1.05 * Math.max(...reach.flatMap(({ points }) => points.map(([, value]) => value))), say: (value) => `${value.toFixed(1)} s` }, "layer", [...Array(layers).keys()].filter((at) => at % 2 === 0).map((at) => [at + 1, at + 1]));
       tell();
+      own();
       redraw();
+    }
+
+    function own() {
+      const { classifiers, classifier: asked } = data, { escape } = ssast, line = find(".versus-own > p");
+      find(".versus-own").hidden = !classifiers.length;
+      find("[name=classifier]").innerHTML = ["", ...classifiers].map((name) => `<option value="${escape(name)}">${escape(name || "none")}</option>`).join("");
+      find("[name=classifier]").value = asked?.name ?? "";
+      find(".versus-own > .versus-answers").innerHTML = (asked?.labels ?? []).map((label, at) => {
+        const whole = asked.whole[at], masked = asked.masked?.[at] ?? null;
+        return `<div><b>${escape(label)}</b><div><span class="versus-bar" style="--tint: ${TINTS[data.own]}" title="${ssast.percent(whole)} of the whole sound${masked === null ? "" : `, ${ssast.percent(masked)} of what is left`}">
+          <i style="width: ${100 * whole}%"></i>${masked === null ? "" : `<u style="left: ${100 * masked}%"></u>`}</span><output>${ssast.percent(whole)}</output></div></div>`;
+      }).join("");
+      line.textContent = !asked ? "" : asked.trouble ?? `The most probable of its ${asked.of} labels: bar, from the whole sound${asked.masked ? "; line, from what is not hidden" : ". It cuts sound into other patches, so the mask is not for it"}.`;
     }
 
     function summary(kinds) {
@@ -84,7 +99,7 @@
       const at = (kind, label) => asked.models[kind].labels.indexOf(label);
       const score = (label) => Math.max(...kinds.map((kind) => asked.models[kind].whole[at(kind, label)]));
       const labels = [...asked.labels].sort((one, two) => score(two) - score(one)).slice(0, TOP);
-      find(".versus-answers").innerHTML = labels.map((label) => `<div><b>${label}</b><div>${kinds.map((kind) => {
+      find(".versus-told > .versus-answers").innerHTML = labels.map((label) => `<div><b>${label}</b><div>${kinds.map((kind) => {
         const whole = asked.models[kind].whole[at(kind, label)], masked = asked.models[kind].masked[at(kind, label)];
         return `<span class="versus-bar" style="--tint: ${TINTS[kind]}" title="${kind}: ${ssast.percent(whole)} of the whole sound, ${Number.isFinite(masked) ? ssast.percent(masked) : "nothing"} of what is left">
           <i style="width: ${100 * whole}%"></i><u style="left: ${100 * (masked || 0)}%"></u></span><output>${ssast.percent(whole)}</output>`;
@@ -120,6 +135,7 @@
       for (const button of element.querySelectorAll("[data-side]")) button.setAttribute("aria-pressed", version === (button.dataset.side === data.own ? "reconstructed" : "other"));
     }
 
+    find("[name=classifier]").addEventListener("change", ({ target }) => host.ask({ classifier: target.value }));
     element.addEventListener("click", (event) => {
       const side = event.target.closest("[data-side]")?.dataset.side, chosen = event.target.closest("[data-choose]")?.dataset.choose;
       if (side) stage.choose(side === data.own ? "reconstructed" : "other");

@@ -1,6 +1,7 @@
 """Patch against frame: a model of each kind on the same sound, with the same share hidden."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +10,12 @@ from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.app.reconstruction import SEEDS, analyse
 from ssast_lab.app.sources import find_models, load_model
 from ssast_lab.app.stage import PLURAL, levels, text
-from ssast_lab.app.state import Seen
+from ssast_lab.app.state import Common, Seen
 from ssast_lab.app.views.reconstruction import baselines, sixteen_bits
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
+from ssast_lab.checkpoint import CheckpointError
 from ssast_lab.config import AudioConfig
+from ssast_lab.model import Classifier
 
 QUESTIONS = {
     "kind": "Speech, music or effect?", "effects": "Which effect?", "instruments": "Which instrument?",
@@ -20,6 +23,7 @@ QUESTIONS = {
 }  # fmt: skip
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)  # hidden, at which the predictions are made again
 DRAWS = 3  # masks at each of them
+LABELS = 6  # of a classifier, the most probable ones
 
 
 def renormalised(fbank: np.ndarray, old: AudioConfig, new: AudioConfig) -> np.ndarray:
@@ -53,14 +57,46 @@ def both(seen: Seen, seed: float | None) -> dict[str, Seen]:
     return dict(sorted({seen.model.kind: seen, other.model.kind: other}.items(), reverse=True))
 
 
-def look(seen: Seen, asked: Asked, seed: float | None) -> Answer:
-    """Figures, pictures, reach of the attention and predictions of both."""
+def look(seen: Seen, asked: Asked, common: Common, seed: float | None) -> Answer:
+    """Figures, pictures, reach of the attention and predictions of both, and of a classifier that is asked for by its name."""
     models = both(seen, seed)
     drawn = drawn_alike(seen, models)
     return {
         "own": seen.model.kind,
         "models": {kind: side(one) | {"levels": levels(seen.record, drawn[kind], seen.config)} for kind, one in models.items()},
         "questions": questions(models),
+        "classifiers": others(common), "classifier": classified(seen, common, asked.get("classifier")),
+    }  # fmt: skip
+
+
+def others(common: Common) -> list[str]:
+    """What stands on the shelf beside the pretraining models: classifiers, as far as it is known before they are opened."""
+    offered = {model.path for model in common.models.values()}
+    return [name for name, path in common.shelf.entries().items() if path not in offered]
+
+
+def classified(seen: Seen, common: Common, name: Any) -> Answer | None:
+    """The most probable labels of a classifier, from the whole stretch of sound and from what is not hidden."""
+    if name not in others(common):
+        return None
+    try:
+        model = common.shelf.open(name).model
+    except CheckpointError as error:
+        return {"name": name, "trouble": str(error)}
+    if not isinstance(model, Classifier):
+        return {"name": name, "trouble": "It has no labels: it was not fine-tuned to name sounds."}
+    config, grid = model.config, seen.record.grid
+    fbank = renormalised(seen.record.original, seen.config, config.audio)[: config.frames].astype(np.float32)
+    if config.audio.mel_bins != seen.config.mel_bins or len(fbank) < config.patch[1]:
+        return {"name": name, "trouble": "Its features are of another kind, or the sound is too short for it."}
+    sound = torch.from_numpy(fbank)
+    whole, left = analysis.classify(model, sound), None
+    if model.encoder.grid_of(sound) == grid and not seen.mask.all():
+        left = analysis.classify(model, sound, seen.mask)
+    best = np.argsort(-whole)[:LABELS]
+    return {
+        "name": name, "labels": [config.labels[label] for label in best], "of": len(config.labels),
+        "whole": whole[best].tolist(), "masked": None if left is None else left[best].tolist(),
     }  # fmt: skip
 
 
@@ -157,5 +193,6 @@ VIEW = View(
     look=look,
     later=later,
     inputs=("seed",),
+    shared=True,
     code=CODE,
 )
