@@ -26,10 +26,7 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python -c "import ssast_lab, pdoc, pathlib; [getattr(ssast_lab, name) for name in ssast_lab.__all__]; \
 		pdoc.pdoc('ssast_lab', output_directory=pathlib.Path('build/docs'))"
-	SSAST_LAB_STILL=1 PLOTLY_RENDERER=notebook $(BIN)/jupyter nbconvert --execute --to html --output-dir build/docs/notebooks \
-		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.widget_renderer_url= --ExecutePreprocessor.timeout=1800 \
-		--ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
-	sed -i.bak 's#<script src="https://[^"]*"></script>##g; s#\.ipynb">#.html">#g' build/docs/notebooks/*.html && rm build/docs/notebooks/*.bak
+	$(BIN)/python docs/render.py build/docs/notebooks
 
 # The stamp is older than pyproject.toml only when the requirements may have changed: else nothing is installed again.
 $(READY): pyproject.toml

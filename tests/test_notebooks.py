@@ -4,6 +4,7 @@ They run at small size, and at full size where the environment says SSAST_LAB_SM
 """
 
 import ast
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -68,6 +69,19 @@ def test_no_function_is_longer_than_five_lines(path):
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 assert node.end_lineno - node.lineno < 5, node.name
+
+
+def test_equations_are_drawn_without_a_script():
+    spec = importlib.util.spec_from_file_location("render", FOLDER.parent / "docs" / "render.py")
+    render = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(render)
+    text = render.with_equations("Of $x_i$, not `$HOME` nor `$x`:\n$$\\sum_i x_i^* = 1$$")
+    assert text.count("<math") == text.count("</math>") == 2
+    assert 'display="block"' in text
+    assert "`$HOME` nor `$x`" in text
+    assert not set("*_") & set(text.replace("`$HOME`", "").replace("`$x`", ""))
+    for path in NOTEBOOKS:
+        assert "\\" not in re.sub(r"```.*?```|`[^`]*`", "", render.with_equations(text_of(path)), flags=re.S)
 
 
 @by_name
