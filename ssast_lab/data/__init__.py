@@ -25,6 +25,7 @@ from ssast_lab.data.clips import (
     statistics,
     to_int16,
     told,
+    unreadable,
 )
 from ssast_lab.data.errors import DataError, Passed
 from ssast_lab.data.folders import EXTENSIONS
@@ -32,5 +33,5 @@ from ssast_lab.data.streams import Stream
 
 __all__ = [
     "AHEAD", "EXTENSIONS", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Passed", "Plan", "Stream", "batches",
-    "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics", "to_int16", "told",
+    "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics", "to_int16", "told", "unreadable",
 ]  # fmt: skip
