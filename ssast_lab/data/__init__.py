@@ -25,7 +25,6 @@ from ssast_lab.data.clips import (
     statistics,
     to_int16,
     told,
-    unreadable,
 )
 from ssast_lab.data.errors import DataError, Passed
 from ssast_lab.data.folders import EXTENSIONS
@@ -33,5 +32,5 @@ from ssast_lab.data.streams import Stream
 
 __all__ = [
     "AHEAD", "EXTENSIONS", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Passed", "Plan", "Stream", "batches",
-    "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics", "to_int16", "told", "unreadable",
+    "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics", "to_int16", "told",
 ]  # fmt: skip

@@ -9,7 +9,6 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path, PurePosixPath
@@ -239,21 +238,6 @@ def generator(*key: int) -> torch.Generator:
 def read_piece(clip: Clip, fraction: float, samples: int, notices: list[audio.AudioWarning] | None = None) -> Tensor:
     """(at most ``samples``,) float32 of a clip (:func:`ssast_lab.audio.load_piece`)."""
     return audio.load_piece(clip.open(), fraction, samples, notices)
-
-
-def unreadable(clips: Sequence[Clip], samples: int) -> dict[str, str]:
-    """Name -> why, of clips whose middle cannot be read."""
-
-    def why(clip: Clip) -> str:
-        try:
-            read_piece(clip, 0.5, samples, [])
-        except (audio.AudioError, OSError) as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor() as pool:
-        reasons = zip(clips, pool.map(why, clips), strict=True)
-        return {clip.name: reason for clip, reason in reasons if reason}
 
 
 def seconds_of(clips: Sequence[Clip], sample: int = 500) -> float:

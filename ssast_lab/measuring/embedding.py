@@ -122,7 +122,7 @@ def _decode(clip: Clip) -> Tensor:
     try:
         waveform = audio.load_waveform(clip.open())
     except (audio.AudioError, OSError) as error:
-        raise _unreadable({clip.name: error}) from None
+        raise _unreadable(clip, error) from None
     return waveform[: trimmed(len(waveform))]
 
 
@@ -143,11 +143,15 @@ def _all(pool: ThreadPoolExecutor, read: Callable[[Clip], Result], clips: Iterab
     results = list(pool.map(tried, clips))
     broken = {clip.name: one for clip, one in zip(clips, results, strict=True) if isinstance(one, Exception)}
     if broken:
-        raise _unreadable(broken)
+        raise _named(broken)
     return results  # type: ignore[return-value]
 
 
-def _unreadable(broken: Mapping[str, Exception]) -> UpstreamError:
+def _unreadable(clip: Clip, error: Exception) -> UpstreamError:
+    return _named({clip.name: error})
+
+
+def _named(broken: Mapping[str, Exception]) -> UpstreamError:
     """``broken`` are the names of clips, and why they cannot be read."""
     reasons = {
         name: error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
