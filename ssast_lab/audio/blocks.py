@@ -8,10 +8,11 @@ loss, and with a header that tells the truth, its end is looked at and then it t
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -288,19 +289,20 @@ class _Decoder:
             early = start - sound.rate  # it lands on a packet, somewhere before
             self.container.seek((stream.start_time or 0) + early, stream=stream)
         sound.lost = 0.0
-        for position, samples in self._aligned(sound, stream, start):
+        for position, count, samples in self._aligned(sound, stream, start):
             if last is not None and position >= last:
                 return
-            piece = samples[max(0, first - position) : None if last is None else last - position]
-            end = position + len(samples)
-            if len(piece):
-                yield piece
+            end = position + count
+            if end > first:
+                yield samples()[max(0, first - position) : None if last is None else last - position]
         sound.length = end
 
-    def _aligned(self, sound: Sound, stream: Any, start: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(place of the first sample, (n, K) float32), one after the other without a gap, from ``start`` on or earlier."""
+    def _aligned(self, sound: Sound, stream: Any, start: int) -> Iterator[tuple[int, int, Callable[[], np.ndarray]]]:
+        """(place of the first sample, n, what makes (n, K) float32 of them), one after the other without a gap, from ``start``
+        on or earlier. What nobody hears is decoded and not converted."""
         origin, position = (stream.start_time or 0, None) if start else (None, 0)
         failed, bad, good = False, 0, 0
+        step = stream.time_base * sound.rate  # samples in a unit of time stamps
         for frame in self._frames(stream):
             if isinstance(frame, int):  # the size of a packet that cannot be decoded
                 failed, bad = True, bad + 1
@@ -308,10 +310,9 @@ class _Decoder:
                     origin -= 1152 * self._swallowed(frame)  # and so it is filled
                 continue
             good += 1
-            samples = _floats(frame)
-            if frame.sample_rate != sound.rate or samples.shape[1] != sound.channels:
+            if frame.sample_rate != sound.rate or frame.layout.nb_channels != sound.channels:
                 raise AudioError("{file} changes its sample rate or channels on the way; convert it to WAV or FLAC.")
-            stamp = None if frame.pts is None else round(frame.pts * frame.time_base * sound.rate)
+            stamp = None if frame.pts is None else _rounded(frame.pts * step.numerator, step.denominator)
             if position is None:  # just after it was sought in, where time stamps are
                 assert stamp is not None and origin is not None  # noqa: PT018
                 position = min(start, stamp - origin)
@@ -320,13 +321,13 @@ class _Decoder:
                 gap = stamp - origin - position
                 if (0 if failed else self.jitter) < gap < LONGEST_GAP * sound.rate:
                     sound.lost += gap / sound.rate
-                    yield position, np.zeros((gap, sound.channels), np.float32)
+                    yield position, gap, partial(np.zeros, (gap, sound.channels), np.float32)
                     position += gap
                 elif abs(gap) > self.jitter:  # another stream begins, with a clock of its own
                     origin = stamp - position
             failed = False
-            yield position, samples
-            position += len(samples)
+            yield position, frame.samples, partial(_floats, frame)
+            position += frame.samples
         if bad > good:
             raise AudioError(
                 f"{{file}} cannot be decoded as sound (PyAV: {bad} of its {bad + good} packets are damaged); check that it "
@@ -361,6 +362,12 @@ class _Decoder:
             except FFmpegError:
                 if bytes(packet)[:3] not in TAGS:
                     yield packet.size
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """As ``round(Fraction(numerator, denominator))``, which takes as long as decoding a frame."""
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2))
 
 
 def _floats(frame: Any) -> np.ndarray:

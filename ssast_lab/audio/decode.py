@@ -8,6 +8,7 @@ import json
 import math
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def info(path: Source, notices: list[AudioWarning] | None = None) -> AudioInfo:
         with _opened(path) as sound:
             frames = sound.frames
             if frames is None:
-                for _ in sound.blocks():
+                for _ in sound.blocks(first=sys.maxsize):  # to its end, without hearing any of it
                     pass
                 frames = sound.length or 0
             _check_length(round(frames * SAMPLE_RATE / sound.rate))

@@ -332,3 +332,18 @@ def _started(loader: Iterable[Batch | DataError]) -> Iterator[Batch | DataError]
     with warnings.catch_warnings():  # PyTorch forks its workers, of which Python 3.12 and later warn
         warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
         return iter(loader)
+
+
+def unreadable(clips: Sequence[Clip], fraction: float, samples: int) -> dict[str, str]:
+    """Name -> why, of clips of which this piece (:func:`ssast_lab.data.read_piece`) cannot be read."""
+
+    def why(clip: Clip) -> str:
+        try:
+            read_piece(clip, fraction, samples, [])
+        except (audio.AudioError, OSError) as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        reasons = zip(clips, pool.map(why, clips), strict=True)
+        return {clip.name: reason for clip, reason in reasons if reason}

@@ -164,7 +164,8 @@ def members(path: str, passed: Passed, within: bool = False) -> Iterator[Clip]:
                 else:
                     yield Clip(path, (member.offset_data, member.size), member.name)
     except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path} is no readable tar shard: {error}.") from None
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} is no readable tar shard: {why}.") from None
 
 
 def _rows(path: str, passed: Passed, within: bool) -> Iterator[Clip]:

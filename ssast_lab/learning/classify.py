@@ -30,6 +30,7 @@ from ssast_lab.config import (
     TuningConfig,
     to_dict,
 )
+from ssast_lab.data.batches import unreadable
 from ssast_lab.data.datasets import read_dataset
 from ssast_lab.data.labelled import LabelError, LabelledSet, Split, check, read_labelled, splits
 from ssast_lab.learning.run import Run
@@ -195,6 +196,15 @@ class FineTuning(TrainingTask[Evaluation]):
         step = math.lcm(16, model.patch[1])
         usual = np.quantile(lengths, 0.9) if lengths else model.frames
         return min(math.ceil(usual / step) * step, model.frames)
+
+    def check(self, accelerator: Accelerator) -> None:
+        """Raises :class:`LabelError` with all clips to judge by that cannot be read."""
+        clips = list(dict.fromkeys(clip for part in self.split.others for clip in part.clips))
+        own = clips[accelerator.process_index :: accelerator.num_processes]
+        broken = dict(gather_object([*unreadable(own, 0.5, self.samples).items()]))
+        if broken:
+            listed = "; ".join(f"{name} ({why.rstrip('.')})" for name, why in broken.items())
+            raise LabelError(f"{len(broken)} of the {len(clips)} clips to judge by cannot be read: {listed}.")
 
     def sets(self) -> dict[str, Sequence[data.Clip]]:
         return {name: part.clips for name, part in zip(("train", "valid", "test"), self.split[1:], strict=True)}

@@ -108,6 +108,9 @@ class TrainingTask(ABC, Generic[E]):
         """A checksum of what is to be learned of the clips, beside what is in them."""
         return ""
 
+    def check(self, accelerator: Accelerator) -> None:
+        """Called in every process before the run begins: raises an error for what would only come to light at its end."""
+
     @abstractmethod
     def build(self) -> nn.Module:
         """The model before the first step, drawn from PyTorch's global generator, which has been seeded."""

@@ -41,6 +41,7 @@ def train(task: TrainingTask[E], run: RunConfig, progress: bool = False) -> Gene
     """
     accelerator = _accelerator(run)
     trainer = Trainer(task, run, accelerator)
+    task.check(accelerator)
     folder, start = _open(task, run, accelerator)
     try:
         yield from _steps(task, run, accelerator, trainer, folder, start, progress)

@@ -5,7 +5,7 @@ Axes: C clips, S samples at 16 kHz, D width.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -44,16 +44,17 @@ def embed_clips(
     :func:`warnings.warn`.
 
     Clips of equal length are batched. To get more of them, a little is cut off the end of each clip (:func:`trimmed`).
-    :class:`UpstreamError` names a clip that cannot be read; before anything is computed, unless only decoding shows it.
+    :class:`UpstreamError` names all clips that cannot be read, before anything is computed; one that only decoding shows to
+    be broken is named when it is met.
     """
     check_pooling(pooling)
     workers = max(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        digests = list(pool.map(_digest, clips))
+        digests = _all(pool, Clip.sha256, clips)
         file = None if cache is None else Path(cache) / f"{upstream.key[:32]}-{pooling}.safetensors"
         known = {} if file is None else _read_cache(file)
         missing = {digest: clip for digest, clip in zip(digests, clips, strict=True) if digest not in known}
-        list(pool.map(_check, missing.values()))
+        _all(pool, _check, missing.values())
         computed: dict[bytes, np.ndarray] = {}
         try:
             device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -134,23 +135,42 @@ def _decode(noticed: dict[str, str] | None, clip: Clip) -> Tensor:
     return waveform[: trimmed(len(waveform))]
 
 
-def _check(clip: Clip) -> None:
-    try:
-        audio.info(clip.open(), [])
-    except (audio.AudioError, OSError) as error:
-        raise _unreadable(clip, error) from None
+def _check(clip: Clip) -> audio.AudioInfo:
+    return audio.info(clip.open(), [])
 
 
-def _digest(clip: Clip) -> bytes:
-    try:
-        return clip.sha256()
-    except OSError as error:
-        raise _unreadable(clip, error) from None
+def _all(pool: ThreadPoolExecutor, read: Callable[[Clip], Result], clips: Iterable[Clip]) -> list[Result]:
+    """What is read of each clip; :class:`UpstreamError` names all that cannot be read."""
+
+    def tried(clip: Clip) -> Result | Exception:
+        try:
+            return read(clip)
+        except (audio.AudioError, OSError) as error:
+            return error
+
+    clips = list(clips)
+    results = list(pool.map(tried, clips))
+    broken = {clip.name: one for clip, one in zip(clips, results, strict=True) if isinstance(one, Exception)}
+    if broken:
+        raise _named(broken)
+    return results  # type: ignore[return-value]
 
 
 def _unreadable(clip: Clip, error: Exception) -> UpstreamError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
-    return UpstreamError(f"The clip {clip.name} cannot be embedded: {reason}.")
+    return _named({clip.name: error})
+
+
+def _named(broken: Mapping[str, Exception]) -> UpstreamError:
+    """``broken`` are the names of clips, and why they cannot be read."""
+    reasons = {
+        name: error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
+        for name, error in broken.items()
+    }
+    if len(broken) == 1:
+        ((name, reason),) = reasons.items()
+        return UpstreamError(f"The clip {name} cannot be embedded: {reason}.")
+    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+    return UpstreamError(f"{len(broken)} clips cannot be embedded: {listed}.")
 
 
 # --- the cache: for each upstream and pooling one file of SHA-256 and embedding of many clips -----------------------

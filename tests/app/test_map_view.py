@@ -99,6 +99,7 @@ def test_a_zip_is_measured_and_belongs_to_its_sender(page, browser, server, soun
         for name in ("ten.flac", "short.flac"):
             archive.write(sounds[name], f"mine/{name}")
         archive.writestr("mine/broken.flac", b"no sound")
+        archive.writestr("mine/._ten.flac", b"what another system leaves beside a sound")
     (tmp_path / "mine.zip").write_bytes(content.getvalue())
     open_tab(page, "Map")
     view = page.locator("#view-map")
@@ -110,6 +111,7 @@ def test_a_zip_is_measured_and_belongs_to_its_sender(page, browser, server, soun
     assert ask(page, "m.many") == 13
     assert ask(page, "m.data.names") == ["mine/ten.flac", "mine/short.flac", "mine/broken.flac"]
     assert "mine/broken.flac" in view.locator(".map-left").inner_text()
+    assert view.locator(".map-passed").inner_text() == "Passed over: 1 hidden (mine/._ten.flac)."
     page.mouse.click(*dot(page, 4))
     page.wait_for_function("document.querySelector('#caption b').textContent.startsWith('mine/')")
     kept = page.evaluate("sessionStorage.getItem('ssast-lab-map')")

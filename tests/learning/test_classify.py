@@ -1,6 +1,7 @@
 """Fine-tuning: it learns, varies sounds as it says, stops and resumes exactly, and refuses what cannot give honest figures."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -312,3 +313,18 @@ def test_every_recipe_makes_a_classifier(recipe, kind):
         assert classifier.config.grid.count == (12 * 50 if kind == "patch" else 511)
     with pytest.raises(ConfigError, match='names are like "esc50-patch"'):
         finetune_config(f"{recipe}-{kind}-3")
+
+
+def test_all_broken_clips_to_judge_by_are_named_before_anything_is_trained(model, task, tmp_path):
+    broken = shutil.copytree(task, tmp_path / "task")
+    for number, content in ((3, b""), (4, b"no sound" * 50), (11, (task / "11.wav").read_bytes()[:60])):
+        (broken / f"{number}.wav").write_bytes(content)
+    with pytest.raises(LabelError, match=r"^3 of the 27 clips to judge by cannot be read: ") as caught:
+        next(classify.fine_tune(asked(model, broken), here(tmp_path / "run")))
+    said = str(caught.value)
+    assert [name for name in range(54) if f"{broken / str(name)}.wav" in said] == [3, 4, 11]
+    assert "\n" not in said
+    assert not (tmp_path / "run").exists()
+    for number in (3, 4, 11):
+        shutil.copy(task / f"{number}.wav", broken)
+    assert next(classify.fine_tune(asked(model, broken), here(tmp_path / "run"))).step == 1

@@ -20,12 +20,14 @@ from ssast_lab.learning.pretrain import pretrain
 from ssast_lab.learning.run import Run, RunError
 from ssast_lab.model import SSAST
 
+LONG = (0.7, 1.5)  # seconds: each fills a window
+
 
 @pytest.fixture
 def begun(tmp_path):
     """(clips, run): half of a run on ten clips in two folders."""
-    write_clips(tmp_path / "clips" / "a", 6)
-    write_clips(tmp_path / "clips" / "b", 4)
+    write_clips(tmp_path / "clips" / "a", 6, LONG)
+    write_clips(tmp_path / "clips" / "b", 4, LONG)
     run = here(tmp_path / "run")
     with contextlib.closing(pretrain(tiny(tmp_path / "clips"), run)) as steps:
         while next(steps).step < 6:
@@ -79,7 +81,7 @@ def test_another_sound_of_the_same_name_is_noticed(begun, keep_date):
 
 
 def test_contents_are_looked_at_where_that_was_asked(tmp_path):
-    (path, *_) = write_clips(tmp_path / "clips", 8)
+    (path, *_) = write_clips(tmp_path / "clips", 8, LONG)
     for contents in (False, True):
         run = here(tmp_path / f"run {contents}", contents=contents)
         with contextlib.closing(pretrain(tiny(tmp_path / "clips"), run)) as steps:
@@ -96,7 +98,7 @@ def test_contents_are_looked_at_where_that_was_asked(tmp_path):
 
 
 def test_a_clip_that_was_mended_is_heard(tmp_path):
-    write_clips(tmp_path / "clips", 8)
+    write_clips(tmp_path / "clips", 8, LONG)
     good = (tmp_path / "clips" / "003.flac").read_bytes()
     for name in ("003.flac", "004.flac"):
         (tmp_path / "clips" / name).write_bytes(b"fLaC" + bytes(500))
@@ -174,7 +176,7 @@ def test_a_run_that_is_not_there_is_said_to_begin(tmp_path, name, capsys):
 
 def test_an_evaluation_of_sounds_of_any_name_is_printed(tmp_path, capfdbinary):
     """Names that are no UTF-8 are escaped, and what was measured is not lost."""
-    (good,) = write_clips(tmp_path / "clips", 1)
+    (good,) = write_clips(tmp_path / "clips", 1, LONG)
     os.rename(good, os.path.join(os.fsencode(good.parent), b"caf\xe9.flac"))
     (good.parent / os.fsdecode(b"broken\xff.flac")).write_bytes(b"fLaC" + bytes(500))
     checkpoint.save(SSAST(model_config("nano-patch", depth=1, frames=64)), tmp_path / "model")

@@ -374,6 +374,15 @@ def test_a_broken_clip_is_named_before_anything_is_computed(saved, clips, tmp_pa
         assert counting.batches == []
 
 
+def test_all_broken_clips_are_named_at_once(saved, clips, tmp_path):
+    for name in ("a.flac", "b.flac"):
+        (tmp_path / name).write_bytes(b"no sound" * 50)
+    some = [data.Clip(str(tmp_path / name)) for name in ("a.flac", "b.flac")]
+    (tmp_path / "b.flac").write_bytes(b"")
+    with pytest.raises(UpstreamError, match=r"^2 clips cannot be embedded: .*a\.flac \(.*; .*b\.flac \(.*empty"):
+        embed_clips(upstream(saved), [*clips, *some], device="cpu")
+
+
 def test_what_was_computed_before_a_broken_clip_is_kept(saved, clips, tmp_path, monkeypatch):
     monkeypatch.setitem(embedding.BATCH_SECONDS, "cpu", 0)
     monkeypatch.setattr(embedding, "_check", lambda clip: None)  # only decoding shows it
