@@ -97,7 +97,7 @@ def test_two_processes_make_the_run_of_one(short, tmp_path):
 
 def test_a_corpus_of_short_clips_is_told_so(short, tmp_path):
     packed = recipe(short)
-    with pytest.warns(ShortClips, match=r"^12 of 12 clips .* window of 5\.1 s .*\(--model\.frames \d+\)\.$") as caught:
+    with pytest.warns(ShortClips, match=r"^12 of 12 clips .* window of 5\.1 s; .*\(--model\.frames \d+\)\.$") as caught:
         pretrain(packed)
     lengths = [soundfile.info(path).frames for path in (short / "train").iterdir()]
     fitting = int(str(caught[0].message).split()[-1][:-2])
