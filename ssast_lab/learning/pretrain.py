@@ -170,7 +170,10 @@ class Pretraining(UnlabelledTask[Evaluation]):
     def losses_per_clip(self, forward: Forward, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
         mask, *queried = drawn
         fbank, s = augment.features(batch, self.config.model.audio, self._frames(mask)), self.settings
-        prediction, targets = forward(fbank, mask, *queried), model.targets(fbank, mask)
+        clips = batch.clips_of(self.config.model.grid)
+        of_clips = [] if clips is None else [None, clips][len(queried) :]
+        prediction = forward(fbank, mask, *queried, *of_clips)
+        targets = model.targets(fbank, mask)
         asked = [to_device_of(each, fbank) for each in queried]
         return objectives.per_clip(prediction, targets, s.mse_weight, s.nce_weight, s.softmax_over, *asked)
 

@@ -320,7 +320,9 @@ def test_what_is_held_out_is_not_varied(tmp_path):
     write_clips(tmp_path / "clips", 8, seconds=(1.0, 2.0))
     accelerator = type("Alone", (), dict(process_index=0, num_processes=1, is_main_process=True))
     evaluators = [Pretraining(tiny(tmp_path / "clips", **more)).evaluator(accelerator, 4) for more in ({}, ALL)]
-    ((plain, masks),), ((varied, same_masks),) = (each.parts for each in evaluators)  # of clips that all fill the window
+    ((plain, masks),), ((varied, same_masks),) = (
+        each.parts for each in evaluators
+    )  # of clips that all fill the window
     assert torch.equal(plain.waveforms, varied.waveforms)
     assert varied.changes is None
     assert torch.equal(*masks, *same_masks)
