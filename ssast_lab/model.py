@@ -32,13 +32,14 @@ class Attention(nn.Module):
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, K, D / H)
         return query, key, value
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """``seen`` (B, 1, K, K) bool: which tokens each token (row) attends to, where not all."""
         query, key, value = self._split(x)
         # bfloat16 on a CPU: the fused kernel's backward takes twice as long as that of the plain matrix products
         if x.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-            mixed = _softmax(query, key) @ value
+            mixed = _softmax(query, key, seen) @ value
         else:
-            mixed = F.scaled_dot_product_attention(query, key, value)
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor) -> Tensor:
@@ -47,8 +48,17 @@ class Attention(nn.Module):
         return _softmax(query, key)
 
 
-def _softmax(query: Tensor, key: Tensor) -> Tensor:
-    return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+def _softmax(query: Tensor, key: Tensor, seen: Tensor | None = None) -> Tensor:
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    return (scores if seen is None else scores.masked_fill(~seen, -torch.inf)).softmax(-1)
+
+
+def _within_clips(clips: Tensor) -> Tensor:
+    """(B, n) which clip each patch is of -> (B, 1, 2 + n, 2 + n) bool: patches see those of their own clip. [CLS] and distillation
+    see all and are seen by all."""
+    tokens = F.pad(clips, (SPECIAL, 0), value=-1)
+    special = tokens < 0
+    return ((tokens[:, :, None] == tokens[:, None]) | special[:, :, None] | special[:, None])[:, None]
 
 
 class Block(nn.Module):
@@ -61,8 +71,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), seen)
         return x + self.mlp(self.norm2(x))
 
 
@@ -147,9 +157,11 @@ class Encoder(nn.Module):
         attention: Sequence[int] = (),
         layers: Sequence[int] = (),
         patches: Tensor | None = None,
+        clips: Tensor | None = None,
     ) -> Encoding:
         """(B, N, D) embedded patches of a grid, hidden ones already replaced -> :class:`Encoding`. ``patches`` (B, n) are
-        the numbers of those that are here, where not all are."""
+        the numbers of those that are here, where not all are, and ``clips`` (B, n) say which clip each of them is of, where
+        several fill the window: patches of different clips do not attend to each other."""
         wrong = [layer for layer in (*attention, *layers) if not 0 <= layer < len(self.blocks)]
         if wrong:
             raise ValueError(f"There is no layer {wrong[0]}: the model has {len(self.blocks)}, numbered from 0.")
@@ -159,9 +171,11 @@ class Encoder(nn.Module):
             chosen_positions = positions[0, SPECIAL:].index_select(0, patches.flatten()).unflatten(0, patches.shape)
             positions = torch.cat((positions[:, :SPECIAL].expand(len(x), -1, -1), chosen_positions), dim=1)
         x = torch.cat((special, x), dim=1) + positions
+        within = None if clips is None else _within_clips(clips)
         whole = self.config.distillation
         if not whole:
             x = torch.cat((x[:, :1], x[:, SPECIAL:]), dim=1)
+            within = None if within is None else within[..., 1:, 1:]
         seen: dict[int, Tensor] = {}
         kept: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
@@ -169,7 +183,7 @@ class Encoder(nn.Module):
                 assert isinstance(block, Block)
                 weights = block.attention.weights(block.norm1(x))
                 seen[index] = weights if whole else _copied(_unseen(weights), 2)
-            x = block(x)
+            x = block(x, within)
             if index in layers:
                 kept[index] = x if whole else _copied(x, 1)
         x = self.norm(x)
@@ -241,36 +255,48 @@ class SSAST(nn.Module):
         self.reconstruction_head = _pretext_head(config.width, grid.values)
 
     def encode(
-        self, fbank: Tensor, mask: Tensor | None = None, attention: Sequence[int] = (), layers: Sequence[int] = ()
+        self,
+        fbank: Tensor,
+        mask: Tensor | None = None,
+        attention: Sequence[int] = (),
+        layers: Sequence[int] = (),
+        clips: Tensor | None = None,
     ) -> Encoding:
-        """(B, T, F) log-mel, hidden where ``mask`` (B, N), on whatever device, is True -> :class:`Encoding`."""
+        """(B, T, F) log-mel, hidden where ``mask`` (B, N), on whatever device, is True -> :class:`Encoding`. ``clips`` (B, N) as
+        in :meth:`Encoder.transform`."""
         grid = self.encoder.grid_of(fbank)
         x = self.encoder.patch_embedding(patchify(fbank, grid))
         if mask is not None:
             x = torch.where(to_device_of(mask, x)[..., None], self.mask_token.to(x.dtype), x)
-        return self.encoder.transform(x, grid, attention, layers)
+        return self.encoder.transform(x, grid, attention, layers, clips=clips)
 
-    def forward(self, fbank: Tensor, mask: Tensor, asked: Tensor | None = None) -> Prediction:
+    def forward(
+        self, fbank: Tensor, mask: Tensor, asked: Tensor | None = None, clips: Tensor | None = None
+    ) -> Prediction:
         """(B, T, F) normalised log-mel and (B, N) mask, True = hidden -> what it says of the M hidden patches.
 
         With ``asked`` (B, K), places among the M, the encoder takes the visible patches and those K only, and says nothing of
         the others: Fu et al., "Rethinking Patch Dependence for Masked Autoencoders" (TMLR 2025), found that hidden patches
-        tell each other nothing, and that a part of them teaches as much.
+        tell each other nothing, and that a part of them teaches as much. ``clips`` (B, N), on whatever device, say which clip
+        each patch is of, where several fill the window.
         """
+        clips = None if clips is None else to_device_of(clips, fbank)
         if asked is None:
-            hidden = select(self.encode(fbank, mask).patches, mask)
+            hidden = select(self.encode(fbank, mask, clips=clips).patches, mask)
         else:
-            hidden = self._encode_asked(fbank, mask, asked)
+            hidden = self._encode_asked(fbank, mask, asked, clips)
         return Prediction(self.contrastive_head(hidden), self.reconstruction_head(hidden))
 
-    def _encode_asked(self, fbank: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
+    def _encode_asked(self, fbank: Tensor, mask: Tensor, asked: Tensor, clips: Tensor | None) -> Tensor:
         """-> (B, K, D): tokens of the hidden patches that are asked for; they attend to each other and to the visible ones."""
         grid = self.encoder.grid_of(fbank)
         visible = self.encoder.patch_embedding(select(patchify(fbank, grid), ~mask))
         hidden = self.mask_token.to(visible.dtype).expand(*asked.shape, -1)
         patches = torch.cat((numbers(~mask), numbers(mask).gather(1, asked)), dim=1)
         tokens = torch.cat((visible, hidden), dim=1)
-        return self.encoder.transform(tokens, grid, patches=to_device_of(patches, fbank)).patches[:, -asked.shape[1] :]
+        patches = to_device_of(patches, fbank)
+        clips = None if clips is None else clips.gather(1, patches)
+        return self.encoder.transform(tokens, grid, patches=patches, clips=clips).patches[:, -asked.shape[1] :]
 
     def targets(self, fbank: Tensor, mask: Tensor) -> Tensor:
         """(B, T, F), (B, N) -> (B, M, P): the true values of the hidden patches."""

@@ -9,7 +9,7 @@ from ssast_lab import objectives
 from ssast_lab.config import ConfigError, ModelConfig, model_config
 from ssast_lab.data import Batch
 from ssast_lab.masking import random_mask
-from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, resample_positions
+from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, _softmax, resample_positions
 from ssast_lab.patches import PatchGrid, patchify, select, unpatchify
 
 
@@ -237,3 +237,36 @@ def test_the_start_of_masked_autoencoders():
     assert frames.positions[0, 2:].detach().std(0).min() > 1e-4  # nothing is kept for rows that are not there
     with pytest.raises(ConfigError, match="a width that 4 divides, not 6"):
         SSAST(model_config("nano-patch", width=6, heads=2)).encoder.start_as_mae()
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("kind", ["fused", "plain"])
+def test_the_clips_of_a_packed_window_do_not_see_each_other(sampled, kind, monkeypatch):
+    """In one layer, where nothing can go from clip to clip by way of [CLS], what is said of a clip's patches is what is said where
+    the model is given these alone."""
+    if kind == "plain":  # as in bfloat16 on a CPU
+        monkeypatch.setattr(
+            torch.nn.functional,
+            "scaled_dot_product_attention",
+            lambda q, k, v, attn_mask: _softmax(q, k, attn_mask) @ v,
+        )
+    model = SSAST(ModelConfig(width=32, depth=1, heads=2, frames=64))
+    fbank, mask = torch.randn(2, 64, 128), torch.zeros(2, 32, dtype=torch.bool)
+    mask[:, ::3] = True
+    of_clip = torch.tensor([0, 0, 1, 1]).repeat(8)  # columns 0 and 1 are of one clip, 2 and 3 of another
+    asked = torch.arange(11).expand(2, -1)[:, 1::2] if sampled else None
+    hidden = mask[0].nonzero()[:, 0][asked[0] if sampled else slice(None)]
+    together = model(fbank, mask, asked, of_clip.expand(2, -1)).reconstruction
+    across = model(fbank, mask, asked).reconstruction
+    for clip in (0, 1):
+        shown = of_clip == clip
+        if sampled:
+            shown &= ~mask[0] | torch.zeros(32, dtype=torch.bool).index_fill(0, hidden, True)
+        numbers_ = shown.nonzero()[:, 0]
+        x = model.encoder.patch_embedding(patchify(fbank, model.grid))
+        x = torch.where(mask[..., None], model.mask_token, x)[:, numbers_]
+        tokens = model.encoder.transform(x, model.grid, patches=numbers_.expand(2, -1)).patches
+        alone = model.reconstruction_head(tokens[:, mask[0][numbers_]])
+        rows = of_clip[hidden] == clip
+        torch.testing.assert_close(together[:, rows], alone, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(across[:, rows], alone, atol=1e-3)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -223,6 +224,7 @@ class Trainings:
 def write_clips(folder: Path, sounds: Sequence[Tensor]) -> None:
     """(S,) each -> clips to train on, and every fifth window to measure on."""
     window = audio.samples_of(FRAMES)
+    write = partial(soundfile.write, samplerate=audio.SAMPLE_RATE, subtype="FLOAT")  # the samples as they are
     for name in ("train", "heldout"):
         (folder / name).mkdir()
     held_out = 0
@@ -234,11 +236,9 @@ def write_clips(folder: Path, sounds: Sequence[Tensor]) -> None:
             if cut == len(piece) and sound is longest and not held_out and len(piece) >= 2 * audio.samples_of(32):
                 cut = 2 * len(piece) // 3  # nothing is long enough: a third of the longest, then
             if cut >= audio.samples_of(16):
-                soundfile.write(folder / "train" / f"{number:04}-{first}.flac", piece[:cut].numpy(), audio.SAMPLE_RATE)
+                write(folder / "train" / f"{number:04}-{first}.wav", piece[:cut].numpy())
             if cut < len(piece):
                 held_out += 1
-                soundfile.write(
-                    folder / "heldout" / f"{number:04}-{first}.flac", piece[cut:].numpy(), audio.SAMPLE_RATE
-                )
+                write(folder / "heldout" / f"{number:04}-{first}.wav", piece[cut:].numpy())
     if not held_out:
         raise TrainingError("There is too little sound to learn from and to measure on: give at least a second of it.")

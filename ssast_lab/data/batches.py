@@ -21,7 +21,7 @@ from ssast_lab.config import AudioConfig
 from ssast_lab.data.clips import Clip, read_piece, told
 from ssast_lab.data.errors import DataError
 from ssast_lab.data.streams import Stream
-from ssast_lab.patches import to_device_of
+from ssast_lab.patches import PatchGrid, to_device_of
 
 AHEAD = 4  # batches that each worker reads ahead
 FULL_SCALE = 32768  # of 16-bit samples
@@ -78,6 +78,13 @@ class Batch(NamedTuple):
             return audio.log_mel(self.waveforms, config, frames, self.lengths, hops)
         sound = audio.log_mel(self.waveforms, config, int(self.frames.max()) + 1, self.lengths, hops)
         return sound.gather(1, to_device_of(self.frames, sound)[..., None].expand(-1, -1, sound.shape[2]))
+
+    def clips_of(self, grid: PatchGrid) -> Tensor | None:
+        """(B, N) on the CPU: which clip of its row each patch of the window is of; None where every row has one only."""
+        if self.frames is None:
+            return None
+        begins = torch.nn.functional.pad(self.frames.diff(dim=1) != 1, (1, 0))
+        return begins.cumsum(1)[:, :: grid.shape[1]].repeat(1, grid.rows)
 
     def is_sound(self, frames: int, hops: Tensor) -> Tensor:
         """(B, T) bool, on the CPU: the frames of a window of so many that are no padding."""

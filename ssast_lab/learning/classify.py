@@ -201,7 +201,7 @@ class FineTuning(TrainingTask[Evaluation]):
         """Raises :class:`LabelError` with all clips to judge by that cannot be read."""
         clips = list(dict.fromkeys(clip for part in self.split.others for clip in part.clips))
         own = clips[accelerator.process_index :: accelerator.num_processes]
-        broken = dict(gather_object([*unreadable(own, 0.5, self.samples).items()]))
+        broken = dict(gather_object([*unreadable(own, data.BEGINNING, self.samples).items()]))
         if broken:
             listed = "; ".join(f"{name} ({why.rstrip('.')})" for name, why in broken.items())
             raise LabelError(f"{len(broken)} of the {len(clips)} clips to judge by cannot be read: {listed}.")

@@ -27,7 +27,7 @@ from ssast_lab.patches import PatchGrid, to_device_of
 
 HIDDEN_STEPS = 12  # steps in which the range of hidden patches is divided: 13 numbers can be drawn
 LOOKED_AT = 200  # clips whose lengths are looked at before a run
-MOST = 3 / 4  # of a window: a clip that fills as much is not worth a word
+FILLED = 3 / 4  # of the windows: clips that fill as much are not worth a word
 WATCHED = 2  # held-out clips whose reconstructions are kept at every evaluation
 
 
@@ -64,21 +64,21 @@ def on_lengths(clips: Sequence[data.Clip], config: PretrainConfig) -> str:
     seconds = np.array([*filter(None, (data.estimated(clips[place]) for place in data.spread(len(clips), LOOKED_AT)))])
     frames = (seconds * audio.SAMPLE_RATE - audio.WINDOW) / audio.HOP + 1
     model, window = config.model, audio.samples_of(config.model.frames) / audio.SAMPLE_RATE
-    short = int((frames < MOST * model.frames).sum())
-    if 2 * short <= len(frames):
+    filled = float((frames / model.frames).clip(0, 1).mean()) if len(frames) else 1.0
+    if filled > FILLED:
         return ""
     found = (
-        f"{short} of {len(frames)} clips that were looked at fill less than three quarters of the window of {window:.1f} s (half of "
-        f"them all last at most {np.median(seconds):.1f} s)"
+        f"{int((frames < model.frames).sum())} of {len(frames)} clips that were looked at are shorter than the window of {window:.1f} s; "
+        f"all in all they fill {filled:.0%} of it, and half of them last at most {np.median(seconds):.1f} s"
     )
     if not config.training.pack:
         return (
-            f"{found}: most of what is hidden, learned and measured will be padding, as in the official code. To join short clips "
-            "instead, set training.pack (--training.pack)."
+            f"{found}. The rest is padding, which is hidden, learned and measured like sound, as in the official code. To join short "
+            "clips instead, set training.pack (--training.pack)."
         )
     step = math.lcm(16, model.patch[1])
     fitting = math.ceil(np.quantile(frames, 0.9) / step) * step
-    advice = f"{found}: several are joined to fill it."
+    advice = f"{found}. Short clips are joined to fill it."
     if fitting < model.frames:
         advice += (
             f" Nine in ten would be heard alone and whole in windows of {fitting} frames (--model.frames {fitting})."
@@ -170,7 +170,10 @@ class Pretraining(UnlabelledTask[Evaluation]):
     def losses_per_clip(self, forward: Forward, model: SSAST, batch: data.Batch, drawn: Sequence[Tensor]) -> Losses:
         mask, *queried = drawn
         fbank, s = augment.features(batch, self.config.model.audio, self._frames(mask)), self.settings
-        prediction, targets = forward(fbank, mask, *queried), model.targets(fbank, mask)
+        clips = batch.clips_of(self.config.model.grid)
+        of_clips = [] if clips is None else [None, clips][len(queried) :]
+        prediction = forward(fbank, mask, *queried, *of_clips)
+        targets = model.targets(fbank, mask)
         asked = [to_device_of(each, fbank) for each in queried]
         return objectives.per_clip(prediction, targets, s.mse_weight, s.nce_weight, s.softmax_over, *asked)
 

@@ -151,7 +151,7 @@ class Trainer(Generic[E]):
     def _forward(self, model: nn.Module) -> Forward:
         """A model's forward in the precision of the run; what is computed around it stays in float32."""
 
-        def forward(*inputs: Tensor) -> Any:
+        def forward(*inputs: Tensor | None) -> Any:
             with self.autocast:
                 return model(*inputs)
 

@@ -276,3 +276,29 @@ def test_a_clip_that_is_listed_several_times_is_held_once(tmp_path):
     held = often.crop(indices, np.full(5, 0.5), keys)
     assert torch.equal(files.waveforms, held.waveforms)
     assert files.names == held.names
+
+
+def test_a_corpus_in_memory_keeps_16_bits_only_where_they_are_exact(tmp_path):
+    """Loud, quiet, resampled: every sample is the file's, whatever it is kept as."""
+    random = np.random.default_rng(0)
+    kinds = {
+        "exact": (0.1, "PCM_16", RATE),
+        "loud": (3.0, "FLOAT", RATE),
+        "quiet": (1e-4, "PCM_24", RATE),
+        "rate": (0.1, "PCM_16", 44_100),
+    }
+    for name, (level, subtype, rate) in kinds.items():
+        soundfile.write(tmp_path / f"{name}.wav", level * random.standard_normal(rate), rate, subtype=subtype)
+    soundfile.write(tmp_path / "ends.wav", np.array([-32768, 32767] * 4000, np.int16), RATE)
+    for names, kept in (
+        (["exact", "ends"], torch.int16),
+        (["exact", "loud"], torch.float32),
+        (["quiet"], torch.float32),
+        (["rate"], torch.float32),
+    ):
+        clips = [data.Clip(str(tmp_path / f"{name}.wav")) for name in names]
+        memory = data.Memory(clips, 8000)
+        assert memory.store.dtype == kept
+        batch = memory.crop(np.arange(len(clips)), np.zeros(len(clips)), [(0, 0)] * len(clips))
+        for clip, waveform in zip(clips, batch.waveforms, strict=True):
+            assert torch.equal(waveform, audio.load_waveform(clip.path)[:8000])

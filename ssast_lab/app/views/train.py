@@ -6,6 +6,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -112,7 +113,10 @@ def reference() -> Answer:
 
 
 def record_of(arrays: Mapping[str, np.ndarray], training: Training) -> Reconstruction:
-    grid, nan = training.plan.grid, math.nan
+    grid, nan = (
+        replace(training.plan.grid, frames=len(arrays["original"])),
+        math.nan,
+    )  # a clip may be shorter than a window
     nowhere = np.full(grid.count, nan, np.float32)
     return Reconstruction(
         grid, 0.0, arrays["original"], arrays["mask"], arrays["reconstruction"], nowhere, np.full(grid.count, -1), nan, nan, nan, nan,
