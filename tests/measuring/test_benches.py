@@ -216,3 +216,25 @@ def test_the_page_shows_how_ray_does_it(tmp_path):
     table = ssast_lab.Embedder("tiny-patch").many(sorted(tmp_path.glob("*.flac")))
     assert [Path(file).name for file in frame["file"]] == sorted(path.name for path in tmp_path.glob("*.flac"))
     np.testing.assert_allclose(np.stack(frame["embedding"]), table.values, atol=1e-2)
+
+
+PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/embeddings.md").read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.parametrize(
+    "example", [each for each in PAGE if "import ray" not in each], ids=lambda text: text.split("\n")[0]
+)
+def test_the_examples_of_the_page_run(example, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(example, names)
+    if "BirdsEncoder" in names:
+        steps = names["BirdsEncoder"]()(audio.load_waveform(SOUNDS["frogs"]))
+        assert steps.shape == (1, 294, 192)
+    if "Maeb" in names:
+        samples, rate = soundfile.read(SOUNDS["frogs"])
+        batches = [{"audio": [{"array": samples, "sampling_rate": rate}] * 2}] * 2
+        clips = names["Maeb"]().encode(batches, task_metadata=None)
+        np.testing.assert_allclose(
+            clips, np.stack([ssast_lab.Embedder("tiny-patch")(SOUNDS["frogs"]).clip] * 4), atol=1e-3
+        )
