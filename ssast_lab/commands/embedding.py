@@ -161,7 +161,7 @@ def predict(arguments: list[str]) -> None:
     from ssast_lab.config import ConfigError
     from ssast_lab.data import find_clips, seconds_of
     from ssast_lab.measuring.library import chunks_of
-    from ssast_lab.measuring.prediction import Predictor
+    from ssast_lab.measuring.prediction import PredictionError, Predictor
 
     def name_them(
         model: tyro.conf.Positional[str],
@@ -194,6 +194,8 @@ def predict(arguments: list[str]) -> None:
         if out and out.suffix not in (".csv", ".json"):
             raise ConfigError(f"{out.name} would have to end in .csv or .json.")
         clips = find_clips(sounds)
+        if not clips:
+            raise PredictionError("There is nothing to name: give some recordings.")
         predictor = Predictor(model, heads, seconds, hop, several, device)
         answers: list[dict[str, Any]] = []
         left_out: dict[str, str] = {}

@@ -68,6 +68,8 @@ class Making:
             _pyarrow()
         self.embedder, self.clips, self.out = embedder, clips, out
         self.names = [os.path.relpath(clip.name, folder) if folder else clip.name for clip in clips]
+        if not clips:
+            raise LibraryError("There is nothing to embed: name a folder of recordings.")
         sizes = [_size(clip) for clip in clips]
         self.chunks = _chunked(sizes)
         self.folder = out.with_name(f"{out.name}.parts")
@@ -208,7 +210,7 @@ def _pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise LibraryError(
-            "Parquet needs the package pyarrow: pip install 'ssast-lab[embed]', or write a .npz file."
+            "Parquet needs the package pyarrow: pip install 'ssast-lab[parquet]', or write a .npz file."
         ) from None
     return pyarrow
 

@@ -201,6 +201,7 @@ def test_what_is_no_library_gets_a_sentence(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("asked", "word"),
     [
+        (["embed", "tiny-patch", "--out", "x.npz"], "nothing to embed: name a folder"),
         (["embed", "tiny-patch", ".", "--out", "x.csv"], "x.csv would have to end in .parquet or .npz"),
         (["embed", "tiny-patch", ".", "--out", "x.npz", "--part", "4/3"], "--part is like 3/64"),
         (["embed", "tiny-patch", ".", "--out", "x.npz", "--part", "third"], "--part is like 3/64"),
@@ -222,7 +223,7 @@ def test_errors_are_one_sentence(asked, word, recordings, monkeypatch, tmp_path)
 def test_without_pyarrow_there_is_one_sentence_and_npz(recordings, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(SystemExit, match=r"pip install 'ssast-lab\[embed\]'"):
+    with pytest.raises(SystemExit, match=r"pip install 'ssast-lab\[parquet\]'"):
         main(["embed", "tiny-patch", str(recordings), "--out", str(tmp_path / "x.parquet")])
     main(["embed", "tiny-patch", str(recordings / "music"), "--out", str(tmp_path / "x.npz")])
     assert len(read(tmp_path / "x.npz").files)

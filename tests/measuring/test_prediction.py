@@ -176,6 +176,7 @@ def test_the_heads_of_a_folder_in_words(tmp_path, capsys):
         (["predict", "tiny-patch", "SOUND", "--heads", "birds"], "has no head 'birds': it has drums, effects"),
         (["predict", "tiny-patch", "SOUND", "--out", "x.txt"], "would have to end in .csv or .json"),
         (["predict", "no-such-model", "SOUND"], "There is no model 'no-such-model'"),
+        (["predict", "tiny-patch"], "nothing to name: give some recordings"),
         (["predict", "tiny-patch", "/nowhere"], "There is no sound at /nowhere"),
     ],
 )
@@ -188,3 +189,24 @@ def test_errors_are_one_sentence(asked, word):
 def test_a_classifier_has_no_heads(run):
     with pytest.raises(PredictionError, match="answers by its own labels"):
         Predictor(run[1], heads=["kind"])
+
+
+def test_a_classifier_of_transformers_with_several_labels_says_so(tmp_path):
+    """As the AST that was fine-tuned on AudioSet does."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ASTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, frequency_stride=16, time_stride=16,
+        max_length=64, problem_type="multi_label_classification", id2label={0: "bird", 1: "rain", 2: "voice"},
+    )  # fmt: skip
+    theirs = transformers.ASTForAudioClassification(config).eval()
+    extractor = transformers.ASTFeatureExtractor(max_length=64)
+    theirs.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    wave = audio.load_waveform(SOUNDS["blackbird"])[: Predictor(tmp_path).window]
+    (given,) = ssast_lab.predict(tmp_path, wave).values()
+    with torch.no_grad():
+        wanted = theirs(**extractor(wave.numpy(), sampling_rate=RATE, return_tensors="pt")).logits.sigmoid()[0]
+    assert given.several
+    assert given.labels == ("bird", "rain", "voice")
+    np.testing.assert_allclose(given.clip, wanted, atol=1e-3)
