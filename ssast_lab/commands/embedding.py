@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from ssast_lab.measuring.library import Library
     from ssast_lab.measuring.prediction import Prediction
 
 TOLD = 20  # files that could not be read, by name
@@ -63,15 +62,13 @@ def embed(arguments: list[str]) -> None:
             with _progress(seconds_of(todo)) as heard:
                 for _ in making.work(number, parts, heard):
                     pass
-        library = making.finish()
-        if library is None:
+        about = making.finish()
+        if about is None:
             print(f"Part {part} is done. Other parts are still to do: their results are awaited in {making.folder}, and whoever ends last "
                   f"writes {out}; the same command without --part does all that is left.")  # fmt: skip
             return
-        _tell(library, embedder.settings["layers"], out)
-        query = library.files[0] if len(library.files) else "QUERY.wav"
-        example = Path(folder, query) if folder else query
-        print(f"Next: ssast-lab near {model} {out} {example}")
+        _tell(about, out)
+        print(f"Next: ssast-lab near {model} {out} {clips[0].name}")
 
     tyro.cli(make, args=arguments, prog="ssast-lab embed")
 
@@ -85,13 +82,12 @@ def _part(part: str) -> tuple[int, int]:
     return int(number), int(parts)
 
 
-def _tell(library: "Library", layers: list[int], out: Path) -> None:
-    about = library.about["embedder"]
-    hours = float((library.seconds[:, 1] - library.seconds[:, 0]).sum()) / 3600
-    several = f"the mean of layers {', '.join(map(str, layers))}" if len(layers) > 1 else f"layer {layers[0]}"
-    print(f"{out}: {len(library.files):,} windows of {len(set(library.files)):,} files ({hours:.2f} h), {library.embeddings.shape[1]} "
-          f"values each, {about['model']}, {several}, pooled by {about['pooling']}")  # fmt: skip
-    _tell_left_out(library.about["left_out"])
+def _tell(about: dict[str, Any], out: Path) -> None:
+    by = about["embedder"]
+    layers = f"layer{'s' * (len(by['layers']) > 1)} {', '.join(map(str, by['layers']))}"
+    print(f"{out}: {about['windows']:,} windows of {about['sounds']:,} files ({about['seconds'] / 3600:.2f} h), {about['width']} values "
+          f"each, by {by['model']}, {layers}, pooled by {by['pooling']}")  # fmt: skip
+    _tell_left_out(about["left_out"])
 
 
 def _tell_left_out(left_out: dict[str, str]) -> None:
@@ -139,7 +135,10 @@ def near(arguments: list[str]) -> None:
             device: cpu or cuda; by default cuda where there is one.
         """
         known = read(library)
-        wave = audio.load_waveform(query, start, None if end is None else end - start)
+        notices: list[audio.AudioWarning] = []
+        wave = audio.load_waveform(query, start, None if end is None else end - start, notices=notices)
+        for notice in notices:
+            print(notice, file=sys.stderr)
         asked = embedder_of(known, model, device)(wave, audio.SAMPLE_RATE)
         found = search(known, asked.clip, top)
         rows = [[one.file, f"{one.start:.2f}", f"{one.end:.2f}", f"{one.score:.4f}"] for one in found]
@@ -162,7 +161,7 @@ def predict(arguments: list[str]) -> None:
     from ssast_lab.config import ConfigError
     from ssast_lab.data import find_clips, seconds_of
     from ssast_lab.measuring.library import chunks_of
-    from ssast_lab.measuring.prediction import Predictor
+    from ssast_lab.measuring.prediction import PredictionError, Predictor
 
     def name_them(
         model: tyro.conf.Positional[str],
@@ -195,6 +194,8 @@ def predict(arguments: list[str]) -> None:
         if out and out.suffix not in (".csv", ".json"):
             raise ConfigError(f"{out.name} would have to end in .csv or .json.")
         clips = find_clips(sounds)
+        if not clips:
+            raise PredictionError("There is nothing to name: give some recordings.")
         predictor = Predictor(model, heads, seconds, hop, several, device)
         answers: list[dict[str, Any]] = []
         left_out: dict[str, str] = {}

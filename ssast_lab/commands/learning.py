@@ -128,6 +128,8 @@ def finetune(arguments: list[str]) -> None:
             tested.append((split.test, judgements[0].scores))
     if len(tested) > 1:
         print(f"\nAll {len(tested)} folds together: {pool_folds(tested)}")
+    if tested:
+        print(f"\nNext: ssast-lab predict {run.folder} RECORDINGS")
 
 
 def _finetune(config: "FineTuneConfig", run: "RunConfig", split: "Split") -> "tuple[Judgement, ...] | None":

@@ -10,6 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Library:
     files: np.ndarray  # (W,) str
     seconds: np.ndarray  # (W, 2) from where to where in the file
     embeddings: np.ndarray  # (W, D) float32
-    about: dict[str, Any]  # JSON: "embedder" as in Embedder.settings, "left_out" and "noticed" by file
+    about: dict[str, Any]  # as of :func:`describe`
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Making:
             _pyarrow()
         self.embedder, self.clips, self.out = embedder, clips, out
         self.names = [os.path.relpath(clip.name, folder) if folder else clip.name for clip in clips]
+        if not clips:
+            raise LibraryError("There is nothing to embed: name a folder of recordings.")
         sizes = [_size(clip) for clip in clips]
         self.chunks = _chunked(sizes)
         self.folder = out.with_name(f"{out.name}.parts")
@@ -76,7 +79,7 @@ class Making:
 
     def _check(self) -> None:
         if self.out.exists():
-            about = read(self.out).about
+            about = describe(self.out)
             if {name: about.get(name) for name in self.plan} != self.plan | {"embedder": self.embedder.settings}:
                 raise LibraryError(
                     f"{self.out} is there already, and holds other files or other embeddings: name another file, or remove it."
@@ -121,8 +124,9 @@ class Making:
             files.write(self._place(number), content.getvalue())
             yield said["left_out"]
 
-    def finish(self) -> Library | None:
-        """Joins the chunks into the file, if all are there; None: others have some still to do."""
+    def finish(self) -> dict[str, Any] | None:
+        """Joins the chunks into the file, if all are there, and gives what :func:`describe` says of it; None: others have some still to
+        do."""
         if not self.out.exists():
             if self.waiting():
                 return None
@@ -132,13 +136,18 @@ class Making:
                 if not self.out.exists():  # else another machine has joined them meanwhile
                     raise
             shutil.rmtree(self.folder, ignore_errors=True)
-        return read(self.out)
+        return describe(self.out)
 
     def _join(self) -> None:
         about: dict[str, Any] = self.plan | {"embedder": self.embedder.settings, "left_out": {}, "noticed": {}}
-        for number in range(len(self.chunks)):
-            for kind, told in json.loads(str(self._chunk(number)["said"])).items():
+        about |= {"windows": 0, "sounds": 0, "seconds": 0.0, "width": 0}
+        for chunk in map(self._chunk, range(len(self.chunks))):
+            for kind, told in json.loads(str(chunk["said"])).items():
                 about[kind] |= told
+            about["windows"] += len(chunk["number"])
+            about["sounds"] += len(np.unique(chunk["number"]))
+            about["seconds"] += float(np.diff(chunk["seconds"]).sum())
+            about["width"] = chunk["embeddings"].shape[1]
         write = _write_parquet if self.out.suffix == ".parquet" else _write_npz
         aside = self.out.with_name(f".writing-{self.out.name}-{os.getpid()}")
         try:
@@ -247,30 +256,46 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         return dict(content)
 
 
-def read(path: str | os.PathLike[str]) -> Library:
-    """:class:`LibraryError` for a file that is no library."""
-    path = Path(path)
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     if not path.exists():
         raise LibraryError(f"There is no library {path}: ssast-lab embed makes one.")
     try:
-        if path.suffix == ".npz":
-            content = _arrays(path)
-            names, start, end, values = (content[name] for name in ("files", "start", "end", "embedding"))
-            about = json.loads(str(content["about"]))
-        else:
-            pa = _pyarrow()
-            table = pa.parquet.read_table(path)
-            about = json.loads(table.schema.metadata[b"ssast-lab"])
-            names, start, end = (table[name].to_numpy() for name in ("file", "start", "end"))
-            width = table.schema.field("embedding").type.list_size
-            values = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-        if about["format"] != FORMAT:
-            raise ValueError(f"it does not say {FORMAT!r}")
+        yield
     except LibraryError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise LibraryError(f"{path} is no library of embeddings ({reason}): ssast-lab embed makes one.") from None
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """JSON, without reading the embeddings: "embedder" as in :attr:`Embedder.settings`; "left_out" and "noticed" by file; the number of
+    "windows" and of "sounds" that have some, their "seconds" in all, and the "width" of an embedding. :class:`LibraryError` for a
+    file that is no library."""
+    path = Path(path)
+    with _reading(path):
+        if path.suffix == ".npz":
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                about = json.loads(str(content["about"]))
+        else:
+            about = json.loads(_pyarrow().parquet.read_schema(path).metadata[b"ssast-lab"])
+        if about["format"] != FORMAT:
+            raise ValueError(f"it does not say {FORMAT!r}")
+    return about
+
+
+def read(path: str | os.PathLike[str]) -> Library:
+    """All of it. :class:`LibraryError` for a file that is no library."""
+    path, about = Path(path), describe(path)
+    with _reading(path):
+        if path.suffix == ".npz":
+            content = _arrays(path)
+            names, start, end, values = (content[name] for name in ("files", "start", "end", "embedding"))
+        else:
+            table = _pyarrow().parquet.read_table(path)
+            names, start, end = (table[name].to_numpy() for name in ("file", "start", "end"))
+            values = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, about["width"])
     return Library(names.astype(np.str_), np.stack([start, end], 1), values, about)
 
 

@@ -62,7 +62,7 @@ def test_a_folder_becomes_a_table_and_is_searched(recordings, tmp_path, capsys, 
     said = capsys.readouterr()
     assert "11 of 11 files to embed by tiny-patch on c" in said.out
     assert f"{out}: " in said.out
-    assert "the mean of layers 9, 10" in said.out
+    assert "by tiny-patch, layers 9, 10, pooled by mean" in said.out
     assert f"Next: ssast-lab near tiny-patch {out} " in said.out
     assert "'broken.mp3' cannot be decoded as sound" in said.err
     assert not out.with_name(f"{out.name}.parts").exists()
@@ -73,6 +73,8 @@ def test_a_folder_becomes_a_table_and_is_searched(recordings, tmp_path, capsys, 
     assert list(dict.fromkeys(made.files)) == [name for name in names if name != "broken.mp3"]
     assert list(made.about["left_out"]) == ["broken.mp3"]
     assert list(made.about["noticed"]) == ["cut.wav"]
+    assert [made.about[name] for name in ("windows", "sounds", "width")] == [len(made.files), 10, 192]
+    assert made.about["seconds"] == pytest.approx((made.seconds[:, 1] - made.seconds[:, 0]).sum())
     embedder = Embedder("tiny-patch", (9, 10), seconds=2, hop=1)
     for name in ("music/tabla.flac", "speech/speech.flac"):
         rows = made.files == name
@@ -184,7 +186,8 @@ def test_what_lies_there_already_is_not_mixed_with_other_things(recordings, tmp_
     with pytest.raises(LibraryError, match="damaged and is removed: run the same command again"):
         again.finish()
     [*again.work()]
-    assert len(again.finish().files) >= 10
+    assert again.finish() == read(out).about
+    assert read(out).about["sounds"] == 10
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 nonsense", b"PAR1 nonsense PAR1"])
@@ -198,6 +201,7 @@ def test_what_is_no_library_gets_a_sentence(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("asked", "word"),
     [
+        (["embed", "tiny-patch", "--out", "x.npz"], "nothing to embed: name a folder"),
         (["embed", "tiny-patch", ".", "--out", "x.csv"], "x.csv would have to end in .parquet or .npz"),
         (["embed", "tiny-patch", ".", "--out", "x.npz", "--part", "4/3"], "--part is like 3/64"),
         (["embed", "tiny-patch", ".", "--out", "x.npz", "--part", "third"], "--part is like 3/64"),
@@ -219,7 +223,7 @@ def test_errors_are_one_sentence(asked, word, recordings, monkeypatch, tmp_path)
 def test_without_pyarrow_there_is_one_sentence_and_npz(recordings, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(SystemExit, match=r"pip install 'ssast-lab\[embed\]'"):
+    with pytest.raises(SystemExit, match=r"pip install 'ssast-lab\[parquet\]'"):
         main(["embed", "tiny-patch", str(recordings), "--out", str(tmp_path / "x.parquet")])
     main(["embed", "tiny-patch", str(recordings / "music"), "--out", str(tmp_path / "x.npz")])
     assert len(read(tmp_path / "x.npz").files)
@@ -250,3 +254,16 @@ def test_the_nearest_are_those_of_all_pairs(recordings, tmp_path):
     again = embedder_of(made, "tiny-frame")
     assert again.settings == made.about["embedder"]
     assert json.loads(json.dumps(again.settings)) == again.settings
+
+
+def test_a_log_is_told_soon_and_every_minute(monkeypatch, capsys):
+    from ssast_lab.commands import embedding
+
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(embedding.time, "monotonic", lambda: next(clock))
+    with embedding._progress(1000.0) as heard:
+        for _ in range(20):  # each takes 10 s
+            heard(50.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "0.8 of about 16.7 minutes of sound, 3 minutes left"
+    assert [line.split()[0] for line in lines] == ["0.8", "5.8", "10.8", "15.8"]
