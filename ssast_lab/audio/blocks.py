@@ -198,6 +198,7 @@ def _open_av(file: io.IOBase, stack: ExitStack) -> Sound:
     av.logging.set_level(av.logging.PANIC)  # libav would write its complaints to stderr; ours are exceptions
     kind = headers.kind(file)
     xing = headers.xing_frames(file) if kind == "MP3" else None
+    bits = headers.flac_bits(file) if kind == "FLAC" else None
     data = headers.data_of(file)
     cut = "its last page is missing" if kind == "OGG" and not headers.ogg_ends(file) else ""
     if data is not None and data.promised is not None and data.present < data.promised:
@@ -230,7 +231,7 @@ def _open_av(file: io.IOBase, stack: ExitStack) -> Sound:
     sound.guess = container.duration / 1e6 if container.duration else None
     sound.cut = cut
     plain = re.match(r"pcm_[a-z]+(\d+)", stream.codec_context.name)
-    sound.bits = headers.flac_bits(file) if kind == "FLAC" else int(plain[1]) if plain else None
+    sound.bits = int(plain[1]) if plain else bits
     if lossless and promised:
         sound.frames = reader.checked(sound, round(promised * rate))
     return sound
