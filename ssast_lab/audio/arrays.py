@@ -16,18 +16,16 @@ MOST_CHANNELS = 64  # of an array; along the other axis there must be more sampl
 FULL_SCALE = {"uint8": 128.0, "int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}  # as sound files have them
 
 
-def of_array(array: Any, sample_rate: int | None) -> Sound:
+def of_array(array: Any, rate: int | None) -> Sound:
     """(N,), (K, N) or (N, K) samples: floats where 1 is full scale, or whole numbers of 8, 16 or 32 bits as in sound files."""
     name = "An array" if isinstance(array, np.ndarray) else "A tensor"
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() and array.element_size() == 2 else array).numpy()
-    if sample_rate is None:
-        raise AudioError(f"{name} does not say how fast it was sampled: give its sample_rate, in Hz.")
-    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate or not 1000 <= sample_rate <= 1_000_000:
-        raise AudioError(
-            f"The sample_rate of an array is a whole number of Hz from 1000 to 1000000, not {sample_rate!r}."
-        )
+    if rate is None:
+        raise AudioError(f"{name} does not say how fast it was sampled: give it, as in rate=48000.")
+    if isinstance(rate, bool) or int(rate) != rate or not 1000 <= rate <= 1_000_000:
+        raise AudioError(f"The rate of an array is a whole number of Hz from 1000 to 1000000, not {rate!r}.")
     kind, bits = str(array.dtype), 8 * array.dtype.itemsize
     if kind not in FULL_SCALE and not np.issubdtype(array.dtype, np.floating):
         raise AudioError(
@@ -45,7 +43,7 @@ def of_array(array: Any, sample_rate: int | None) -> Sound:
         sound.length = len(samples)
 
     name = f"{name.split()[1]}, {kind}"
-    return Sound(int(sample_rate), samples.shape[1], name, None, 0.0, len(samples), blocks, bits=bits)
+    return Sound(int(rate), samples.shape[1], name, None, 0.0, len(samples), blocks, bits=bits)
 
 
 def _channels_last(array: np.ndarray, name: str) -> np.ndarray:

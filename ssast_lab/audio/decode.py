@@ -87,12 +87,12 @@ def load_waveform(
     duration: float | None = None,
     channel: Channel = "mean",
     notices: list[AudioWarning] | None = None,
-    sample_rate: int | None = None,
+    rate: int | None = None,
 ) -> Tensor:
     """(S,) float32, one channel or their mean at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
 
     ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning, the bytes of a file, or an
-    array or tensor of samples with its ``sample_rate``: (N,), (channels, N) or (N, channels). A crop is the
+    array or tensor of samples with its ``rate`` in Hz: (N,), (channels, N) or (N, channels). A crop is the
     same stretch of the whole file's waveform. Where the file ends earlier the result is shorter. ``channel`` is "mean", the
     number of one from 0, or "loudest": the one with the most power in the whole file.
 
@@ -100,7 +100,7 @@ def load_waveform(
     length that is not what the header says, damage, channels that cancel each other, a sound beyond 8 kHz) is appended to
     ``notices``, or given to :func:`warnings.warn` where there is no such list.
     """
-    waveform, report = _loaded(path, offset, duration, channel, sample_rate)
+    waveform, report = _loaded(path, offset, duration, channel, rate)
     _say(report.notices, path, notices)
     return waveform
 
@@ -110,21 +110,21 @@ def load_with_report(
     offset: float = 0.0,
     duration: float | None = None,
     channel: Channel = "mean",
-    sample_rate: int | None = None,
+    rate: int | None = None,
 ) -> tuple[Tensor, InputReport]:
     """:func:`load_waveform`, and what was done to the sound; what should be known of it stands in the report."""
-    return _loaded(path, offset, duration, channel, sample_rate)
+    return _loaded(path, offset, duration, channel, rate)
 
 
 def _loaded(
-    path: Source, offset: float, duration: float | None, channel: Channel, sample_rate: int | None
+    path: Source, offset: float, duration: float | None, channel: Channel, rate: int | None
 ) -> tuple[Tensor, InputReport]:
     for name, value in (("offset", offset), ("duration", 0.0 if duration is None else duration)):
         if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0):
             raise AudioError(f"The {name} is a number of seconds from 0 upwards, not {value!r}.")
     if duration is not None and round(duration * SAMPLE_RATE) < WINDOW:
         raise AudioError(f"A duration of {duration} s is shorter than one analysis window; ask for at least 0.025 s.")
-    with _opened(path, sample_rate) as sound:
+    with _opened(path, rate) as sound:
         number = _number(channel, sound)
         first, last, skip, want = _span(sound.rate, offset, duration)
         stretch = _Stretch(sound, number, first)
@@ -203,13 +203,13 @@ def _identity(path: Source) -> tuple | None:
 
 
 @contextmanager
-def _opened(path: Source, sample_rate: int | None = None) -> Iterator[blocks.Sound]:
+def _opened(path: Source, rate: int | None = None) -> Iterator[blocks.Sound]:
     """Errors within the context are said of the file."""
     if isinstance(path, np.ndarray | Tensor):
-        yield of_array(path, sample_rate)
+        yield of_array(path, rate)
         return
-    if sample_rate is not None:
-        raise AudioError("Only an array needs its sample_rate: a sound file tells its own.")
+    if rate is not None:
+        raise AudioError("Only an array needs its rate: a sound file tells its own.")
     if isinstance(path, bytes | bytearray | memoryview):
         path = io.BytesIO(path)
     _check_file(path)

@@ -37,16 +37,16 @@ def test_every_way_to_give_a_sound_gives_the_same(stereo, path):
         (stereo.astype(np.float64), RATE), (torch.from_numpy(stereo).requires_grad_(), RATE), (stereo[:, :], np.int64(RATE)),
     ]  # fmt: skip
     for sound, rate in ways:
-        torch.testing.assert_close(audio.load_waveform(sound, sample_rate=rate), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(audio.load_waveform(sound, rate=rate), expected, rtol=0, atol=1e-6)
     with path.open("rb") as file:
         torch.testing.assert_close(audio.load_waveform(file), expected, rtol=0, atol=0)
     for channel in (0, 1, "loudest"):
         torch.testing.assert_close(
-            audio.load_waveform(stereo.T, channel=channel, sample_rate=RATE), audio.load_waveform(path, channel=channel), rtol=0, atol=1e-6
+            audio.load_waveform(stereo.T, channel=channel, rate=RATE), audio.load_waveform(path, channel=channel), rtol=0, atol=1e-6
         )  # fmt: skip
     crop = dict(offset=0.4, duration=0.7)
     torch.testing.assert_close(
-        audio.load_waveform(stereo, **crop, sample_rate=RATE), audio.load_waveform(path, **crop), rtol=0, atol=1e-6
+        audio.load_waveform(stereo, **crop, rate=RATE), audio.load_waveform(path, **crop), rtol=0, atol=1e-6
     )
 
 
@@ -55,16 +55,16 @@ def test_numbers_of_every_kind(kind, stereo):
     mono = stereo[:, 0]
     scale = {"uint8": 127, "int8": 127, "int16": 2**15 - 1, "int32": 2**31 - 1, "float16": 1}[kind]
     given = (mono.astype(np.float64) * scale + (128 if kind == "uint8" else 0)).astype(kind)
-    heard = audio.load_waveform(given, sample_rate=RATE)
-    expected = audio.load_waveform(mono, sample_rate=RATE)
+    heard = audio.load_waveform(given, rate=RATE)
+    expected = audio.load_waveform(mono, rate=RATE)
     assert float((heard - expected).abs().max()) < (0.02 if "8" in kind else 1e-3)
-    torch.testing.assert_close(audio.load_waveform(torch.from_numpy(given), sample_rate=RATE), heard, rtol=0, atol=0)
+    torch.testing.assert_close(audio.load_waveform(torch.from_numpy(given), rate=RATE), heard, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
     ("array", "rate", "word"),
     [
-        (np.zeros(8000, np.float32), None, "sample_rate"),
+        (np.zeros(8000, np.float32), None, "rate=48000"),
         (np.zeros(8000, np.float32), 16_000.5, "whole number"),
         (np.zeros(8000, np.float32), 0, "whole number"),
         (np.zeros(8000, np.int64), 16_000, "int64"),
@@ -80,7 +80,7 @@ def test_numbers_of_every_kind(kind, stereo):
         (np.full(8000, np.nan, np.float32), 16_000, "not a finite number"),
         (b"", None, "empty"),
         (b"dear reader\n" * 100, None, "."),
-        (b"RIFF", 16_000, "Only an array needs its sample_rate"),
+        (b"RIFF", 16_000, "Only an array needs its rate"),
         (3, None, "is no path"),
         (None, None, "is no path"),
     ],
@@ -88,7 +88,7 @@ def test_numbers_of_every_kind(kind, stereo):
 )
 def test_what_is_no_sound_is_refused_in_a_sentence(array, rate, word):
     with pytest.raises(AudioError, match=word) as caught:
-        audio.load_waveform(array, sample_rate=rate)
+        audio.load_waveform(array, rate=rate)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
 
@@ -106,7 +106,7 @@ def test_the_report_says_what_was_done(path, stereo, tmp_path):
         "resampled from 44100",
     ):
         assert part in str(report)
-    _, whole = audio.load_with_report(stereo[:, 0], sample_rate=16_000)
+    _, whole = audio.load_with_report(stereo[:, 0], rate=16_000)
     assert (whole.channels, whole.channel, whole.bits, whole.format) == (1, "as it is", 32, "array, float32")
     assert "resampled" not in str(whole)
     for subtype, bits in (("PCM_16", 16), ("PCM_24", 24), ("PCM_U8", 8), ("ALAW", 8)):
@@ -120,11 +120,11 @@ def test_the_report_says_what_was_done(path, stereo, tmp_path):
 
 def test_what_should_be_known_stands_in_the_report(stereo):
     cancelling = np.stack((stereo[:, 0], -stereo[:, 0]))
-    _, report = audio.load_with_report(cancelling, sample_rate=RATE)
+    _, report = audio.load_with_report(cancelling, rate=RATE)
     (notice,) = report.notices
     assert "loses everything" in str(notice)
     with pytest.warns(AudioWarning, match="loses everything"):
-        audio.load_waveform(cancelling, sample_rate=RATE)
+        audio.load_waveform(cancelling, rate=RATE)
 
 
 def test_features_of_a_file(path):
