@@ -101,6 +101,15 @@ def test_a_length_of_ones_own(frames, stride, patch, tmp_path):
             assert f"?frames={layout.frames}&stride={layout.stride[0]}x{layout.stride[1]}" in sentence
 
 
+@pytest.mark.parametrize("frames", [50, 208, 250, 312])
+def test_where_nothing_tells_them_apart_the_recipes_stride_is_taken(frames, tmp_path):
+    model = fine_tuned(tmp_path / "noise.pth", frames, (10, 10), smooth=False)
+    with pytest.warns(LayoutWarning, match="official recipes fine-tune at that stride, and nothing else"):
+        loaded = checkpoint.load(tmp_path / "noise.pth")
+    assert loaded.config.grid.columns == model.config.grid.columns
+    assert loaded.config.stride == (10, 10)
+
+
 @pytest.mark.filterwarnings("ignore::ssast_lab.checkpoint.LayoutWarning")
 @torch.no_grad()
 def test_the_answer_can_be_given(tmp_path, capsys):
