@@ -158,6 +158,15 @@ def test_an_altered_file_is_a_model_or_one_error(name, originals, watch, tmp_pat
     assert loaded < ROUNDS, "some alteration must have been noticed"
 
 
+def test_an_archive_that_says_it_is_one_of_several(originals, tmp_path):
+    """Found by 3,000 alterations: Python's own reader then fails where it only ought to look."""
+    content = originals["official"].read_bytes()
+    at = content.rindex(b"PK\x06\x07")  # the locator of a large archive's directory: ... number of disks
+    (tmp_path / "x.pth").write_bytes(content[: at + 16] + b"\x02" + content[at + 17 :])
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize("name", ["official", "fine-tuned", "audyn"])
 def test_weights_of_wrong_shapes_and_kinds(name, originals, tmp_path):
     draw = random.Random(name)

@@ -1,6 +1,9 @@
 """A fine-tuned official file does not say its length and stride: which layouts its positions fit, and which one is taken."""
 
+import os
 import re
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -98,6 +101,15 @@ def test_a_length_of_ones_own(frames, stride, patch, tmp_path):
             assert f"?frames={layout.frames}&stride={layout.stride[0]}x{layout.stride[1]}" in sentence
 
 
+@pytest.mark.parametrize("frames", [50, 208, 250, 312])
+def test_where_nothing_tells_them_apart_the_recipes_stride_is_taken(frames, tmp_path):
+    model = fine_tuned(tmp_path / "noise.pth", frames, (10, 10), smooth=False)
+    with pytest.warns(LayoutWarning, match="official recipes fine-tune at that stride, and nothing else"):
+        loaded = checkpoint.load(tmp_path / "noise.pth")
+    assert loaded.config.grid.columns == model.config.grid.columns
+    assert loaded.config.stride == (10, 10)
+
+
 @pytest.mark.filterwarnings("ignore::ssast_lab.checkpoint.LayoutWarning")
 @torch.no_grad()
 def test_the_answer_can_be_given(tmp_path, capsys):
@@ -122,6 +134,18 @@ def test_the_answer_can_be_given(tmp_path, capsys):
     for model in given:
         torch.testing.assert_close(model(sound), noise(sound), rtol=0, atol=1e-6)
     assert checkpoint.load(f"{path}?pooling=cls").config.pooling == "cls"
+
+
+def test_the_command_line_says_it_in_one_line(tmp_path):
+    fine_tuned(tmp_path / "x.pth", 312, (10, 10))
+    (environment := dict(os.environ)).pop("PYTHONWARNINGS", None)
+    run = [sys.executable, "-m", "ssast_lab", "info", str(tmp_path / "x.pth")]
+    ended = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(
+        f"ssast-lab info: {tmp_path / 'x.pth'} fits several layouts: 306 to 315 frames at a stride of 10x10"
+    )
 
 
 @pytest.mark.parametrize(

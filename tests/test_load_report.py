@@ -72,6 +72,34 @@ def test_folders_of_transformers_say_what_was_joined_and_made_up(tmp_path, versi
     assert "mask_token" in names(report.missing)
 
 
+def test_the_report_tells_positions_features_and_a_fingerprint(tmp_path, capsys):
+    from ssast_lab.__main__ import main
+
+    path = checkpoint.save(small(), tmp_path / "m")
+    model, report = checkpoint.load_with_report(path)
+    assert report.positions == "2 + 32 for 8 x 4 patches, as they stand in the file; none was cut or interpolated"
+    assert report.features == "128 mel bins, mean -4.26774, deviation 4.569: what config.json says"
+    torch.save(official_state(figures("patch")), tmp_path / "official.pth")
+    official = checkpoint.load_with_report(tmp_path / "official.pth")[1]
+    assert "the file says none" in official.features
+    hf = checkpoint.load_with_report(write(tmp_path / "hf", theirs(own(EncoderModel), 5)))[1]
+    assert "there is no preprocessor_config.json" in hf.features
+
+    assert report.fingerprint == checkpoint.fingerprint(model)
+    again = checkpoint.export(model, tmp_path / "again", "transformers").path
+    assert checkpoint.load_with_report(again)[1].fingerprint == report.fingerprint, "whatever layout it is in"
+    with torch.no_grad():
+        model.mask_token[0, 0, 0] += 1e-6
+    assert checkpoint.fingerprint(model) != report.fingerprint
+
+    main(["info", str(tmp_path / "official.pth")])
+    said = capsys.readouterr().out
+    for line in official.lines():
+        assert f"  {line}\n" in said
+    assert "left: v.head.weight and 3 more: a head of ImageNet that SSAST never trains" in said
+    assert "fingerprint of what it does with the sound" in said
+
+
 def test_random_weights_are_all_made_up():
     model, report = checkpoint.load_with_report("scratch:nano-patch")
     assert names(report.missing) == list(model.state_dict())

@@ -3,6 +3,7 @@
 errors.py    what is said of a sound that cannot be used, or is not what it seems
 headers.py   what a file's first bytes are and promise
 blocks.py    a file's samples in order, with silence where some are damaged
+arrays.py    samples that are in memory already
 decode.py    any sound file to mono at 16 kHz
 features.py  Kaldi log-mel and its normalisation
 inversion.py  from log-mel back to sound
@@ -12,12 +13,14 @@ from ssast_lab.audio.decode import (
     SAMPLE_RATE,
     WINDOW,
     AudioInfo,
+    InputReport,
     Source,
     builtin_sounds,
     estimated_seconds,
     info,
     load_piece,
     load_waveform,
+    load_with_report,
     waveform_blocks,
 )
 from ssast_lab.audio.errors import AudioError, AudioWarning
@@ -44,6 +47,7 @@ __all__ = [
     "AudioError",
     "AudioInfo",
     "AudioWarning",
+    "InputReport",
     "Source",
     "builtin_sounds",
     "denormalise",
@@ -54,6 +58,7 @@ __all__ = [
     "kaldi_fbank",
     "load_piece",
     "load_waveform",
+    "load_with_report",
     "log_mel",
     "samples_of",
     "waveform_blocks",

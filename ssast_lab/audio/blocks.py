@@ -8,6 +8,7 @@ loss, and with a header that tells the truth, its end is looked at and then it t
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Sound:
     cut: str = ""  # why it seems to end early, where the header promises nothing
     guess: float | None = None  # seconds, for an estimate only
     length: int | None = None  # N, once the end has been seen
+    bits: int | None = None  # of a sample, where each has a number of its own
 
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[np.ndarray]:
         """(n, K) float32 each, together the samples from ``first`` to ``last`` (None: the end) as far as there are any."""
@@ -131,6 +133,7 @@ def _open_soundfile(file: io.IOBase, stack: ExitStack) -> Sound:
             raw = _Part(file, data.first, data.present // width * width)
             handle = stack.enter_context(soundfile.SoundFile(raw, "r", rate, channels, handle.subtype, order, "RAW"))
     sound = Sound(rate, channels, name, promised, 0.5 / rate, handle.frames, _soundfile_blocks(handle))
+    sound.bits = None if not memoryless and handle.format != "FLAC" else 8 * _bytes(handle.subtype)
     if data is not None and data.promised is None and handle.format in ("WAV", "WAVEX", "AIFF", "RF64", "RAW"):
         sound.cut = "its header tells no length, as if the recorder had been stopped"
     return sound
@@ -196,6 +199,7 @@ def _open_av(file: io.IOBase, stack: ExitStack) -> Sound:
     av.logging.set_level(av.logging.PANIC)  # libav would write its complaints to stderr; ours are exceptions
     kind = headers.kind(file)
     xing = headers.xing_frames(file) if kind == "MP3" else None
+    bits = headers.flac_bits(file) if kind == "FLAC" else None
     data = headers.data_of(file)
     cut = "its last page is missing" if kind == "OGG" and not headers.ogg_ends(file) else ""
     if data is not None and data.promised is not None and data.present < data.promised:
@@ -227,6 +231,8 @@ def _open_av(file: io.IOBase, stack: ExitStack) -> Sound:
     sound = Sound(rate, stream.channels, name, promised, slack, None, reader)
     sound.guess = container.duration / 1e6 if container.duration else None
     sound.cut = cut
+    plain = re.match(r"pcm_[a-z]+(\d+)", stream.codec_context.name)
+    sound.bits = int(plain[1]) if plain else bits
     if lossless and promised:
         sound.frames = reader.checked(sound, round(promised * rate))
     return sound

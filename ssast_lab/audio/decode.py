@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from ssast_lab.audio import blocks
+from ssast_lab.audio.arrays import of_array
 from ssast_lab.audio.errors import AudioError, AudioWarning
 
 SAMPLE_RATE = 16000  # Hz
 WINDOW = 400  # samples, 25 ms: what one frame of features looks at, and so the shortest sound
-Source = str | os.PathLike[str] | io.IOBase  # a path, or a file that is open for reading and can be sought in
+# a path, a file that is open for reading and can be sought in, its bytes, or samples: (N,), (K, N) or (N, K)
+Source = str | os.PathLike[str] | io.IOBase | bytes | bytearray | memoryview | np.ndarray | Tensor
 Channel = Literal["mean", "loudest"] | int  # a number counts from 0
 
 LOUDEST = 1e12  # of a sample, where 1 is full scale; the energies of one above 1e19 are infinite in float32
@@ -52,16 +54,46 @@ class _Measured:
     notices: tuple[AudioWarning, ...]
 
 
+@dataclass(frozen=True)
+class InputReport:
+    """What became of a sound on its way to a waveform."""
+
+    sample_rate: int  # Hz, of what was given; it was resampled where this is not 16000
+    channels: int
+    bits: int | None  # of a sample; None where a codec has none
+    format: str  # container and codec, or the type of an array
+    seconds: float | None  # of the whole; None where only a part of it was decoded and its header tells nothing
+    used: tuple[float, float]  # seconds from its start: what the waveform is
+    channel: str  # which one is heard, or how they are mixed
+    notices: tuple[AudioWarning, ...]
+
+    def __str__(self) -> str:
+        bits = "" if self.bits is None else f", {self.bits} bits"
+        whole = "" if self.seconds is None else f" of {self.seconds:.2f}"
+        resampled = (
+            "" if self.sample_rate == SAMPLE_RATE else f", resampled from {self.sample_rate} to {SAMPLE_RATE} Hz"
+        )
+        left = (
+            "" if self.seconds is None else f"; {max(0.0, self.seconds - self.used[1] + self.used[0]):.2f} s left out"
+        )
+        return (
+            f"{self.format}, {self.sample_rate} Hz, {self.channels} channel{'s' if self.channels > 1 else ''}{bits}: {self.channel}, "
+            f"{self.used[0]:.2f} to {self.used[1]:.2f}{whole} s{left}{resampled}"
+        )
+
+
 def load_waveform(
     path: Source,
     offset: float = 0.0,
     duration: float | None = None,
     channel: Channel = "mean",
     notices: list[AudioWarning] | None = None,
+    rate: int | None = None,
 ) -> Tensor:
     """(S,) float32, one channel or their mean at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
 
-    ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning. A crop is the
+    ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning, the bytes of a file, or an
+    array or tensor of samples with its ``rate`` in Hz: (N,), (channels, N) or (N, channels). A crop is the
     same stretch of the whole file's waveform. Where the file ends earlier the result is shorter. ``channel`` is "mean", the
     number of one from 0, or "loudest": the one with the most power in the whole file.
 
@@ -69,12 +101,31 @@ def load_waveform(
     length that is not what the header says, damage, channels that cancel each other, a sound beyond 8 kHz) is appended to
     ``notices``, or given to :func:`warnings.warn` where there is no such list.
     """
+    waveform, report = _loaded(path, offset, duration, channel, rate)
+    _say(report.notices, path, notices)
+    return waveform
+
+
+def load_with_report(
+    path: Source,
+    offset: float = 0.0,
+    duration: float | None = None,
+    channel: Channel = "mean",
+    rate: int | None = None,
+) -> tuple[Tensor, InputReport]:
+    """:func:`load_waveform`, and what was done to the sound; what should be known of it stands in the report."""
+    return _loaded(path, offset, duration, channel, rate)
+
+
+def _loaded(
+    path: Source, offset: float, duration: float | None, channel: Channel, rate: int | None
+) -> tuple[Tensor, InputReport]:
     for name, value in (("offset", offset), ("duration", 0.0 if duration is None else duration)):
         if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0):
             raise AudioError(f"The {name} is a number of seconds from 0 upwards, not {value!r}.")
     if duration is not None and round(duration * SAMPLE_RATE) < WINDOW:
         raise AudioError(f"A duration of {duration} s is shorter than one analysis window; ask for at least 0.025 s.")
-    with _opened(path) as sound:
+    with _opened(path, rate) as sound:
         number = _number(channel, sound)
         first, last, skip, want = _span(sound.rate, offset, duration)
         stretch = _Stretch(sound, number, first)
@@ -84,23 +135,28 @@ def load_waveform(
             raise AudioError(f"{{file}} ends before the offset of {offset} s; choose an earlier one.")
         _check_length(len(waveform), f" from {offset} s on" if offset else "")
         stretch.hear(waveform)
-        said = [*_of_length(sound), *stretch.notices()]
-    _say(said, path, notices)
-    return torch.from_numpy(np.ascontiguousarray(waveform))
+        said = tuple(_about(notice, path) for notice in (*_of_length(sound), *stretch.notices()))
+        frames = sound.length if sound.length is not None else sound.frames
+        one = "" if sound.channels == 1 else f"the mean of {sound.channels}" if number is None else f"number {number}"
+        report = InputReport(
+            sound.rate, sound.channels, sound.bits, sound.format, None if frames is None else frames / sound.rate,
+            (float(offset), offset + len(waveform) / SAMPLE_RATE), one or "as it is", said,
+        )  # fmt: skip
+    return torch.from_numpy(np.ascontiguousarray(waveform)), report
 
 
 def waveform_blocks(
-    sound: Source | np.ndarray | Tensor,
+    sound: Source,
     rate: int | None = None,
     channel: Channel = "mean",
     notices: list[AudioWarning] | None = None,
 ) -> Iterator[Tensor]:
     """(n,) float32 each, one after the other the waveform of :func:`load_waveform`, in memory that does not grow with its length.
 
-    ``sound`` may also be an array of samples with its ``rate`` in Hz: (S,), or one row or column for each channel.
+    ``sound`` is whatever :func:`load_waveform` takes.
     :class:`AudioError` comes as soon as the place is reached that is no usable sound; notices come after the last block.
     """
-    with _array(sound, rate) if isinstance(sound, np.ndarray | Tensor) else _opened(sound) as opened:
+    with _opened(sound, rate) as opened:
         stretch, count = _Stretch(opened, _number(channel, opened), 0), 0
         for part in _at_16_khz(stretch.mono(None), opened.rate):
             stretch.hear(part)
@@ -161,7 +217,7 @@ def _estimate(sound: blocks.Sound) -> float:
 
 
 def _identity(path: Source) -> tuple | None:
-    if isinstance(path, io.IOBase):
+    if not isinstance(path, str | os.PathLike):
         return None
     try:
         status = os.stat(path)
@@ -171,8 +227,15 @@ def _identity(path: Source) -> tuple | None:
 
 
 @contextmanager
-def _opened(path: Source) -> Iterator[blocks.Sound]:
+def _opened(path: Source, rate: int | None = None) -> Iterator[blocks.Sound]:
     """Errors within the context are said of the file."""
+    if isinstance(path, np.ndarray | Tensor):
+        yield of_array(path, rate)
+        return
+    if rate is not None:
+        raise AudioError("Only an array needs its rate: a sound file tells its own.")
+    if isinstance(path, bytes | bytearray | memoryview):
+        path = io.BytesIO(path)
     _check_file(path)
     try:
         with blocks.opened(path if isinstance(path, io.IOBase) else os.path.abspath(path)) as sound:
@@ -183,12 +246,15 @@ def _opened(path: Source) -> Iterator[blocks.Sound]:
 
 def _say(said: Any, path: Any, notices: list[AudioWarning] | None) -> None:
     for notice in said:
-        path = None if isinstance(path, np.ndarray | Tensor) else path
-        notice = AudioWarning(notice.message, path, notice.promised, notice.found)
+        notice = _about(notice, path)
         if notices is None:
             warnings.warn(notice, stacklevel=3)
         else:
             notices.append(notice)
+
+
+def _about(notice: AudioWarning, path: Source) -> AudioWarning:
+    return AudioWarning(notice.message, path, notice.promised, notice.found)
 
 
 def _of_length(sound: blocks.Sound) -> Iterator[AudioWarning]:
@@ -299,44 +365,13 @@ def _at_16_khz(parts: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
         yield stream.resample_chunk(np.empty(0, np.float32), last=True)[: round(count * SAMPLE_RATE / rate) - made]
 
 
-MOST_CHANNELS = 64  # of an array; along a longer axis lie samples
-
-
-@contextmanager
-def _array(samples: np.ndarray | Tensor, rate: int | None) -> Iterator[blocks.Sound]:
-    """An array as if it were a file that is open."""
-    if rate is None:
-        raise AudioError("An array of samples does not tell its sample rate: give it, as in rate=48000.")
-    if not isinstance(rate, int | np.integer) or not 1000 <= rate <= 1_000_000:
-        raise AudioError(f"A sample rate is a whole number of Hz from 1000 to 1000000, not {rate!r}.")
-    values = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else samples
-    if values.dtype.kind not in "fi" or values.ndim not in (1, 2) or not values.size:
-        raise AudioError(
-            f"Samples are numbers in an array (S,), (K, S) or (S, K), not {values.dtype} of the shape {values.shape}."
-        )
-    values = values[:, None] if values.ndim == 1 else values if values.shape[0] > values.shape[1] else values.T
-    if values.shape[1] > MOST_CHANNELS:
-        raise AudioError(
-            f"An array of the shape {tuple(samples.shape)} would have {values.shape[1]} channels: give (S,), (K, S) or (S, K) "
-            f"with at most {MOST_CHANNELS}."
-        )
-    scale = 1.0 if values.dtype.kind == "f" else 2.0 ** (1 - 8 * values.dtype.itemsize)
-
-    def pieces(sound: blocks.Sound, first: int, last: int | None) -> Iterator[np.ndarray]:
-        for start in range(first, len(values), blocks.BLOCK):
-            yield values[start : start + blocks.BLOCK].astype(np.float32) * np.float32(scale)
-
-    try:
-        yield blocks.Sound(int(rate), values.shape[1], "array", None, 0.0, len(values), pieces)
-    except AudioError as error:
-        raise AudioError(error.message) from None
-
-
-def _check_file(path: Source) -> None:
+def _check_file(path: str | os.PathLike[str] | io.IOBase) -> None:
     if isinstance(path, io.IOBase):
         if path.seek(0, os.SEEK_END) == 0:
             raise AudioError("{file} is empty (0 bytes); record, copy or download it again.", path)
         return
+    if not isinstance(path, str | os.PathLike):
+        raise AudioError(f"{path!r} is no path; give the path of a sound file, its bytes, or an array of samples.")
     try:
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode):

@@ -1,6 +1,5 @@
 """What is said of a sound that cannot be used, and of one that is not what it seems."""
 
-import io
 import os
 from typing import Any
 
@@ -11,7 +10,7 @@ class _OfFile(Exception):
 
     def __init__(self, message: str, file: Any = None) -> None:
         """``{file}`` in the message stands for the file."""
-        self.file = None if file is None or isinstance(file, io.IOBase) else os.fspath(file)
+        self.file = os.fspath(file) if isinstance(file, str | os.PathLike) else None
         self.message = message
         super().__init__(message, self.file)
 

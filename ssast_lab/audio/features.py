@@ -3,7 +3,9 @@
 Axes: B batch, S samples at 16 kHz, T frames of 25 ms every 10 ms, F mel bins.
 """
 
+import io
 import math
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -11,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW
+from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, Source, load_waveform
 from ssast_lab.audio.errors import AudioError
 from ssast_lab.config import AudioConfig
 from ssast_lab.patches import to_device_of
@@ -160,13 +162,13 @@ def _paced_fbank(waveforms: Tensor, mel_bins: int, hops: Tensor, frames: int) ->
 
 
 def log_mel(
-    waveform: Tensor,
+    waveform: Tensor | Source,
     config: AudioConfig = OFFICIAL,
     frames: int | None = None,
     lengths: Sequence[int] | Tensor | None = None,
     hops: Tensor | None = None,
 ) -> Tensor:
-    """(S,) -> (T, F) or (B, S) -> (B, T, F): the model's input, ``(fbank - mean) / (2 * std)``, of the waveform without
+    """(S,) -> (T, F) or (B, S) -> (B, T, F) at 16 kHz, or a sound file, its path or its bytes -> (T, F): the model's input, ``(fbank - mean) / (2 * std)``, of the waveform without
     its mean.
 
     With ``frames`` it is cut or padded at the end to that many. ``lengths`` (B,) says how many samples of a padded
@@ -174,6 +176,8 @@ def log_mel(
     With ``hops`` (B,), whole numbers on the CPU, each clip is heard ``hop / 160`` times as fast (:func:`kaldi_fbank`); it goes with
     ``frames`` and ``lengths``, none of which is shorter than its :func:`window_of`.
     """
+    if isinstance(waveform, str | os.PathLike | io.IOBase | bytes):
+        waveform = load_waveform(waveform)
     waveform = torch.as_tensor(waveform).float()
     samples = waveform.shape[-1]
     if lengths is None:

@@ -131,6 +131,11 @@ def looks_like(file: io.IOBase) -> str:
     return "text" if head and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head) else ""
 
 
+def flac_bits(file: io.IOBase) -> int:
+    """Of a sample, by the STREAMINFO at the beginning (RFC 9639, section 8.2): five bits, one less."""
+    return (int.from_bytes(_at(file, 18, 4), "big") >> 4 & 31) + 1
+
+
 def _at(file: io.IOBase, place: int, count: int) -> bytes:
     file.seek(place)
     return file.read(count)

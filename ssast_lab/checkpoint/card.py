@@ -4,6 +4,7 @@ Everything that a checkpoint says of itself is written by whoever made it: it is
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from torch import nn
@@ -104,7 +105,12 @@ def _training(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "corpus", ", ".join(f"{value} h of {name}" for name, value in hours.items())
             yield "checksum of the corpus", str(corpus.get("sha256"))
     for name, value in _flat(about.get("recipe")):
-        yield name, str(value)
+        yield name, ", ".join(map(_placeless, value if isinstance(value, list | tuple) else [value]))
+
+
+def _placeless(value: Any) -> str:
+    """Without the folders above it, where this is a path: they are the business of whoever trained."""
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else str(value)
 
 
 def _flat(values: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -163,7 +163,7 @@ def _official(model: Model) -> Made:
 
 
 def _size(sizes: list[str]) -> str:
-    return {"tiny": "tiny224", "small": "small224", "base": "base384"}.get(sizes[0] if sizes else "", "of this width")
+    return next((size for size in sizes if size != "nano"), "of this width")
 
 
 def _graph(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Path) -> Made:

@@ -63,7 +63,8 @@ def layouts(
             continue
         usual = next((length for length in LENGTHS if length in within), shortest)
         found.append(Layout(stride, rows, columns, frames or usual, within[-1], likeness(positions, rows, columns)))
-    found.sort(key=lambda layout: layout.frames not in LENGTHS)
+    # the official recipes fine-tune patches at the first stride only, and frames at both
+    found.sort(key=lambda layout: layout.frames not in LENGTHS or (layout.rows > 1 and layout.stride != strides[0]))
     best = sorted(found, key=lambda layout: -layout.likeness)
     if len(found) > 1 and best[0].likeness - best[1].likeness > CLEAR:
         found = best

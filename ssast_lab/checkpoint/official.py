@@ -39,6 +39,7 @@ TABLE: names.Table = [
 _UNUSED = re.compile(r"v\.head(_dist)?\.(weight|bias)|p_input_[ft]dim")  # ImageNet heads that SSAST never trains; sizes
 OFFICIAL_FEATURES = "those of AudioSet and LibriSpeech, the official ones: the file says none"
 SETTINGS = "settings.json"  # beside a file that :func:`to_official` made: what the layout does not say
+IMAGENET = 1000  # labels of the heads that the official code's encoders have, and never train
 NO_DISTILLATION = "{} has a distillation token, which this model lacks: export it to onnx or torch."
 _SAID = ("audio", "labels", "pooling", "frames", "stride")
 
@@ -262,6 +263,9 @@ def to_official(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if name == "encoder.patch_embedding.weight":
             value = value.unflatten(1, (1, *config.patch))
         state[f"module.{names.theirs(name, TABLE)}"] = value
+    for head in ("head", "head_dist"):  # which scripts that load with strict=True miss
+        state[f"module.v.{head}.weight"] = torch.zeros(IMAGENET, config.width)
+        state[f"module.v.{head}.bias"] = torch.zeros(IMAGENET)
     settings: dict[str, Any] = {"audio": {"mean": config.audio.mean, "std": config.audio.std}}
     if isinstance(model, SSAST):
         sizes = {"module.p_input_fdim": config.audio.mel_bins, "module.p_input_tdim": config.frames}

@@ -62,14 +62,15 @@ def read_tensors(file: Path, promised: str | None = None) -> dict[str, Tensor]:
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``torch.save`` file; never unpickles anything but tensors and plain containers."""
-    hint = "it is neither an official .pth file nor a checkpoint folder"
+    hint, zipped = "it is neither an official .pth file nor a checkpoint folder", False
     try:
         size = path.stat().st_size
         if size == 0:
             raise CheckpointError(f"{path} is empty.")
         if size > LARGEST:
             raise CheckpointError(f"{path} has {size >> 30} GiB, more than any checkpoint of this family.")
-        if zipfile.is_zipfile(path):  # torch.save does not compress
+        zipped = zipfile.is_zipfile(path)
+        if zipped:  # torch.save does not compress
             with zipfile.ZipFile(path) as archive:
                 if sum(member.file_size for member in archive.infolist()) > size:
                     raise CheckpointError(f"{path} is compressed, as no .pth file is: unpack it first.")
@@ -87,7 +88,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         reason = f"it wants to run {wanted[1]}, which no weights need" if wanted else hint
         raise CheckpointError(f"{path} was not loaded: {reason}.") from None
     except Exception as error:  # torch raises nearly anything on a damaged file
-        whole = zipfile.is_zipfile(path) or "zip" not in str(error)
+        whole = zipped or "zip" not in str(error)
         raise CheckpointError(f"{path} was not loaded: {hint if whole else 'it is damaged or cut short'}.") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):

@@ -183,15 +183,17 @@ def export(arguments: list[str]) -> None:
             licence: under which it may be used.
             stop_gap: a better model is to replace it.
         """
-        said = {"title": title or out.name, "note": note, "licence": licence, "stop_gap": stop_gap}
+        said = {"title": title, "note": note, "licence": licence, "stop_gap": stop_gap}
         about = {name: value for name, value in said.items() if value}
         target: dict[str, Any] = {"to": to, "takes": takes, "int8": int8}
+        best: Any = model
         if (Path(model) / "checkpoints").is_dir():
             best, known = Run(model).described()
-            target["pictures"] = _curves(known) if to != "ours" else None
-            exported = checkpoint.export(best, out, about=about | known, **target)
         else:
-            exported = checkpoint.export(model, out, about=checkpoint.about_of(model) | about, **target)
+            known = checkpoint.about_of(model)
+        if to != "ours":
+            target["pictures"] = _curves(known)
+        exported = checkpoint.export(best, out, about={"title": out.name} | known | about, **target)
         size = sum(path.stat().st_size for path in exported.path.iterdir())
         print(f"{out}: {size / 1e6:.1f} MB")
         for line in (*exported.notes, *exported.measured):
@@ -202,7 +204,11 @@ def export(arguments: list[str]) -> None:
 
 def _curves(about: dict[str, Any]) -> dict[str, bytes]:
     """A picture of how a model learned, where it is known and can be drawn."""
-    if not about["learned"] or "nce" not in about["learned"][0]:
+    try:
+        known = "nce" in about["learned"][0]
+    except (KeyError, IndexError, TypeError):
+        known = False
+    if not known:
         return {}
     try:
         from ssast_lab import figures as draw

@@ -53,6 +53,9 @@ def test_an_official_file_is_read_and_used(page, models):
     rows = table(page, "taken")
     assert len(rows) == len(report.taken)
     assert any("v.blocks.0.attn.qkv.weight" in row for row in rows)
+    facts = view.locator(".models-facts").inner_text()
+    for said in (report.positions, report.features, report.fingerprint[:16]):
+        assert said in facts
     assert len(table(page, "left")) == len(report.left) > 0
     assert "promises no figures" in view.locator(".models-fingerprint").inner_text()
     shot(page, "models_official")

@@ -11,7 +11,7 @@ from ssast_lab.app.shelf import Opened
 from ssast_lab.app.sources import Model
 from ssast_lab.app.state import Common, Seen, Wish
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
-from ssast_lab.checkpoint import CheckpointError, Weight
+from ssast_lab.checkpoint import CheckpointError, LoadReport, Weight
 from ssast_lab.config import ModelConfig, to_dict
 from ssast_lab.model import SSAST
 
@@ -48,7 +48,7 @@ def described(opened: Opened) -> Answer:
     model, about, report = opened.model, opened.about, opened.report
     return {
         "usable": isinstance(model, SSAST), "why_not": ONLY_PRETRAINED,
-        "facts": [[name, plain(value)] for name, value in facts(model, about)],
+        "facts": [[name, plain(value)] for name, value in (*facts(model, about), *read_facts(report))],
         "recipe": [[name, plain(value)] for name, value in flat(about.get("recipe"))],
         "curves": curves(about.get("curves")), "tree": tree(model),
         "report": {"format": report.format} | {part: rows(getattr(report, part)) for part in ("taken", "left", "missing")},
@@ -69,10 +69,6 @@ def facts(model: nn.Module, about: Mapping[str, Any]) -> Iterable[tuple[str, Any
             f"{grid.shape[0]} mel bins x {grid.shape[1]} frames at a stride of {grid.stride[0]} x {grid.stride[1]}: "
             f"{grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames",
         )
-        yield (
-            "Features",
-            f"{config.audio.mel_bins} mel bins, mean {config.audio.mean:g}, deviation {config.audio.std:g}",
-        )
         if config.labels:
             yield "Labels", f"{len(config.labels)}: {', '.join(config.labels)}"
     else:
@@ -88,6 +84,17 @@ def facts(model: nn.Module, about: Mapping[str, Any]) -> Iterable[tuple[str, Any
         )
         if isinstance(hours, dict):
             yield "Learned from", ", ".join(f"{plain(value)} h of {name}" for name, value in hours.items())
+
+
+def read_facts(report: LoadReport) -> Iterable[tuple[str, str]]:
+    """How the file was read, beyond the tables of its weights."""
+    for name in ("features", "positions"):
+        if getattr(report, name):
+            yield name.capitalize(), getattr(report, name)
+    if len(report.layouts) > 1:
+        taken, *others = map(str, report.layouts)
+        yield "Layout", f"{taken}, likelier than {' and '.join(others)}, which its positions fit as well"
+    yield "Weights", f"SHA-256 {report.fingerprint[:16]}"
 
 
 def plain(value: Any) -> str:
