@@ -6,6 +6,7 @@ folders.py   what is taken for a sound, and the walk through folders that finds 
 lists.py     tables and JSON, read strictly
 arrow.py     Parquet, and what Hugging Face's datasets saves
 clips.py     unlabelled sound, and what is kept aside to be measured on
+look.py      what lies in a folder of recordings, before anything is trained on it
 batches.py   which piece of which clip stands in which batch
 packing.py   windows that several short clips fill
 labelled/    sets with labels, how they are split, and what would make a split worthless

@@ -20,7 +20,7 @@ from ssast_lab.learning.run import Run
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("some clips")
-    write_clips(folder, 8)
+    write_clips(folder, 8, (0.7, 1.5))
     return folder
 
 
@@ -88,7 +88,8 @@ def test_info_on_an_official_file(tmp_path, capsys):
 def test_statistics_of_a_corpus(clips, capsys):
     main(["data", "statistics", str(clips)])
     mean, deviation, count = data.statistics(data.find_clips([clips]))
-    assert capsys.readouterr().out == f"mean {mean:.7f}, standard deviation {deviation:.7f} over {count} clips\n"
+    said, _ = capsys.readouterr().out.splitlines()
+    assert said == f"mean {mean:.7f}, standard deviation {deviation:.7f} over {count} clips"
 
 
 @pytest.mark.parametrize(
@@ -179,3 +180,14 @@ def test_who_reads_only_the_beginning_meets_no_trace():
     piped = f"{sys.executable} -m ssast_lab finetune --help | head -c 10"
     ended = subprocess.run(piped, shell=True, env=ALONE, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("usage: ssa", "")
+
+
+def test_a_look_at_recordings_names_the_next_step_and_so_do_statistics(clips, capsys):
+    main(["data", "look", str(clips)])
+    said = capsys.readouterr().out
+    assert said.startswith(f"{clips}: 8 sounds")
+    assert said.endswith(f"Next: ssast-lab data statistics '{clips}'\n")
+    main(["data", "statistics", str(clips)])
+    flags = capsys.readouterr().out.splitlines()[-1].partition("Next: ssast-lab ")[2]
+    mean, deviation, _ = data.statistics(data.find_clips([clips]))
+    assert f"--model.audio.mean={mean:.4f} --model.audio.std={deviation:.4f}" in flags
