@@ -3,6 +3,7 @@
     arguments.py  what their arguments are called in their help
     progress.py   how far a command is
     sounds.py     data look, statistics, corpus, tasks
+    scores.py     what a classifier reached, as files
     learning.py   pretrain, finetune
     models.py     info, export
     embedding.py  embed, near, predict
