@@ -34,7 +34,7 @@ A recipe is named by how it trains, how large the model is, its patches, and how
   quick     Muon and small batches, which learn more from the clips that a CPU has time for
   modern    AdamW with a cosine and gradient clipping, the batch of a GPU; modern-base-patch-400-2048 names the batch
   official  Adam as in the published code, which pads short clips and learns their padding
-  nano, tiny, small, base    0.9, 5.7, 23 and 89 million parameters; patch: 16 mel bins x 16 frames, frame: 128 x 2
+  nano, tiny, small, base    1, 5.7, 22 and 87 million parameters; patch: 16 mel bins x 16 frames, frame: 128 x 2
 
 What follows are the settings of {{name}}."""
 TUNING = """Train a classifier on a trained model, and judge it on sounds that it has not met: ssast-lab finetune RECIPE --data.train FOLDER
@@ -100,9 +100,8 @@ def _say_pretrained(config: "PretrainConfig", run: "RunConfig") -> None:
     of = f" (its best model is that of step {best['step']}, by the loss on the held-out clips)" if best else ""
     print(f"Written: {run.folder}{of}")
     folder = shlex.quote(run.folder)
-    measured = shlex.quote((config.data.held_out or config.data.train)[0])
-    print(f"Next: ssast-lab info {folder} --evaluate {measured}\n"
-          f"      ssast-lab app --models {folder}")  # fmt: skip
+    measured = shlex.quote(config.data.held_out[0]) if config.data.held_out else "OTHER_SOUNDS"
+    print(f"Next: ssast-lab info {folder} --evaluate {measured}\n      ssast-lab app --models {folder}")
 
 
 def _told(

@@ -79,7 +79,7 @@ class DataConfig:
     """Which sounds a run learns from and which it is measured on: folders, files, manifests or tar shards."""
 
     train: tuple[str, ...] = ()
-    held_out: tuple[str, ...] = ()  # empty: ``held_out_clips`` of the training clips are set aside
+    held_out: tuple[str, ...] = ()  # empty: a tenth of the training clips is set aside, of a single one its end
     held_out_clips: int = 64  # at most so many are evaluated, evenly spread over the list
 
     def __post_init__(self) -> None:

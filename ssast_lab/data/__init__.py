@@ -24,8 +24,10 @@ from ssast_lab.data.clips import (
     find_clips,
     generator,
     read_piece,
+    read_whole,
     seconds_of,
     split,
+    split_in_time,
     spread,
     statistics,
     summary,
@@ -38,6 +40,6 @@ from ssast_lab.data.streams import Stream
 
 __all__ = [
     "AHEAD", "BEGINNING", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Passed", "Plan",
-    "Stream", "Window", "batches", "estimated", "fill", "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics",
+    "Stream", "Window", "batches", "estimated", "fill", "find_clips", "generator", "read_piece", "read_whole", "seconds_of", "split", "split_in_time", "spread", "statistics",
     "summary", "told",
 ]  # fmt: skip
