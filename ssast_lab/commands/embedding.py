@@ -17,13 +17,14 @@ def embed(arguments: list[str]) -> None:
     """``ssast-lab embed MODEL FOLDER... --out FILE``"""
     import tyro
 
+    from ssast_lab.commands.arguments import Model, Sounds
     from ssast_lab.data import find_clips, seconds_of
     from ssast_lab.measuring.embedder import Embedder
     from ssast_lab.measuring.library import Making
 
     def make(
-        model: tyro.conf.Positional[str],
-        sounds: tyro.conf.Positional[tuple[str, ...]],
+        model: Model,
+        sounds: Sounds,
         out: Path,
         layers: tuple[int, ...] = (-1,),
         pooling: Literal["mean", "statistics", "cls", "max"] = "mean",
@@ -108,14 +109,15 @@ def near(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import audio, files
+    from ssast_lab.commands.arguments import File, Model, Sound
     from ssast_lab.measuring.library import embedder_of, read
     from ssast_lab.measuring.library import near as search
     from ssast_lab.tables import text_table
 
     def find(
-        model: tyro.conf.Positional[str],
-        library: tyro.conf.Positional[Path],
-        query: tyro.conf.Positional[Path],
+        model: Model,
+        library: File,
+        query: Sound,
         top: int = 10,
         start: float = 0.0,
         end: float | None = None,
@@ -157,14 +159,15 @@ def predict(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import files
+    from ssast_lab.commands.arguments import Model, Sounds
     from ssast_lab.config import ConfigError
     from ssast_lab.data import find_clips, seconds_of
     from ssast_lab.measuring.library import chunks_of
     from ssast_lab.measuring.prediction import Predictor
 
     def name_them(
-        model: tyro.conf.Positional[str],
-        sounds: tyro.conf.Positional[tuple[str, ...]],
+        model: Model,
+        sounds: Sounds,
         heads: tuple[str, ...] = (),
         top: int = 3,
         threshold: float | None = None,

@@ -27,7 +27,6 @@ def data(arguments: list[str]) -> None:
         from ssast_lab.data import Passed, find_clips, seconds_of
         from ssast_lab.data.look import look as find
 
-        _given(sources, "look", "recordings/")
         with progress(seconds_of(find_clips(sources, Passed()))) as heard:
             looked = find(sources, heard)
         print("\n".join(looked.lines()))
@@ -44,7 +43,6 @@ def data(arguments: list[str]) -> None:
         from ssast_lab.data import find_clips
         from ssast_lab.data import statistics as measure
 
-        _given(sources, "statistics", "recordings/")
         mean, std, clips = measure(find_clips(sources), limit, progress=sys.stderr.isatty())
         print(f"mean {mean:.7f}, standard deviation {std:.7f} over {clips} clips")
         print(f"Next: ssast-lab pretrain quick-nano-patch-400 --data.train {shlex.join(sources)} --model.audio.mean={mean:.4f} "
@@ -93,10 +91,3 @@ def data(arguments: list[str]) -> None:
         args=arguments,
         prog="ssast-lab data",
     )
-
-
-def _given(sources: tuple[str, ...], command: str, example: str) -> None:
-    from ssast_lab.data import DataError
-
-    if not sources:
-        raise DataError(f"There is nothing to listen to: name a folder, as in ssast-lab data {command} {example}")

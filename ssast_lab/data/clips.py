@@ -80,6 +80,8 @@ def find_clips(sources: Iterable[str | os.PathLike[str]], passed: Passed | None 
 
     What was passed over is counted in ``passed``, or said in one line where there is no such count."""
     names, counted = [*map(str, sources)], Passed() if passed is None else passed
+    if not names:
+        raise DataError("There is nothing to listen to: name folders, sound files, manifests or shards.")
     clips: list[Clip] = []
     for source in names:
         # unlike Path.exists, false for no name at all, which would be the folder one stands in, and for one that is too long

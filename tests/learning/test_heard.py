@@ -79,7 +79,7 @@ def test_another_sound_of_the_same_name_is_noticed(begun, keep_date):
 
 
 def test_contents_are_looked_at_where_that_was_asked(tmp_path):
-    (path, *_) = write_clips(tmp_path / "clips", 8)
+    (path, *_) = write_clips(tmp_path / "clips", 8, (0.7, 1.5))
     for contents in (False, True):
         run = here(tmp_path / f"run {contents}", contents=contents)
         with contextlib.closing(pretrain(tiny(tmp_path / "clips"), run)) as steps:
@@ -96,7 +96,7 @@ def test_contents_are_looked_at_where_that_was_asked(tmp_path):
 
 
 def test_a_clip_that_was_mended_is_heard(tmp_path):
-    write_clips(tmp_path / "clips", 8)
+    write_clips(tmp_path / "clips", 8, (0.7, 1.5))
     good = (tmp_path / "clips" / "003.flac").read_bytes()
     for name in ("003.flac", "004.flac"):
         (tmp_path / "clips" / name).write_bytes(b"fLaC" + bytes(500))
