@@ -1,4 +1,6 @@
-from ssast_lab.app import main
+import sys
+
+from ssast_lab.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main(["app", *sys.argv[1:]])

@@ -1,6 +1,7 @@
 """SSAST Lab: see, hear and train masked spectrogram models.
 
     _moved.py      old places of modules, for one release
+    extras.py      packages that only a part needs, and how they are installed
     files.py       atomic file writes, and checksums
     tables.py      tables as lines of text
     patches.py     how a spectrogram is cut into patches, and where each one lies in seconds and Hz
@@ -72,7 +73,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "figures":
-        return import_module("ssast_lab.figures")
+        try:
+            return import_module("ssast_lab.figures")
+        except ImportError as error:
+            from ssast_lab.extras import sentence
+
+            raise ImportError(sentence(error) or str(error), name=error.name) from error
     if name not in _MODULES:
         raise AttributeError(f"module 'ssast_lab' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ssast_lab import commands
+from ssast_lab import __version__, commands
 
 HELP = """ssast-lab: see, hear and train masked spectrogram models
 
@@ -23,19 +23,21 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab study NAME ...       a question that the paper leaves open, from pretraining to its table
   ssast-lab info MODEL           what a model file or folder is; with --evaluate, how well it does on a folder of sound
   ssast-lab export MODEL OUT     a model or a run's best one by itself, for transformers, the official code, ONNX, or as ours
+  ssast-lab data look DIR        what lies in a folder of recordings, and what is wrong with which
+  ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
   ssast-lab data tasks ...       small real tasks to measure models on, from Debian packages
-  ssast-lab data statistics ...  mean and deviation of a corpus, to normalise with
   ssast-lab bench ...            how fast this machine trains
 
-Each command explains itself with --help."""
+Each command explains itself with --help; ssast-lab --version is known, too. A first day: ssast-lab data look FOLDER tells the next step,
+and so does each after it."""
 
 
 def app(arguments: list[str]) -> None:
     """``ssast-lab app``"""
     from ssast_lab.app import main as serve
 
-    serve(arguments)
+    serve(arguments, "ssast-lab app")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -78,6 +80,9 @@ def main(arguments: list[str] | None = None) -> None:
     if name in ("-h", "--help", "help"):
         print(HELP)
         return
+    if name == "--version":
+        print(f"ssast-lab {__version__}")
+        return
     if name not in COMMANDS:
         sys.exit(f"ssast-lab: there is no command {name!r}; there are {', '.join(COMMANDS)}.")
     try:
@@ -88,6 +93,12 @@ def main(arguments: list[str] | None = None) -> None:
         if not type(error).__module__.startswith("ssast_lab."):
             raise
         sys.exit(f"ssast-lab {name}: {error}")
+    except ImportError as error:
+        from ssast_lab.extras import sentence
+
+        if not sentence(error):
+            raise
+        sys.exit(f"ssast-lab {name}: {sentence(error)}")
     except BrokenPipeError:  # of whoever read only the beginning
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

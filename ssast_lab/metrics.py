@@ -22,6 +22,7 @@ from ssast_lab.tables import text_table
 
 ENOUGH_SOURCES = 5  # with fewer, intervals over whole sources mean nothing
 WORK = 4e9  # weights that the resamples of average precision may read; larger sets are resampled less often
+FEW = 12  # labels whose confusion matrix is told as a table; of more, so many confusions
 FEWEST = 200  # resamples of average precision, however large the set
 
 
@@ -83,9 +84,24 @@ class Scores:
             [label, str(clips), *("–" if math.isnan(figure) else f"{figure:.3f}" for figure in figures)]
             for label, clips, *figures in self.classes
         ]
-        return "\n".join(
-            [*lines, "", *text_table(["label", "clips", "recall", "precision", "average precision"], rows)]
-        )
+        table = text_table(["label", "clips", "recall", "precision", "average precision"], rows)
+        return "\n".join([*lines, "", *table, *self._confused()])
+
+    def _confused(self) -> list[str]:
+        """The confusion matrix as lines of text, or of a large one what is confused most often."""
+        if self.confusion is None:
+            return []
+        if len(self.labels) <= FEW:
+            rows = [[label, *map(str, row)] for label, row in zip(self.labels, self.confusion.tolist(), strict=True)]
+            return ["", *text_table(["true label, and what it was called", *self.labels], rows)]
+        wrong = self.confusion - np.diag(np.diag(self.confusion))
+        most = [divmod(int(place), len(self.labels)) for place in np.argsort(-wrong, axis=None, kind="stable")[:FEW]]
+        rows = [
+            [self.labels[true], self.labels[given], f"{wrong[true, given]} of {self.confusion[true].sum()}"]
+            for true, given in most
+            if wrong[true, given]
+        ]
+        return ["", *text_table(["most often confused", "called", "clips"], rows)] if rows else []
 
 
 def score(

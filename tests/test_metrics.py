@@ -64,7 +64,24 @@ def test_labels_that_do_not_occur_count_for_nothing():
     assert wide.classes[5][:2] == ("f", 0)
     assert math.isnan(wide.classes[5].recall)
     assert math.isnan(wide.classes[5].average_precision)
-    assert "–" in str(wide).splitlines()[-1]
+    (line,) = [line for line in str(wide).splitlines() if line.startswith("f ") and "–" in line]
+    assert line.split() == ["f", "0", "–", "–", "–"]
+
+
+def test_a_confusion_matrix_is_told_as_a_table_or_as_what_is_confused_most():
+    targets, scores = draw(80, labels=5)
+    found = score(targets, scores, LABELS[:5], resamples=20)
+    rows = [line.split() for line in str(found).splitlines()[-5:]]
+    assert [row[0] for row in rows] == list(LABELS[:5])
+    assert [[int(cell) for cell in row[1:]] for row in rows] == found.confusion.tolist()
+    labels = [f"label{number}" for number in range(20)]
+    true, given = np.repeat(np.arange(20), 4), np.repeat(np.arange(20), 4)
+    given[:3], given[40] = 7, 3  # three of four of the first are called the eighth
+    many = score(np.eye(20)[true], np.eye(20)[given], labels, resamples=20)
+    assert [line.split() for line in str(many).splitlines()[-2:]] == [
+        ["label0", "label7", "3", "of", "4"],
+        ["label10", "label3", "1", "of", "4"],
+    ]
 
 
 @pytest.mark.parametrize("sources", [None, 12])

@@ -116,8 +116,8 @@ def listen(host: str, port: int | None, password: str | None) -> socket.socket:
     raise ServeError(f"The ports from {PORT} to {PORT + PORTS - 1} are all in use: choose another --port.")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_of()
+def main(arguments: Sequence[str] | None = None, name: str = "app.py") -> None:
+    parser = parser_of(name)
     options = parser.parse_args(arguments)
     try:
         password = password_of(options)
@@ -142,12 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"There is no room for the files of this page: {error}.")
 
 
-def parser_of() -> argparse.ArgumentParser:
+def parser_of(name: str = "app.py") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="app.py", description="SSAST Lab: masked spectrogram models on your own sounds."
+        prog=name,
+        description=f"SSAST Lab: masked spectrogram models on your own sounds, in a page on http://127.0.0.1:{PORT}, for this machine "
+        "alone.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="another address than this machine's needs a password")
-    parser.add_argument("--port", type=int, help=f"{PORT}, or the next free one")
+    parser.add_argument("--port", type=int, metavar="N",
+                        help=f"{PORT} or the next free one, where none is named; 0: any free one")  # fmt: skip
+
     parser.add_argument("--password", help="asked of every visitor, with any user name; other users of this machine can see it "
                         f"here, but not in --password-file or the environment's {PASSWORD}")  # fmt: skip
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the password")

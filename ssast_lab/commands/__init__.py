@@ -1,6 +1,9 @@
 """What the command line does, a function for each command, which takes its arguments.
 
-    sounds.py     data corpus, tasks, statistics
+    arguments.py  what their arguments are called in their help
+    progress.py   how far a command is
+    sounds.py     data look, statistics, corpus, tasks
+    scores.py     what a classifier reached, as files
     learning.py   pretrain, finetune
     models.py     info, export
     embedding.py  embed, near, predict

@@ -1,30 +1,29 @@
 """Commands that use a model on recordings: ``embed``, ``near`` and ``predict``."""
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from ssast_lab.commands.progress import progress
 
 if TYPE_CHECKING:
     from ssast_lab.measuring.prediction import Prediction
 
 TOLD = 20  # files that could not be read, by name
-EVERY = 60.0  # seconds after which a pipe or a log is told how far it is
 
 
 def embed(arguments: list[str]) -> None:
     """``ssast-lab embed MODEL FOLDER... --out FILE``"""
     import tyro
 
+    from ssast_lab.commands.arguments import Model, Sounds
     from ssast_lab.data import find_clips, seconds_of
     from ssast_lab.measuring.embedder import Embedder
     from ssast_lab.measuring.library import Making
 
     def make(
-        model: tyro.conf.Positional[str],
-        sounds: tyro.conf.Positional[tuple[str, ...]],
+        model: Model,
+        sounds: Sounds,
         out: Path,
         layers: tuple[int, ...] = (-1,),
         pooling: Literal["mean", "statistics", "cls", "max"] = "mean",
@@ -59,7 +58,7 @@ def embed(arguments: list[str]) -> None:
                 f"{len(todo)} of {len(clips)} files to embed by {embedder.upstream.name} on {embedder.device}",
                 flush=True,
             )
-            with _progress(seconds_of(todo)) as heard:
+            with progress(seconds_of(todo)) as heard:
                 for _ in making.work(number, parts, heard):
                     pass
         about = making.finish()
@@ -106,14 +105,15 @@ def near(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import audio, files
+    from ssast_lab.commands.arguments import File, Model, Sound
     from ssast_lab.measuring.library import embedder_of, read
     from ssast_lab.measuring.library import near as search
     from ssast_lab.tables import text_table
 
     def find(
-        model: tyro.conf.Positional[str],
-        library: tyro.conf.Positional[Path],
-        query: tyro.conf.Positional[Path],
+        model: Model,
+        library: File,
+        query: Sound,
         top: int = 10,
         start: float = 0.0,
         end: float | None = None,
@@ -158,14 +158,15 @@ def predict(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import files
+    from ssast_lab.commands.arguments import Model, Sounds
     from ssast_lab.config import ConfigError
     from ssast_lab.data import find_clips, seconds_of
     from ssast_lab.measuring.library import chunks_of
     from ssast_lab.measuring.prediction import PredictionError, Predictor
 
     def name_them(
-        model: tyro.conf.Positional[str],
-        sounds: tyro.conf.Positional[tuple[str, ...]],
+        model: Model,
+        sounds: Sounds,
         heads: tuple[str, ...] = (),
         top: int = 3,
         threshold: float | None = None,
@@ -199,7 +200,7 @@ def predict(arguments: list[str]) -> None:
         predictor = Predictor(model, heads, seconds, hop, several, device)
         answers: list[dict[str, Any]] = []
         left_out: dict[str, str] = {}
-        with _progress(seconds_of(clips)) as heard:
+        with progress(seconds_of(clips)) as heard:
             for numbers in chunks_of(clips):
                 table = predictor.many((clips[number] for number in numbers), heard=heard)
                 for place, number in enumerate(numbers):
@@ -278,28 +279,3 @@ def _csv(rows: list[list[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-@contextmanager
-def _progress(seconds: float) -> Iterator[Any]:
-    """A function that is told of the seconds of sound that are done, and shows them on stderr: as a bar on a terminal, otherwise as a
-    line a minute."""
-    from tqdm.auto import tqdm
-
-    if sys.stderr.isatty():
-        with tqdm(total=round(seconds), unit="s", unit_scale=True, desc="sound") as bar:
-            yield bar.update
-        return
-    began = told = time.monotonic()
-    done = 0.0
-
-    def heard(more: float) -> None:
-        nonlocal told, done
-        done += more
-        now = time.monotonic()
-        if now - told >= EVERY or (not told > began and now - began >= 2):
-            told, left = now, max(seconds - done, 0) * (now - began) / done
-            print(f"{done / 60:.1f} of about {max(seconds, done) / 60:.1f} minutes of sound, {left / 60:.0f} minutes left", file=sys.stderr,
-                  flush=True)  # fmt: skip
-
-    yield heard

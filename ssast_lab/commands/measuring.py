@@ -1,5 +1,6 @@
 """Commands that measure: ``probe``, ``compare``, ``study`` and ``bench``."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -10,18 +11,21 @@ def probe(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import checkpoint
-    from ssast_lab.data.labelled import read_labelled
+    from ssast_lab.commands import scores
+    from ssast_lab.commands.arguments import Model, Tasks
+    from ssast_lab.data.labelled import LabelError, read_labelled
     from ssast_lab.measuring.probe import probe_task
     from ssast_lab.measuring.upstreams import upstream as find_upstream
 
     def run(
-        upstream: tyro.conf.Positional[str],
-        tasks: tyro.conf.Positional[tuple[str, ...]],
+        upstream: Model,
+        tasks: Tasks = (),
         layer: int | Literal["best"] = "best",
         pooling: str = "mean",
         cache: Path = Path("runs/embeddings"),
         seed: int = 0,
         heads: Path | None = None,
+        out: Path = Path("runs/probes"),
         download: bool = False,
     ) -> None:
         """A linear probe: a logistic regression on the frozen embeddings of a model, tested on unseen sounds.
@@ -34,29 +38,52 @@ def probe(arguments: list[str]) -> None:
             pooling: mean, max, cls or statistics.
             cache: a folder for the embeddings, so that each sound goes through each model only once.
             seed: of the cross-validation.
+            out: a folder for the figures of each class and the confusion matrix, in a folder for each model and task.
             heads: a folder to keep the fitted regressions in, under the names of the tasks. In the folder "heads" of a
                 model's own folder they are found by checkpoint.heads and by the app.
             download: download the weights of wav2vec2-base or hubert-base when they are not on this machine.
         """
+        if not tasks:
+            raise LabelError(_tasks_to_name())
         model, progress = find_upstream(upstream, download), sys.stderr.isatty()
         for task in tasks:
             result = probe_task(model, read_labelled(task), layer, pooling, cache, seed, progress=progress)
-            print(f"{task}\n{result}\n")
+            print(f"{task}\n{result}", flush=True)
+            folder = out / "-".join(Path(name).stem for name in (upstream.replace(":", "-"), task))
+            print(f"Written: {folder}, with {', '.join(scores.write(result.scores, folder))}")
             if heads:
-                print(f"{checkpoint.save_head(result.head(Path(task).stem), heads, upstream)}\n")
+                print(f"Written: {checkpoint.save_head(result.head(Path(task).stem), heads, upstream)}")
+            print()
+        names = shlex.join(tasks)
+        print(f"Next: ssast-lab compare {shlex.quote(upstream)} logmel --tasks {names} --out comparison\n"
+              f"      ssast-lab finetune small-patch --model {shlex.quote(upstream)} --data.train {shlex.quote(tasks[0])}")  # fmt: skip
 
     tyro.cli(run, args=arguments, prog="ssast-lab probe")
+
+
+def _tasks_to_name() -> str:
+    """What can be probed, where nothing was named."""
+    from ssast_lab.data import tasks
+
+    here = sorted(str(path.parent) for path in Path("tasks").glob("*/task.csv"))
+    found = f" Here are {', '.join(here)}." if here else ""
+    return (
+        f"Name the tasks: folders with one of clips for each label, tables, or what ssast-lab data tasks --out tasks makes "
+        f"({', '.join(tasks.names())}).{found}"
+    )
 
 
 def compare(arguments: list[str]) -> None:
     """``ssast-lab compare UPSTREAM... --tasks TASK... --out FOLDER``"""
     import tyro
 
+    from ssast_lab.commands.arguments import Models, TaskFlag
     from ssast_lab.measuring.compare import compare as run
+    from ssast_lab.measuring.compare import earlier
 
     def table(
-        upstreams: tyro.conf.Positional[tuple[str, ...]],
-        tasks: tuple[str, ...],
+        upstreams: Models,
+        tasks: TaskFlag,
         out: Path,
         pooling: str = "mean",
         layer: int | Literal["best"] = "best",
@@ -69,7 +96,7 @@ def compare(arguments: list[str]) -> None:
     ) -> None:
         """Compare models on tasks by linear probes, and by fine-tuning if you like; write one table and figure.
 
-        What was measured before is used again.
+        What was measured before is used again. Where the folder has a table of the same settings, its models and tasks stay in it.
 
         Args:
             upstreams: models as for ssast-lab probe; ours=runs/pretrain calls one "ours" in the table.
@@ -85,9 +112,38 @@ def compare(arguments: list[str]) -> None:
                 if that is among them, else with the first one from scratch.
             download: download the weights of wav2vec2-base or hubert-base when they are not on this machine.
         """
+        before = earlier(out)
+        if before:
+            settings = {
+                "pooling": pooling,
+                "layer": layer,
+                "seeds": list(seeds),
+                "fine_tune": fine_tune,
+                "epochs": epochs,
+            }
+            changed = [name for name, value in settings.items() if before.settings.get(name) != value]
+            gone = [task for task in before.tasks if not Path(task).exists()]
+            if changed or gone:
+                why = f"with another {' and '.join(changed)}" if changed else f"of {gone[0]}, which is not there now"
+                print(
+                    f"The table in {out} was made {why}: it is replaced. What was measured stays in {out / 'rows'}.",
+                    file=sys.stderr,
+                )
+            else:
+                kept = [name if title == name else f"{title}={name}" for title, name in before.upstreams.items()]
+                upstreams, tasks = (
+                    tuple(dict.fromkeys((*kept, *upstreams))),
+                    tuple(dict.fromkeys((*before.tasks, *tasks))),
+                )
+                print(
+                    f"The table in {out} has {', '.join(before.upstreams)} already, which stay in it.", file=sys.stderr
+                )
         run(upstreams, tasks, out, pooling, layer, cache, seeds, fine_tune, epochs, baseline, download,
             progress=sys.stderr.isatty())  # fmt: skip
         print((out / "README.md").read_text(encoding="utf-8"))
+        print(
+            f"Written: {out}, with README.md, table.csv and a figure. The same command with other models adds them to the table."
+        )
 
     tyro.cli(table, args=arguments, prog="ssast-lab compare")
 
@@ -96,13 +152,14 @@ def study(arguments: list[str]) -> None:
     """``ssast-lab study NAME --tasks TASK... --corpus FOLDER``"""
     import tyro
 
+    from ssast_lab.commands.arguments import Name, TaskFlag
     from ssast_lab.measuring.studies import study as run
 
     def make(
-        name: tyro.conf.Positional[str],
-        tasks: tuple[str, ...],
+        name: Name,
+        tasks: TaskFlag,
         corpus: Path | None = None,
-        out: Path = Path("docs/studies"),
+        out: Path = Path("studies"),
         size: str = "overnight",
         seeds: tuple[int, ...] = (),
         steps: int | None = None,
@@ -117,7 +174,7 @@ def study(arguments: list[str]) -> None:
         Args:
             name: shapes, masks, objectives, corpora, batches, or hiding.
             tasks: the labelled sets to probe or to fine-tune on.
-            corpus: the folder of a corpus (ssast-lab data corpus) to train on; hiding needs none.
+            corpus: a folder of recordings, or of a corpus (ssast-lab data corpus), to train on; hiding needs none.
             out: the folder that the page is written into.
             size: minutes, overnight (on a CPU) or gpu.
             seeds: of training; by default those of the size.

@@ -1,5 +1,6 @@
 """Commands about one model: ``info`` and ``export``."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +18,11 @@ def info(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import analysis, checkpoint
+    from ssast_lab.commands.arguments import Model
     from ssast_lab.config import ConfigError, ModelConfig, to_dict
 
     def show(
-        model: tyro.conf.Positional[str],
+        model: Model,
         evaluate: str | None = None,
         counts: tuple[int, ...] = (100, 250, 400),
         json: Path | None = None,
@@ -42,6 +44,8 @@ def info(arguments: list[str]) -> None:
         for path, kinds in ((pictures, DRAWN), (curves, (".csv", *DRAWN))):
             if path and path.suffix not in kinds:
                 raise ConfigError(f"{path.name} would have to end in {', '.join(kinds[:-1])} or {kinds[-1]}.")
+            if path and path.suffix != ".csv":
+                _can_draw(path)
         loaded, report = checkpoint.load_with_report(model)
         print(f"{model}: {type(loaded).__name__}, {sum(p.numel() for p in loaded.parameters()):,} parameters")
         config = loaded.config
@@ -72,8 +76,25 @@ def info(arguments: list[str]) -> None:
             _write_curves(model, curves)
         if evaluate:
             _evaluate(loaded, evaluate, counts, json, pictures)
+        written = [str(path) for path in (curves, json, pictures) if path]
+        if written:
+            print(f"Written: {', '.join(written)}")
+        print(_next(loaded, model, bool(evaluate)))
 
     tyro.cli(show, args=arguments, prog="ssast-lab info")
+
+
+def _next(loaded: Any, model: str, evaluated: bool) -> str:
+    """What can be done with a model that one has looked at."""
+    from ssast_lab.model import SSAST, Classifier
+
+    name = shlex.quote(model)
+    if isinstance(loaded, Classifier):
+        return f"Next: ssast-lab predict {name} RECORDING.wav --windows"
+    if not isinstance(loaded, SSAST):
+        return f"Next: ssast-lab probe {name} TASK ..."
+    page = f"ssast-lab app --models {name}" if Path(model).is_dir() else "ssast-lab app"
+    return f"Next: {page if evaluated else f'ssast-lab info {name} --evaluate FOLDER'}\n      ssast-lab export {name} FOLDER"
 
 
 def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None, pictures: Path | None) -> None:
@@ -133,6 +154,18 @@ def _write_curves(model: str, out: Path) -> None:
     files.write(out, text.getvalue())
 
 
+def _can_draw(out: Path) -> None:
+    """Said before anything is measured: :class:`ConfigError`, or an ImportError that says what to install."""
+    from importlib.util import find_spec
+
+    from ssast_lab import figures  # noqa: F401
+    from ssast_lab.config import ConfigError
+    from ssast_lab.extras import sentence
+
+    if out.suffix != ".html" and find_spec("kaleido") is None:
+        raise ConfigError(f"{sentence(ImportError(name='kaleido'))}, or have the pictures written as .html.")
+
+
 def _write_picture(figure: Any, out: Path) -> None:
     from ssast_lab import figures as draw
     from ssast_lab import files
@@ -143,10 +176,9 @@ def _write_picture(figure: Any, out: Path) -> None:
         return
     try:
         image = draw.picture(figure, out.suffix[1:])
-    except Exception as error:  # kaleido is not installed, or its browser is missing or fails in one of many ways
+    except Exception as error:  # kaleido's browser is missing, or fails in one of many ways
         raise ConfigError(
-            f"No {out.suffix} could be drawn ({type(error).__name__}: {error}): install kaleido and Chromium, "
-            "or have the pictures written as .html."
+            f"No {out.suffix} could be drawn ({type(error).__name__}: {error}): install Chromium, or have the pictures written as .html."
         ) from error
     files.write(out, image)
 
@@ -156,11 +188,12 @@ def export(arguments: list[str]) -> None:
     import tyro
 
     from ssast_lab import checkpoint
+    from ssast_lab.commands.arguments import Folder, Model
     from ssast_lab.learning.run import Run
 
     def write(
-        model: tyro.conf.Positional[str],
-        out: tyro.conf.Positional[Path],
+        model: Model,
+        out: Folder,
         to: Literal["ours", "transformers", "official", "onnx", "torch"] = "ours",
         takes: Literal["features", "waveform"] = "features",
         int8: bool = False,
@@ -174,8 +207,8 @@ def export(arguments: list[str]) -> None:
         Args:
             model: a run's folder, or whatever is a model elsewhere: a built-in name, a checkpoint, an official file.
             out: the folder to write. It can be passed on, and one that is "ours" be given wherever a model is named.
-            to: "ours" is float16 with recipe, corpus and curves; "transformers" is what Hugging Face's library loads; "official"
-                the layout of the published code; "onnx" and "torch" (torch.export) are graphs that need no code of ours.
+            to: "ours" is float16 with recipe, corpus and curves; "transformers" is what Hugging Face's library loads;
+                "official" the layout of the published code; "onnx" and "torch" (torch.export) are graphs that need no code of ours.
             takes: what a graph is given: normalised log-mel, or the waveform, with the features in the graph.
             int8: also write an ONNX file with weights of 8 bits, and say what that costs and gains.
             title: its name; by default that of the folder.
@@ -198,6 +231,13 @@ def export(arguments: list[str]) -> None:
         print(f"{out}: {size / 1e6:.1f} MB")
         for line in (*exported.notes, *exported.measured):
             print(f"- {line}")
+        if to == "ours":
+            name = shlex.quote(str(out))
+            print(
+                f"Next: ssast-lab embed {name} recordings/ --out recordings.npz\n      ssast-lab probe {name} TASK ..."
+            )
+        else:
+            print(f"Next: {out / 'README.md'} says how it is loaded.")
 
     tyro.cli(write, args=arguments, prog="ssast-lab export")
 

@@ -5,7 +5,7 @@ settings.py  what a run learns, from which sounds, how, and where
 recipes.py   whole configurations by name
 """
 
-from ssast_lab.config.recipes import finetune_config, pretrain_config
+from ssast_lab.config.recipes import finetune_config, finetune_recipes, pretrain_config
 from ssast_lab.config.settings import (
     DataConfig,
     FineTuneConfig,
@@ -41,5 +41,5 @@ __all__ = [
     "SHAPES", "SIZES", "AudioConfig", "ConfigError", "DataConfig", "FineTuneConfig", "LabelledConfig",
     "LearningConfig", "Loss", "MaskConfig", "ModelConfig", "Optimizer", "Pooling", "Precision", "PretrainConfig",
     "RunConfig", "Schedule", "SoftmaxOver", "Start", "TrainingConfig", "TuningConfig", "check_choices",
-    "finetune_config", "from_dict", "model_config", "pretrain_config", "renamed", "to_dict",
+    "finetune_config", "finetune_recipes", "from_dict", "model_config", "pretrain_config", "renamed", "to_dict",
 ]  # fmt: skip

@@ -103,3 +103,8 @@ def finetune_config(name: str, model: str = "", **labelled: str) -> FineTuneConf
         model or f"tiny-{kind}", frames, None if recipe == "small" else overlap, "mean", mean, std,
         LabelledConfig(**dict(dataset=dataset) | labelled), TuningConfig(**training),
     )  # fmt: skip
+
+
+def finetune_recipes() -> tuple[str, ...]:
+    """The names of the recipes of fine-tuning, without -patch or -frame."""
+    return tuple(_RECIPES)

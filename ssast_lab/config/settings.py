@@ -18,11 +18,11 @@ PAPER = 400  # of the paper's 512 patches are hidden, 78 percent
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """Which patches are hidden: ``count`` of them or a ``share`` of all, in clusters of C x C (``cluster`` = (least C, most C)),
-    or one by one (``cluster`` = None), as the paper does for frames. Where neither is named, the paper's 400 are."""
+    """Which patches are hidden: a count of them or a share of all, in clusters of C x C, or one by one, as the paper does for
+    frames. Where neither is named, the paper's 400 are."""
 
     count: int | None = None
-    cluster: tuple[int, int] | None = (3, 5)
+    cluster: tuple[int, int] | None = (3, 5)  # least and most C; None: patches one by one
     fewest: int | None = None  # each training step hides a number drawn from here to the count; None: always the count
     share: float | None = None  # of the patches, between 0 and 1, instead of the count: so it goes with every window
 
@@ -79,7 +79,7 @@ class DataConfig:
     """Which sounds a run learns from and which it is measured on: folders, files, manifests or tar shards."""
 
     train: tuple[str, ...] = ()
-    held_out: tuple[str, ...] = ()  # empty: ``held_out_clips`` of the training clips are set aside
+    held_out: tuple[str, ...] = ()  # empty: a tenth of the training clips is set aside, of a single one its end
     held_out_clips: int = 64  # at most so many are evaluated, evenly spread over the list
 
     def __post_init__(self) -> None:
@@ -92,17 +92,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LearningConfig:
-    """The optimiser and its schedule, whatever is learned. ``batch`` is the global batch, whatever hardware shares it."""
+    """The optimiser and its schedule, whatever is learned. The batch is the global one, whatever hardware shares it."""
 
-    batch: int = 64
-    learning_rate: float = 1e-3
+    batch: int = 64  # clips of a step, over all processes
+    learning_rate: float = 1e-3  # its peak
     optimizer: Optimizer = "adamw"  # "adam" as the official code
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = (0.9, 0.95)  # of Adam and AdamW
     weight_decay: float = 0.05
     schedule: Schedule = (
-        "cosine"  # to zero; or "wsd": constant, then to zero; "plateau": halved when held-out accuracy does
+        "cosine"  # down to zero; "wsd": constant, then to zero; "plateau": by progress; "decay": by epochs
     )
-    # not rise; "decay": by epochs. Only "wsd" can be prolonged
     warmup: int = 500  # steps in which the learning rate rises from 0
     cooldown: float = 0.2  # share of the steps, the last ones, in which "wsd" falls in a straight line to zero
     warmup_every: int = 1  # the official code moves it every 50 steps only
@@ -110,8 +109,8 @@ class LearningConfig:
     decay: float = 0.85  # what "decay" multiplies the learning rate with
     decay_from: int = 6  # epochs that learn at the full rate, the first milestone of PyTorch's MultiStepLR
     decay_every: int = 1  # epochs from one decay to the next
-    clip_norm: float | None = 1.0
-    seed: int = 0
+    clip_norm: float | None = 1.0  # to which longer gradients are cut; None: as long as they are
+    seed: int = 0  # of all that is drawn at random
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -141,25 +140,20 @@ class LearningConfig:
 class TrainingConfig(LearningConfig):
     """Pretraining: how long, by which objective, and how it is measured."""
 
-    steps: int = 10_000
+    steps: int = 10_000  # of the optimiser, in all
     start_from: str = ""  # a model whose weights training begins with, as ssast_lab.load reads it; empty: random ones
     start: Start = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only
-    softmax_over: SoftmaxOver = (
-        "targets"  # the softmax of InfoNCE: the paper's, or "predictions" as in the official code
-    )
+    softmax_over: SoftmaxOver = "targets"  # in InfoNCE: the paper's, or "predictions" as in the official code
     sampled: int | None = None  # K hidden patches that a step asks for, drawn anew for each clip (CrossMAE); None: all
     settle: float = 0.1  # share of the steps, the last ones, that ask for all, as they will be in use
-    pack: bool = (
-        True  # clips shorter than the window are joined to fill it; else padded, as the official code does, and the
-    )
-    # padding is hidden, learned and measured like sound
+    pack: bool = True  # joins clips that are shorter than the window; else their padding is learned like sound
     mix: float = 0.0  # share of the clips into which another is mixed, up to 10 dB louder or softer than it is
     level: float = 0.0  # dB by which a clip is made louder or softer at most
     stretch: float = 0.0  # share by which it is played faster or slower at most, as a tape is, in steps of 1/32
     tilt: float = 0.0  # dB by which its highest mel band gains on the lowest at most, or loses
-    evaluate_every: int = 500
+    evaluate_every: int = 500  # steps
     evaluate_masks: int = 400  # patches hidden in evaluation, whatever training hides
 
     def __post_init__(self) -> None:
@@ -217,7 +211,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class LabelledConfig:
-    """Which labelled sounds a classifier learns from, which choose it, and which judge it (:mod:`ssast_lab.data.labelled`)."""
+    """Which labelled sounds a classifier learns from, which choose it, and which judge it."""
 
     train: str = ""  # a task's folder, folders by class, a table, an official JSON, or the folder of a public data set
     valid: str = ""  # another such set, which chooses the best weights; empty: the fold "valid" of train
@@ -229,7 +223,7 @@ class LabelledConfig:
 
 @dataclass(frozen=True)
 class TuningConfig(LearningConfig):
-    """Fine-tuning: how long, by which loss, and how the sounds are varied (as the official ``src/dataloader.py`` does)."""
+    """Fine-tuning: how long, by which loss, and how the sounds are varied (as the official src/dataloader.py does)."""
 
     batch: int = 32
     learning_rate: float = 3e-4
@@ -263,12 +257,14 @@ class TuningConfig(LearningConfig):
 class FineTuneConfig:
     """All that decides what a fine-tuning run computes: a trained model, the shape it gets, and what it learns."""
 
-    model: str = "tiny-patch"  # what checkpoint.load reads; "scratch:tiny-patch" has random weights
+    model: str = (
+        "tiny-patch"  # a built-in one, a run, a folder or an official .pth; "scratch:tiny-patch" has random weights
+    )
     frames: int | None = None  # None: what nine in ten of the training clips fit into, at most the model's own
     stride: tuple[int, int] | None = None  # (mel bins, frames); None: the model's own
-    pooling: Pooling = "mean"
+    pooling: Pooling = "mean"  # over the patches, or "cls": [CLS] and distillation token together
     mean: float | None = None  # of the features, which normalises them; None: the model's own
-    std: float | None = None
+    std: float | None = None  # likewise
     data: LabelledConfig = field(default_factory=LabelledConfig)
     training: TuningConfig = field(default_factory=TuningConfig)
 
@@ -280,15 +276,15 @@ class FineTuneConfig:
 class RunConfig:
     """Where a run lives and what it runs on: none of this changes what is computed (but for rounding)."""
 
-    folder: str = "runs/pretrain"
-    resume: bool = False
+    folder: str = "runs/pretrain"  # its checkpoints, metrics and settings
+    resume: bool = False  # go on with the run in that folder
     micro_batch: int | None = None  # clips that go through the model at once; None: the whole share of this process
     precision: Precision = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast
     in_memory: bool | None = None  # hold the corpus decoded; None: where it fits
     workers: int = 2  # processes (or threads, for a corpus in memory) that decode sound
-    compile: bool = False
-    checkpoint_every: int = 500
-    keep: int = 2
+    compile: bool = False  # by torch.compile: faster in long runs
+    checkpoint_every: int = 500  # steps
+    keep: int = 2  # of the last checkpoints, beside the best one
     contents: bool = False  # keep checksums of all that is in the clips, and look at them again when the run is resumed
     unreadable: float = 0.05  # the run stops when a larger share of the clips cannot be read
     track: str | None = None  # "tensorboard" or "trackio", beside metrics.jsonl

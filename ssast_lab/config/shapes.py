@@ -26,14 +26,14 @@ def check_choices(config: Any) -> None:
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """How sound becomes the model's input: Kaldi log-mel features, normalised as ``(fbank - mean) / (2 * std)``.
+    """How sound becomes the model's input: Kaldi log-mel features, normalised as (fbank - mean) / (2 * std).
 
     The defaults are the official statistics of AudioSet and LibriSpeech together.
     """
 
     mel_bins: int = 128
-    mean: float = -4.2677393
-    std: float = 4.5689974
+    mean: float = -4.2677393  # of the log-mel features, as ssast-lab data statistics finds it
+    std: float = 4.5689974  # their standard deviation, likewise
 
     def __post_init__(self) -> None:
         if not isinstance(self.mel_bins, int) or self.mel_bins < 1:
@@ -46,12 +46,12 @@ class AudioConfig:
 class ModelConfig:
     """A masked spectrogram model: the encoder's size, the patches it sees, and the features it was made for."""
 
-    width: int = 192
-    depth: int = 12
-    heads: int = 3
-    frames: int = 1024
+    width: int = 192  # of the embeddings
+    depth: int = 12  # layers
+    heads: int = 3  # of attention
+    frames: int = 1024  # of the window, 10 ms each
     patch: tuple[int, int] = (16, 16)  # (mel bins, frames)
-    stride: tuple[int, int] = (16, 16)
+    stride: tuple[int, int] = (16, 16)  # from one patch to the next
     pooling: Pooling = "mean"  # of a classifier: "mean" over the patches, or "cls" for [CLS] and distillation together
     labels: tuple[str, ...] = ()  # of a classifier
     audio: AudioConfig = field(default_factory=AudioConfig)

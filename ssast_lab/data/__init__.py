@@ -6,6 +6,7 @@ folders.py   what is taken for a sound, and the walk through folders that finds 
 lists.py     tables and JSON, read strictly
 arrow.py     Parquet, and what Hugging Face's datasets saves
 clips.py     unlabelled sound, and what is kept aside to be measured on
+look.py      what lies in a folder of recordings, before anything is trained on it
 batches.py   which piece of which clip stands in which batch
 packing.py   windows that several short clips fill
 labelled/    sets with labels, how they are split, and what would make a split worthless
@@ -23,8 +24,10 @@ from ssast_lab.data.clips import (
     find_clips,
     generator,
     read_piece,
+    read_whole,
     seconds_of,
     split,
+    split_in_time,
     spread,
     statistics,
     summary,
@@ -37,6 +40,6 @@ from ssast_lab.data.streams import Stream
 
 __all__ = [
     "AHEAD", "BEGINNING", "EXTENSIONS", "MIDDLE", "Batch", "Changes", "Clip", "Corpus", "DataError", "Files", "Memory", "Passed", "Plan",
-    "Stream", "Window", "batches", "estimated", "fill", "find_clips", "generator", "read_piece", "seconds_of", "split", "spread", "statistics",
+    "Stream", "Window", "batches", "estimated", "fill", "find_clips", "generator", "read_piece", "read_whole", "seconds_of", "split", "split_in_time", "spread", "statistics",
     "summary", "told",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio
 from ssast_lab.config import AudioConfig
-from ssast_lab.data.clips import Clip, read_piece, told
+from ssast_lab.data.clips import Clip, read_piece, read_whole, told
 from ssast_lab.data.errors import DataError
 from ssast_lab.data.streams import Stream
 from ssast_lab.patches import PatchGrid, to_device_of
@@ -215,7 +215,7 @@ class Memory:
         def decode(clip: Clip) -> Tensor | None:
             notices: list[audio.AudioWarning] = []
             try:
-                waveform = compact(audio.load_waveform(clip.open(), notices=notices))
+                waveform = compact(read_whole(clip, notices))
                 self.noticed |= told(clip, notices)
                 return waveform
             except (audio.AudioError, OSError) as error:

@@ -9,7 +9,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path, PurePosixPath
 
@@ -32,23 +32,30 @@ LINKED, SPARSE, SILENT, TABLE = (
 )
 # Where a sound that is longer than a window is cut: how much of the room that is left lies before the cut. In training it is drawn.
 BEGINNING = 0.0  # where a classifier names it, as in the official code and in transformers
+TENTH, PIECE, SHORTEST = (
+    0.1,
+    10.0,
+    0.5,
+)  # of a single recording: what is held out, in pieces of so many seconds; and its least seconds
 MIDDLE = 0.5  # where the pretext task is measured: a recording often begins and ends with silence
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound file, one member of a tar shard, or one row of a Parquet or Arrow file."""
+    """One sound file, one member of a tar shard, or one row of a Parquet or Arrow file; or a part of such a recording."""
 
     path: str
     span: tuple[int, int] | None = None  # (first byte, or row of Parquet; bytes) within the file that holds several
     member: str = ""
+    part: tuple[float, float] | None = None  # (begin, end) in seconds; None: all of it
 
     @property
     def name(self) -> str:
-        return f"{self.path}:{self.member}" if self.span else self.path
+        name = f"{self.path}:{self.member}" if self.span else self.path
+        return f"{name} from {self.part[0]:.2f} to {self.part[1]:.2f} s" if self.part else name
 
     def open(self) -> str | io.BytesIO:
-        """What :func:`ssast_lab.audio.load_waveform` reads."""
+        """What :func:`ssast_lab.audio.load_waveform` reads: all of the recording."""
         return self.path if self.span is None else io.BytesIO(self.read())
 
     def read(self, first: int = 0, count: int | None = None) -> bytes:
@@ -73,6 +80,8 @@ def find_clips(sources: Iterable[str | os.PathLike[str]], passed: Passed | None 
 
     What was passed over is counted in ``passed``, or said in one line where there is no such count."""
     names, counted = [*map(str, sources)], Passed() if passed is None else passed
+    if not names:
+        raise DataError("There is nothing to listen to: name folders, sound files, manifests or shards.")
     clips: list[Clip] = []
     for source in names:
         # unlike Path.exists, false for no name at all, which would be the folder one stands in, and for one that is too long
@@ -209,7 +218,7 @@ def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Cli
     if not 0 < held_out < len(clips):
         raise DataError(
             f"{held_out} of {len(clips)} clips cannot be held out, for some must be left to train on: "
-            "add sounds, or name the ones to hold out."
+            "add sounds, or name the ones to hold out (--data.held-out)."
         )
     aside = set(np.random.default_rng([seed, Stream.SPLIT]).permutation(len(clips))[:held_out].tolist())
     drawn = {_identity(clip): clip for i, clip in enumerate(clips) if i in aside}
@@ -217,6 +226,27 @@ def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Cli
     if not train:
         raise DataError(f"All {len(clips)} clips are the same sound as those held out: add sounds to train on.")
     return train, list(drawn.values())
+
+
+def split_in_time(clip: Clip, held_out: int) -> tuple[list[Clip], list[Clip]]:
+    """(training, held-out) of a single recording, whose last tenth is set aside, in at most ``held_out`` pieces of 10 s.
+    :class:`DataError` for one that is too short for that."""
+    try:
+        seconds = audio.info(clip.open(), []).seconds
+    except (audio.AudioError, OSError) as error:
+        raise DataError(f"The one sound to learn from cannot be read: {error}") from None
+    aside = TENTH * seconds
+    if aside < SHORTEST:
+        raise DataError(
+            f"Of a single recording the last tenth is held out, and that of {clip.name} has only {aside:.2f} s: add sounds, take one of "
+            f"at least {SHORTEST / TENTH:.0f} s, or name other sounds to hold out (--data.held-out)."
+        )
+    pieces = max(min(int(aside / PIECE), held_out), 1)
+    begins = np.linspace(seconds - aside, seconds - min(PIECE, aside), pieces)
+    ends = np.minimum(begins + PIECE, seconds)
+    return [replace(clip, part=(0.0, seconds - aside))], [
+        replace(clip, part=(float(begin), float(end))) for begin, end in zip(begins, ends, strict=True)
+    ]
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -240,7 +270,20 @@ def generator(*key: int) -> torch.Generator:
 
 def read_piece(clip: Clip, fraction: float, samples: int, notices: list[audio.AudioWarning] | None = None) -> Tensor:
     """(at most ``samples``,) float32 of a clip (:func:`ssast_lab.audio.load_piece`)."""
-    return audio.load_piece(clip.open(), fraction, samples, notices)
+    if clip.part is None:
+        return audio.load_piece(clip.open(), fraction, samples, notices)
+    begin, end = clip.part
+    room = round((end - begin) * audio.SAMPLE_RATE) - samples
+    start = begin + int(fraction * (room + 1)) / audio.SAMPLE_RATE if room > 0 else begin
+    return audio.load_waveform(clip.open(), start, min(samples / audio.SAMPLE_RATE, end - start), notices=notices)[
+        :samples
+    ]
+
+
+def read_whole(clip: Clip, notices: list[audio.AudioWarning] | None = None) -> Tensor:
+    """(S,) float32: all of a clip (:func:`ssast_lab.audio.load_waveform`)."""
+    begin, end = clip.part or (0.0, None)
+    return audio.load_waveform(clip.open(), begin, None if end is None else end - begin, notices=notices)
 
 
 def seconds_of(clips: Sequence[Clip], sample: int = 500) -> float:
@@ -263,6 +306,8 @@ def _size(clip: Clip) -> int:
 
 def estimated(clip: Clip) -> float:
     """The seconds of a clip, by its header; 0 where it cannot be read."""
+    if clip.part:
+        return clip.part[1] - clip.part[0]
     try:
         return min(
             audio.estimated_seconds(clip.open()), _size(clip) / 100

@@ -1,5 +1,5 @@
-"""Pictures without a browser: a PNG of a record in some 50 ms, and the curves of a run as SVG. They are what a notebook shows
-where nothing runs, and what changes while something does.
+"""Pictures without a browser: a PNG of a record in some 50 ms, that of a confusion matrix, and the curves of a run as SVG. They
+are what a notebook shows where nothing runs, and what changes while something does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import hex_to_rgb, sequential
 
-from ssast_lab.figures.charts import smoothed
+from ssast_lab.figures.charts import HUES, INK, RULE, smoothed
 from ssast_lab.figures.sounds import TICKS, TITLES, Pictures, edge
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT
 
@@ -47,6 +47,41 @@ def still(record: Reconstruction, names: Sequence[str] = ("spectrogram", "masked
         pen.text((x, top + SCALE * (ROW + 6)), f"{count * step:g} s", ink, font, anchor="mt" if count else "lt")
     file = io.BytesIO()
     whole.quantize(255, Image.Quantize.FASTOCTREE).save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def confusion(labels: Sequence[str], matrix: np.ndarray) -> bytes:
+    """A PNG of (L, L) numbers of clips: the row is the true label, the column what it was called. A cell is as dark as its share of
+    the row; where there is room its number is written into it."""
+    cell = SCALE * max(8, min(44, 900 // len(labels)))
+    font = ImageFont.load_default(min(12 * SCALE, max(cell - 4, 9)))
+    most = 40 if cell > 12 * SCALE else 24
+    names = [label if len(label) <= most else label[: most - 1] + "…" for label in labels]
+    wide = round(max(font.getlength(name) for name in names)) + 8 * SCALE
+    left, top = wide + 20 * SCALE, wide + 20 * SCALE
+    size = cell * len(labels)
+    whole = Image.new("RGB", (left + size + 8 * SCALE, top + size + 8 * SCALE), "white")
+    pen = ImageDraw.Draw(whole)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    ramp = np.array([hex_to_rgb("#ffffff"), hex_to_rgb(HUES[0])], float)
+    for row, name in enumerate(names):
+        y = top + row * cell
+        pen.text((left - 4 * SCALE, y + cell / 2), name, INK, font, anchor="rm")
+        slanted = Image.new("L", (wide, cell), 0)
+        ImageDraw.Draw(slanted).text((4 * SCALE, cell / 2), name, 255, font, anchor="lm")
+        whole.paste(INK, (left + row * cell, top - wide), slanted.rotate(90, expand=True))
+        for column, share in enumerate(shares[row]):
+            x = left + column * cell
+            colour = tuple(np.rint(ramp[0] + share * (ramp[1] - ramp[0])).astype(int).tolist())
+            pen.rectangle((x, y, x + cell - 1, y + cell - 1), colour, RULE)
+            number = f"{matrix[row, column]}"
+            if matrix[row, column] and font.getlength(number) < cell - 2:
+                pen.text((x + cell / 2, y + cell / 2), number, "white" if share > 0.5 else INK, font, anchor="mm")
+    title = ImageFont.load_default(11 * SCALE)
+    pen.text((left, 4 * SCALE), "called", TEXT, title, anchor="lt")
+    pen.text((4 * SCALE, top - 4 * SCALE), "true label", TEXT, title, anchor="ls")
+    file = io.BytesIO()
+    whole.quantize(255).save(file, "PNG")
     return file.getvalue()
 
 

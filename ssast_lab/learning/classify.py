@@ -84,7 +84,7 @@ def read_splits(config: LabelledConfig) -> list[Split]:
                 f"{config.valid} was named to choose the best weights, but {config.train} has no fold test to judge them by: "
                 "name a test set too."
             )
-        chosen = [Split("", train, valid, test)]
+        chosen = [Split("", train, valid, test, "by the sets that were named")]
     else:
         chosen = splits(labelled)
     if config.fold:
@@ -207,10 +207,10 @@ class FineTuning(TrainingTask[Evaluation]):
             raise LabelError(f"{len(broken)} of the {len(clips)} clips to judge by cannot be read: {listed}.")
 
     def sets(self) -> dict[str, Sequence[data.Clip]]:
-        return {name: part.clips for name, part in zip(("train", "valid", "test"), self.split[1:], strict=True)}
+        return {name: part.clips for name, part in zip(("train", "valid", "test"), self.split.parts, strict=True)}
 
     def answers(self) -> str:
-        parts = self.split[1:]
+        parts = self.split.parts
         return files.sha256(self.split.train.labels, *(part.targets.tobytes() for part in parts))
 
     def build(self) -> Classifier:
@@ -266,6 +266,11 @@ class FineTuning(TrainingTask[Evaluation]):
     def evaluator(self, accelerator: Accelerator, micro_batch: int) -> "LabelledEvaluator":
         return LabelledEvaluator(self, accelerator)
 
+    def _chosen(self, best: dict[str, Any]) -> str:
+        """By what the best weights were chosen."""
+        by = f"the highest {best['by']} ({best['value']:.3f})" if "by" in best else "the lowest error"
+        return f"{by} on the {len(self.split.valid)} validation clips; among equals the lowest loss decides"
+
     def judge(self, run: Run) -> tuple[Judgement, ...]:
         """Scores the chosen weights and the averaged ones on the test set, and writes the report."""
         best = run.best()
@@ -287,11 +292,12 @@ class FineTuning(TrainingTask[Evaluation]):
                         {"recipe": to_dict(self.config), "epochs": self.epochs_summed, **self.told},
                     )
             scores = metrics.score(test.targets, logits(model, test.clips, noticed=noticed), test.labels, test.sources)
-            judgements.append(Judgement(name, step, scores))
+            judgements.append(Judgement(name, step, scores, self._chosen(best) if name == "best" and best else ""))
         known = run.noticed()
         run.note({}, {name: what for name, what in noticed.items() if name not in known})
         with run.writing():
-            files.write(run.path / REPORT, json.dumps([_report(judgement) for judgement in judgements], indent=1))
+            reports = [_report(judgement) | {"split": self.split.told()} for judgement in judgements]
+            files.write(run.path / REPORT, json.dumps(reports, indent=1))
         return tuple(judgements)
 
 
@@ -307,6 +313,7 @@ def _report(judgement: Judgement) -> dict[str, Any]:
     return {
         "weights": judgement.weights,
         "step": judgement.step,
+        "chosen": judgement.chosen,
         "clips": len(scores.targets),
         **{name: interval._asdict() for name, interval in scores.headlines.items()},
         "classes": [row._asdict() for row in scores.classes],
@@ -453,6 +460,9 @@ class LabelledEvaluator(Evaluator[Evaluation]):
         precisions = metrics.average_precisions(targets > 0.5, scores)
         mean_precision = float(np.nanmean(precisions)) if len(targets) else math.nan
         accuracy = math.nan if self.set.multi else float((scores.argmax(1) == targets.argmax(1)).mean())
-        error = 1 - (mean_precision if self.set.multi else accuracy)
+        figure = ("mAP", mean_precision) if self.set.multi else ("accuracy", accuracy)
         evaluation = Evaluation(loss, accuracy, mean_precision, self.clips)
-        return EvaluationResult(evaluation, error if len(self.task.split.valid) else None, error)
+        chooses = len(self.task.split.valid) > 0
+        return EvaluationResult(
+            evaluation, loss if chooses else None, 1 - figure[1], figure=figure if chooses else None
+        )

@@ -7,7 +7,7 @@
     unreadable.tsv     clips that could not be read, and why
     noticed.tsv        clips that were read, but are damaged, shorter than they say, or otherwise not what they seem
     checkpoints/step-00000500/{model/, training.pt}
-    best.json          which of them has the lowest held-out loss
+    best.json          which of them has the lowest held-out loss, or the highest figure of the held-out clips that it names
     samples/           reconstructions of the same held-out clips, at every evaluation
     lock               the number of the process that trains, which holds it while it lives
 
@@ -187,42 +187,60 @@ class Run:
             if start:  # the run may have been killed after writing a checkpoint and before noting that it is the best
                 with self.reading(start) as folder:
                     about = checkpoint.describe(folder / "model")["about"]
-                self._note_best(start, about.get("held_out_loss"))
+                name = about.get("chosen_by")
+                self._note_best(start, about.get("held_out_loss"), (name, about[f"held_out_{name}"]) if name else None)
 
     def checkpoints(self) -> dict[int, Path]:
         """Step -> folder, in order; folders with other names are ignored."""
         return {int(path.name[5:]): path for path in checkpoint.checkpoints_of(self.path).values()}
 
     def save(
-        self, step: int, model: Any, training: Mapping[str, Any], about: dict[str, Any], loss: float | None
+        self,
+        step: int,
+        model: Any,
+        training: Mapping[str, Any],
+        about: dict[str, Any],
+        loss: float | None,
+        figure: tuple[str, float] | None = None,
     ) -> None:
-        """Writes a checkpoint of model and training state. The one with the lowest ``loss``, on held-out clips, is the best."""
+        """Writes a checkpoint of model and training state. The one with the lowest ``loss``, on held-out clips, is the best; or
+        where a ``figure`` of them is given by name, the one where that is highest, and among equals the loss lowest."""
+        about = about | {"held_out_loss": loss}
+        if figure and loss is not None:
+            about |= {f"held_out_{figure[0]}": figure[1], "chosen_by": figure[0]}
         folder = self.path / "checkpoints"
         target = folder / f"step-{step:08d}"
         with self.writing():
             partial = folder / f".writing-{target.name}"
             try:
-                checkpoint.save(model, partial / "model", about=about | {"held_out_loss": loss})
+                checkpoint.save(model, partial / "model", about=about)
                 state = io.BytesIO()  # if torch.save wrote the file itself, a full disk would not raise an OSError
                 torch.save(dict(training), state)
                 (partial / "training.pt").write_bytes(state.getvalue())
                 partial.rename(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-            self._note_best(step, loss)
+            self._note_best(step, loss, figure)
             best = self.best()
             kept = [*[*self.checkpoints()][-self.keep :], self.pinned]
             for other, path in self.checkpoints().items():
                 if other not in kept and (best is None or other != best["step"]):
                     shutil.rmtree(path.rename(folder / f".writing-{path.name}"))
 
-    def _note_best(self, step: int, loss: float | None) -> None:
+    def _note_best(self, step: int, loss: float | None, figure: tuple[str, float] | None = None) -> None:
+        if loss is None or not math.isfinite(loss):
+            return
         best = self.best()
-        if loss is not None and math.isfinite(loss) and (best is None or loss < best["loss"]):
-            files.write(self.path / "best.json", json.dumps({"step": step, "loss": loss}))
+        now: dict[str, Any] = {"step": step, "loss": loss}
+        now |= {"by": figure[0], "value": figure[1]} if figure else {}
+        if best and figure and "by" not in best:  # of a run begun when 1 - the figure was written in the loss's place
+            best = {"value": 1 - best["loss"], "loss": math.inf}
+        if best is None or (now.get("value", 0), -loss) > (best.get("value", 0), -best["loss"]):
+            files.write(self.path / "best.json", json.dumps(now))
 
     def best(self) -> dict[str, Any] | None:
-        """The step with the lowest held-out loss, and that loss; None before the first evaluation."""
+        """The step with the lowest held-out loss, and that loss; where checkpoints are chosen "by" a figure, its step, loss and the
+        figure's "value". None before the first evaluation."""
         path = self.path / "best.json"
         best = _read(path) if path.exists() else None
         if path.exists() and not (

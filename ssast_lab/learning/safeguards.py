@@ -19,7 +19,7 @@ from torch import Tensor
 from ssast_lab import data
 from ssast_lab.config import RunConfig, to_dict
 from ssast_lab.learning.run import Run, RunError
-from ssast_lab.learning.task import StepResult
+from ssast_lab.learning.task import EvaluationResult, StepResult
 from ssast_lab.learning.trainer import Trainer
 
 
@@ -102,7 +102,7 @@ class Safeguards:
     def log(self, result: StepResult[Any]) -> None:
         self._write(self._log, result)
 
-    def save(self, held_out_loss: float | None = None) -> None:
+    def save(self, held_out: EvaluationResult[Any] | None = None) -> None:
         """Writes a checkpoint; raises :class:`RunError` where the weights are not finite."""
         trainer = self.trainer
         if not trainer.weights_are_finite():
@@ -111,7 +111,8 @@ class Safeguards:
                 f"The clips of that step: {', '.join(gather_object(self.batch_names))}."
             )
         about = {"recipe": to_dict(trainer.task.config), "steps": trainer.done, **trainer.task.told}
-        self._write(self.folder.save, trainer.done, trainer.model, trainer.state(), about, held_out_loss)
+        loss, figure = (held_out.loss, held_out.figure) if held_out else (None, None)
+        self._write(self.folder.save, trainer.done, trainer.model, trainer.state(), about, loss, figure)
         self.saved = trainer.done
 
     def _save_last_steps(self) -> None:

@@ -29,6 +29,9 @@ class EvaluationResult(Generic[E]):
     loss: float | None  # the checkpoint where it is lowest is the best one; None where none may be chosen
     score: float  # what the schedule "plateau" watches
     reconstructions: tuple[Reconstruction, ...] = ()
+    figure: tuple[str, float] | None = (
+        None  # ("accuracy", 0.93): where it is highest is the best one, the loss decides among equals
+    )
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Judgement:
     weights: str  # "best": chosen on the validation set; "last" where there is none; "averaged"
     step: int  # after which the weights were taken
     scores: Scores
+    chosen: str = ""  # by what the weights were chosen, in words
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def _steps(
             )
             guard.log(result)
             if evaluate or step % run.checkpoint_every == 0 or step == folder.pinned:
-                guard.save(held_out.loss if held_out else None)
+                guard.save(held_out)
             if step == task.steps and main:
                 result = replace(result, judgements=task.judge(folder))
             _show(bar, result)

@@ -28,6 +28,8 @@ def find_clips(config: DataConfig, seed: int) -> tuple[list[data.Clip], list[dat
     if config.held_out:
         held_out = data.find_clips(config.held_out)
         return clips, [held_out[place] for place in data.spread(len(held_out), config.held_out_clips)]
+    if len(clips) == 1:
+        return data.split_in_time(clips[0], config.held_out_clips)
     return data.split(clips, min(config.held_out_clips, max(len(clips) // 10, 1)), seed)
 
 

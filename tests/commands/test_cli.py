@@ -11,6 +11,7 @@ import torch
 from golden_model import figures, official_state
 from tiny import ALONE, command, here, lines, tiny, write_clips
 
+import ssast_lab
 from ssast_lab import data
 from ssast_lab.__main__ import COMMANDS, HELP, main
 from ssast_lab.config import MaskConfig
@@ -20,7 +21,7 @@ from ssast_lab.learning.run import Run
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("some clips")
-    write_clips(folder, 8)
+    write_clips(folder, 8, (0.7, 1.5))
     return folder
 
 
@@ -54,14 +55,23 @@ def test_each_command_explains_itself(name, capsys):
 def test_a_run_from_its_start_to_its_end_and_on(clips, tmp_path, capsys):
     config, where = tiny(clips), tmp_path / "a run"
     ended = subprocess.run(command(config, here(where)), env=ALONE, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.returncode == 0, ended.stderr
+    begun = ended.stderr.splitlines()
+    assert begun[0] == f"Reading the sounds; the run is in {where}."
+    assert begun[1].startswith("7 clips to learn from, 1 held out: 12 steps of 4 clips")
+    assert begun[2].startswith("For comparison: tiny-patch drew what was hidden with an MSE of")
     said = ended.stdout.splitlines()
-    assert [line.split(":")[0] for line in said] == ["step 5", "step 10", "step 12"]
+    assert [line.split(":")[0] for line in said[:3]] == ["step 5", "step 10", "step 12"]
+    assert said[3].startswith(f"Written: {where} (its best model is that of step ")
+    assert said[4:] == [
+        f"Next: ssast-lab info '{where}' --evaluate OTHER_SOUNDS",
+        f"      ssast-lab app --models '{where}'",
+    ]
     assert "on 1 held-out clips InfoNCE" in said[0]
     assert "(chance 11.11%)" in said[0]  # of 9 hidden patches: the held-out clip has 24 of a window's 32
 
     main(arguments(config, here(where, resume=True)))
-    assert capsys.readouterr().out == f"The run in {where} has done its 12 steps already.\n"
+    assert capsys.readouterr().out.startswith(f"The run in {where} has done its 12 steps already.\nWritten: ")
     with pytest.raises(SystemExit, match=r"^ssast-lab pretrain: There is a run in .* already"):
         main(arguments(config, here(where)))
     with pytest.raises(SystemExit, match=r"training\.learning_rate was 0\.002 and is now 0\.1\.$"):
@@ -88,7 +98,8 @@ def test_info_on_an_official_file(tmp_path, capsys):
 def test_statistics_of_a_corpus(clips, capsys):
     main(["data", "statistics", str(clips)])
     mean, deviation, count = data.statistics(data.find_clips([clips]))
-    assert capsys.readouterr().out == f"mean {mean:.7f}, standard deviation {deviation:.7f} over {count} clips\n"
+    said, _ = capsys.readouterr().out.splitlines()
+    assert said == f"mean {mean:.7f}, standard deviation {deviation:.7f} over {count} clips"
 
 
 @pytest.mark.parametrize(
@@ -179,3 +190,95 @@ def test_who_reads_only_the_beginning_meets_no_trace():
     piped = f"{sys.executable} -m ssast_lab finetune --help | head -c 10"
     ended = subprocess.run(piped, shell=True, env=ALONE, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("usage: ssa", "")
+
+
+def test_a_look_at_recordings_names_the_next_step_and_so_do_statistics(clips, capsys):
+    main(["data", "look", str(clips)])
+    said = capsys.readouterr().out
+    assert said.startswith(f"{clips}: 8 sounds")
+    assert said.endswith(f"Next: ssast-lab data statistics '{clips}'\n")
+    main(["data", "statistics", str(clips)])
+    flags = capsys.readouterr().out.splitlines()[-1].partition("Next: ssast-lab ")[2]
+    mean, deviation, _ = data.statistics(data.find_clips([clips]))
+    assert f"--model.audio.mean={mean:.4f} --model.audio.std={deviation:.4f}" in flags
+
+
+def test_the_version_is_told(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"ssast-lab {ssast_lab.__version__}\n"
+
+
+HELPS = [[name] for name in COMMANDS] + [["data", name] for name in ("look", "statistics", "corpus", "tasks")] + [
+    ["pretrain", "apc-nano"], ["pretrain", "official-base-frame-250"], ["finetune", "esc50-patch"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_no_help_contains_markup_or_words_of_the_parser(words, capsys):
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    shown = capsys.readouterr().out
+    assert f"usage: ssast-lab {words[0]}" in shown
+    for markup in ("``", ":mod:", ":class:", ":func:", "[[STR", "STR to "):
+        assert markup not in shown
+
+
+def test_pretrain_lists_its_recipes_and_says_what_they_are(capsys):
+    for name in ("pretrain", "finetune"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+    shown = capsys.readouterr().out
+    for words in (
+        "  quick ",
+        "  modern ",
+        "  official ",
+        "modern-base-patch-400",
+        "apc-nano",
+        "small-patch",
+        "esc50, speechcommands",
+    ):
+        assert words in shown
+
+
+def test_a_folder_in_the_recipes_place_is_what_is_learned_from(clips, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--training.steps",
+        "2",
+        "--model.frames",
+        "64",
+        "--mask.count",
+        "12",
+        "--training.sampled",
+        "4",
+        "--run.workers",
+        "0",
+    ]
+    main(["pretrain", str(clips), *small])
+    said = capsys.readouterr()
+    assert (
+        f"This is taken for: ssast-lab pretrain quick-nano-patch-400 --data.train '{clips}' --training.steps 2"
+        in said.err
+    )
+    assert json.loads((tmp_path / "runs/quick-nano-patch-400/config.json").read_text())["data"]["train"] == [str(clips)]
+    with pytest.raises(SystemExit, match=r"write ssast-lab pretrain quick-nano-patch-400 --data.train FOLDER"):
+        main(["pretrain", "quick-nano-patch-400", "nowhere"])
+    with pytest.raises(SystemExit, match=r"as in ssast-lab pretrain modern-nano-patch-400 --data.train FOLDER"):
+        main(["pretrain", "modern-nano-patch-400"])
+
+
+def test_probe_without_tasks_lists_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks" / "birds").mkdir(parents=True)
+    (tmp_path / "tasks" / "birds" / "task.csv").touch()
+    with pytest.raises(
+        SystemExit, match=r"\(tones, letters, phones, drums, effects, instruments\)\. Here are tasks/birds\."
+    ):
+        main(["probe", "tiny-patch"])
+
+
+def test_data_tasks_names_them(capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "tasks", "--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("tones", "letters", "phones", "drums"))

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -302,3 +303,25 @@ def test_a_corpus_in_memory_keeps_16_bits_only_where_they_are_exact(tmp_path):
         batch = memory.crop(np.arange(len(clips)), np.zeros(len(clips)), [(0, 0)] * len(clips))
         for clip, waveform in zip(clips, batch.waveforms, strict=True):
             assert torch.equal(waveform, audio.load_waveform(clip.path)[:8000])
+
+
+def test_of_a_single_recording_the_end_is_held_out(tmp_path):
+    (path,) = write_clips(tmp_path, 1, (60, 60))
+    (clip,) = data.find_clips([tmp_path])
+    train, held_out = data.split_in_time(clip, 64)
+    assert [one.part for one in train] == [(0.0, 54.0)]
+    assert [one.part for one in held_out] == [(54.0, 60.0)]
+    whole = audio.load_waveform(path)
+    assert torch.equal(data.read_whole(train[0]), whole[: 54 * 16000])
+    for fraction in (0.0, 0.37, 0.999):
+        start = int(fraction * (53 * 16000 + 1))
+        assert torch.equal(data.read_piece(train[0], fraction, 16000), whole[start : start + 16000])
+    assert torch.equal(data.read_piece(held_out[0], 0.5, 16 * 16000), whole[54 * 16000 :])
+    assert data.estimated(held_out[0]) == 6
+    long = replace(clip, path=str(write_clips(tmp_path / "long", 1, (1200, 1200))[0]))
+    pieces = [one.part for one in data.split_in_time(long, 5)[1]]
+    assert pieces[0] == (1080, 1090)
+    assert pieces[-1] == (1190, 1200)
+    assert len(pieces) == 5
+    with pytest.raises(data.DataError, match="take one of at least 5 s"):
+        data.split_in_time(replace(clip, path=str(write_clips(tmp_path / "short", 1, (2, 2))[0])), 64)

@@ -115,7 +115,7 @@ def assert_usable(one):
     assert all(len(load_waveform(clip.open())) >= 0.09 * RATE for clip in one.clips)
     found = splits(one)
     for split in found:
-        check(*(part for part in split[1:] if len(part)))
+        check(*(part for part in split.parts if len(part)))
     return found
 
 

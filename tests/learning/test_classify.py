@@ -84,8 +84,18 @@ def test_it_learns_and_the_run_loads_as_the_classifier_with_its_labels(model, ta
     (told,) = json.loads((tmp_path / "run" / "report.json").read_text())
     assert told["accuracy"]["value"] == judgement.scores.accuracy.value
     assert told["clips"] == 18
-    best = min((s for s in steps if s.evaluation), key=lambda s: (1 - s.evaluation.accuracy, s.step))
+    best = max((s for s in steps if s.evaluation), key=lambda s: (s.evaluation.accuracy, -s.evaluation.loss))
     assert judgement.step == told["step"] == best.step
+    kept = Run(tmp_path / "run").best()
+    assert kept == {
+        "step": best.step,
+        "loss": best.evaluation.loss,
+        "by": "accuracy",
+        "value": best.evaluation.accuracy,
+    }
+    assert told["chosen"].startswith(f"the highest accuracy ({best.evaluation.accuracy:.3f}) on the 9 validation clips")
+    assert told["split"].startswith("27 clips of 3 sources to learn from, 9 clips of 1 source to choose by, 18 clips")
+    assert told["split"].endswith("divided by the folds that the set names")
 
     again = replace(asked(model, task, epochs=1), model=str(tmp_path / "run"))  # and can be fine-tuned itself
     assert list(classify.fine_tune(again, here(tmp_path / "again")))[-1].judgements[0].scores.accuracy.value > 0.6
@@ -290,14 +300,14 @@ def test_sets_of_their_own_stand_for_the_folds_of_the_training_set(task, tmp_pat
         ({}, (train, valid, test)),
     ):
         split = classify.read_split(LabelledConfig(str(own), **more))
-        assert tuple({clip.path for clip in part.clips} for part in split[1:]) == expected
-        assert {part.labels for part in split[1:]} == {("high", "low", "middle")}
+        assert tuple({clip.path for clip in part.clips} for part in split.parts) == expected
+        assert {part.labels for part in split.parts} == {("high", "low", "middle")}
     unfolded = tmp_path / "unfolded.csv"
     unfolded.write_text(
         "path,label\n" + "".join(f"{task}/{n}.wav,{('low', 'middle', 'high')[n // 6 % 3]}\n" for n in range(24, 54))
     )
     split = classify.read_split(LabelledConfig(str(unfolded), test=str(other)))
-    assert [len(part) for part in split[1:]] == [30, 0, 3]
+    assert [len(part) for part in split.parts] == [30, 0, 3]
     with pytest.raises(LabelError, match="has no fold test to judge them by: name a test set too"):
         classify.read_split(LabelledConfig(str(unfolded), valid=str(other)))
 

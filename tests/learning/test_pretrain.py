@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from tiny import here, tiny, train, write_clips
+from tiny import assert_same_run, here, tiny, train, write_clips
 
 from ssast_lab import checkpoint, config
 from ssast_lab.config import SIZES, ConfigError, to_dict
-from ssast_lab.learning.pretrain import Pretraining, draw_masks
+from ssast_lab.learning.pretrain import Pretraining, draw_masks, pretrain
 from ssast_lab.learning.run import Run
 from ssast_lab.learning.unlabelled import find_clips
 from ssast_lab.model import SSAST
@@ -131,3 +131,20 @@ def test_figures_reach_a_tracker_too(clips, tmp_path):
     logged = events.Scalars("loss")
     assert [event.step for event in logged] == [step.step for step in steps]
     assert [event.value for event in logged] == pytest.approx([step.loss for step in steps])
+
+
+def test_one_long_recording_is_enough(tmp_path):
+    """Its end is held out; from files and from memory it is the same run, and it goes on."""
+    (path,) = write_clips(tmp_path / "recording", 1, (40, 40))
+    config = tiny(path.parent)
+    steps = train(config, here(tmp_path / "files"))
+    assert steps[-1].evaluation.clips == 1
+    kept = Run(tmp_path / "files").clips()["sets"]
+    assert kept["train"]["names"] == [f"{path} from 0.00 to 36.00 s"]
+    assert kept["held_out"]["names"] == [f"{path} from 36.00 to 40.00 s"]
+    halves = pretrain(config, here(tmp_path / "memory", in_memory=True))
+    for _ in range(6):
+        next(halves)
+    halves.close()
+    train(config, here(tmp_path / "memory", in_memory=True, resume=True))
+    assert_same_run(tmp_path / "files", tmp_path / "memory", 12)

@@ -77,7 +77,7 @@ def test_a_run_is_resumed_only_as_it_was(clips, undisturbed):
 
 
 def test_a_run_is_resumed_only_on_its_own_corpus(tmp_path):
-    paths = write_clips(tmp_path / "clips", 8)
+    paths = write_clips(tmp_path / "clips", 8, (0.7, 1.5))
     run = here(tmp_path / "run")
     with contextlib.closing(pretrain(tiny(tmp_path / "clips"), run)) as steps:
         next(steps)

@@ -2,17 +2,20 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import sys
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from test_compare import FOLDS, write_task
+from tiny import write_clips
 from torch.nn import functional as F
 
 from ssast_lab import checkpoint, data
@@ -25,6 +28,7 @@ from ssast_lab.measuring.studies.pages import conclusion, kinds_of
 from ssast_lab.model import SSAST, Classifier
 from ssast_lab.patches import patchify
 
+pytestmark = pytest.mark.filterwarnings("ignore::ssast_lab.learning.pretrain.ShortClips")  # its clips last a second
 RATE = 16000
 SMALL = Size("modern", "nano", 4, 12, (0, 1), {"model": {"width": 32, "depth": 2, "heads": 2}})
 KINDS = ["speech"] * 9 + ["music"] * 3 + ["effect"] * 3
@@ -178,6 +182,18 @@ def test_a_study_from_corpus_to_page(corpus, task, tmp_path, monkeypatch):
     assert again == text
 
 
+def test_a_folder_of_ones_own_is_studied_where_one_stands(task, tmp_path, monkeypatch):
+    """Nothing of it is a corpus; some of it is set aside, and the page is written beside it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SIZES, "small", replace(SMALL, seeds=(0,)))
+    write_clips(tmp_path / "recordings", 8, (0.7, 1.5))
+    page = study("shapes", [task], "recordings", size="small", cache=None)
+    assert page == Path("studies/shapes.md")
+    assert {path.name for path in tmp_path.iterdir()} == {"recordings", "runs", "studies"}
+    (run, *_) = [path for path in (tmp_path / "runs" / "studies").glob("nano-*") if path.is_dir()]
+    assert len(json.loads((run / "clips.json").read_text())["sets"]["train"]["names"]) == 7
+
+
 def test_runs_in_common_are_trained_once(corpus, task, tmp_path, monkeypatch):
     """400 patches with both objectives is a variant of two studies."""
     started = []
@@ -261,12 +277,12 @@ def test_what_cannot_be_studied_is_said(corpus, task, tmp_path):
         study("nothing", [task], corpus, size="minutes")
     with pytest.raises(StudyError, match="no size 'huge'"):
         study("shapes", [task], corpus, size="huge")
-    with pytest.raises(StudyError, match="name a corpus"):
+    with pytest.raises(StudyError, match="or a corpus made by"):
         study("shapes", [task], size="minutes")
     with pytest.raises(StudyError, match="Name the tasks"):
         study("shapes", [], corpus, size="minutes")
-    with pytest.raises(StudyError, match="no folder train"):
-        study("shapes", [task], tmp_path, size="minutes")
+    with pytest.raises(StudyError, match=r"There is no .*nowhere: name a folder of recordings, or make a corpus"):
+        study("shapes", [task], tmp_path / "nowhere", size="minutes")
     (tmp_path / "train").mkdir()
     (tmp_path / "heldout").mkdir()
     with pytest.raises(StudyError, match=r"manifest\.tsv cannot be read"):

@@ -15,6 +15,17 @@ class Split(NamedTuple):
     train: LabelledSet
     valid: LabelledSet  # empty where the set names none
     test: LabelledSet
+    made: str = ""  # how, in words
+
+    @property
+    def parts(self) -> tuple[LabelledSet, LabelledSet, LabelledSet]:
+        return self.train, self.valid, self.test
+
+    def told(self) -> str:
+        """How the split was made, and how many clips and sources are on each side."""
+        sides = [(self.train, "to learn from"), (self.valid, "to choose by"), (self.test, "to judge by")]
+        told = [f"{len(part)} clips{_sources(part)} {what}" for part, what in sides if len(part)]
+        return f"{', '.join(told)}; divided {self.made}" if self.made else ", ".join(told)
 
     @property
     def others(self) -> tuple[LabelledSet, ...]:
@@ -26,8 +37,14 @@ def splits(labelled: LabelledSet, seed: int = 0) -> list[Split]:
     """The splits of a set, by its folds: one split of train, valid and test; or with numbered folds one split for each fold,
     which is tested while the others train. Where no clip has a fold, :func:`divide` draws them.
     :class:`LabelError` for other folds."""
+    made = "by the folds that the set names"
     if not any(labelled.folds):
         labelled = divide(labelled, seed)
+        made = f"at random (seed {seed}), " + (
+            "all clips of a source on one side"
+            if any(labelled.sources)
+            else "clip by clip: nothing tells which come from one recording or voice"
+        )
     folds = set(labelled.folds)
     numbered = sorted({int(fold) for fold in folds if fold.isdecimal()})
     named = {"train", "test"} <= folds <= {"train", "valid", "test"}
@@ -38,11 +55,23 @@ def splits(labelled: LabelledSet, seed: int = 0) -> list[Split]:
             "one for every clip."
         )
     if not numbered:
-        return [Split("", *(labelled.where(fold) for fold in ("train", "valid", "test")))]
+        train, valid, test = (labelled.where(fold) for fold in ("train", "valid", "test"))
+        return [Split("", train, valid, test, made)]
     return [
-        Split(str(k), labelled.where(*(str(j) for j in numbered if j != k)), labelled.take([]), labelled.where(str(k)))
+        Split(
+            str(k),
+            labelled.where(*(str(j) for j in numbered if j != k)),
+            labelled.take([]),
+            labelled.where(str(k)),
+            f"{made}; fold {k} of {len(numbered)} is judged",
+        )
         for k in numbered
     ]
+
+
+def _sources(part: LabelledSet) -> str:
+    known = {source for source in part.sources if source}
+    return f" of {len(known)} source{'s' if len(known) > 1 else ''}" if known else ""
 
 
 def divide(labelled: LabelledSet, seed: int = 0, valid: float = 0.1, test: float = 0.2) -> LabelledSet:

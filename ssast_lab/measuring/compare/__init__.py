@@ -26,10 +26,10 @@ from ssast_lab.measuring.compare.records import (
     averaged,
     paired_difference,
 )
-from ssast_lab.measuring.compare.table import compare
+from ssast_lab.measuring.compare.table import compare, earlier
 
 __all__ = [
     "ABOVE", "BELOW", "PROBED", "TUNED", "UNDECIDED", "Averaged", "CompareError", "Comparison", "PairedDifference",
-    "TaskResult", "averaged", "by_length", "compare", "csv_row", "csv_table", "draw", "paired_difference", "write",
+    "TaskResult", "averaged", "by_length", "compare", "csv_row", "csv_table", "draw", "earlier", "paired_difference", "write",
     "write_text",
 ]  # fmt: skip

@@ -28,7 +28,10 @@ def write(comparison: Comparison, out: Path_) -> None:
     out = Path(out)
     rows = [csv_row(result) for result in comparison.results]
     write_text(out / "table.csv", csv_table(rows))
-    content = {"command": comparison.command, "settings": comparison.settings, "versions": versions(), "rows": rows}
+    content = {
+        "command": comparison.command, "upstreams": comparison.upstreams, "tasks": comparison.tasks, "settings": comparison.settings,
+        "versions": versions(), "rows": rows,
+    }  # fmt: skip
     write_text(out / "comparison.json", json.dumps(_without_nan(content), indent=1) + "\n")
     pictures = [
         draw(figure_of(comparison.of(method), method.capitalize()), out / name)

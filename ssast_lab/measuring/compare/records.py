@@ -83,6 +83,8 @@ class Comparison:
     settings: dict[str, Any]
     command: str
     lengths: dict[str, np.ndarray] = field(default_factory=dict)  # task -> (C,) seconds of the test clips
+    upstreams: dict[str, str] = field(default_factory=dict)  # name in the table -> name of the upstream
+    tasks: tuple[str, ...] = ()  # where they lie
 
     @property
     def against(self) -> dict[str, str]:

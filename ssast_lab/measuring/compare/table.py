@@ -1,10 +1,11 @@
 """The whole comparison: all upstreams on all tasks."""
 
+import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssast_lab.measuring.compare.lengths import seconds_of
 from ssast_lab.measuring.compare.pages import write
@@ -65,9 +66,27 @@ def compare(
     results = with_differences(measured, baselines)
     results.sort(key=lambda result: (result.method != PROBED, order[result.task]))
     lengths = {task.name: seconds_of(task.tests.clips) for task in read if task.set is not None}
-    comparison = Comparison(tuple(results), baselines, settings, _command(names, tasks, out, settings), lengths)
+    comparison = Comparison(tuple(results), baselines, settings, _command(names, tasks, out, settings), lengths,
+                            names, tuple(str(task) for task in tasks))  # fmt: skip
     write(comparison, out)
     return comparison
+
+
+class Earlier(NamedTuple):
+    """What a folder's table was made of."""
+
+    upstreams: dict[str, str]  # name in the table -> name of the upstream
+    tasks: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def earlier(out: Path_) -> Earlier | None:
+    """What is in a folder already; None where there is no table, or one that does not tell."""
+    try:
+        content = json.loads((Path(out) / "comparison.json").read_text(encoding="utf-8"))
+        return Earlier(dict(content["upstreams"]), tuple(content["tasks"]), dict(content["settings"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _titles(upstreams: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

@@ -56,7 +56,7 @@ def run_study(
     recipes = {
         (variant.name, seed): replace(
             size.recipe(variant, count, steps, seed),
-            data=DataConfig((str(sources[variant.name]),), (str(corpus / "heldout"),)),
+            data=DataConfig((str(sources[variant.name]),), (str(corpus / "heldout"),) if _is_made(corpus) else ()),
         )
         for seed in seeds
         for variant in study.variants
@@ -135,14 +135,14 @@ def _manifest(corpus: Path) -> dict[str, Any]:
 
 
 def _source(variant: Variant, study: Study, corpus: Path, runs: Path) -> Path:
-    """The training set of a variant: the folder of the corpus, or a manifest with equally many clips of each of its parts."""
-    for role in ("train", "heldout"):
-        if not (corpus / role).is_dir():
-            raise StudyError(
-                f"{corpus} is no corpus: it has no folder {role}. Make one by: ssast-lab data corpus --out {corpus}"
-            )
+    """The training set of a variant: a folder of recordings, the training folder of a corpus that ssast-lab data corpus made, or a
+    manifest with equally many clips of each of its parts."""
+    if not corpus.exists():
+        raise StudyError(
+            f"There is no {corpus}: name a folder of recordings, or make a corpus by: ssast-lab data corpus --out {corpus}"
+        )
     if not variant.parts:
-        return corpus / "train"
+        return corpus / "train" if _is_made(corpus) else corpus
     members = _members(corpus)
     count = min(len(_of(members, part)) for other in study.variants for part in other.parts)
     share = count // len(variant.parts)
@@ -154,6 +154,11 @@ def _source(variant: Variant, study: Study, corpus: Path, runs: Path) -> Path:
     file = runs / "corpora" / f"{_digest(chosen)}.tsv"
     write_text(file, text)
     return file
+
+
+def _is_made(corpus: Path) -> bool:
+    """Whether ssast-lab data corpus made it; any other folder holds recordings, of which training sets some aside."""
+    return all((corpus / role).is_dir() for role in ("train", "heldout"))
 
 
 def _members(corpus: Path) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ def study(
     name: str,
     tasks: Sequence[Path_],
     corpus: Path_ | None = None,
-    out: Path_ = "docs/studies",
+    out: Path_ = "studies",
     size: str = "overnight",
     seeds: Sequence[int] = (),
     steps: int | None = None,
@@ -36,7 +36,7 @@ def study(
     Args:
         name: shapes, masks, objectives, corpora, batches, or hiding.
         tasks: the labelled sets to probe or to fine-tune on.
-        corpus: the folder of a corpus (ssast-lab data corpus) to train on; hiding needs none.
+        corpus: a folder of recordings, or of a corpus (ssast-lab data corpus), to train on; hiding needs none.
         out: the folder that the page is written into.
         size: minutes, overnight (on a CPU) or gpu.
         seeds: of training; by default those of the size.
@@ -49,7 +49,9 @@ def study(
     if size not in SIZES:
         raise StudyError(f"There is no size {size!r}; there are {', '.join(SIZES)}.")
     if not tasks:
-        raise StudyError("Name the tasks to measure on: folders as made by ssast-lab data tasks.")
+        raise StudyError(
+            "Name the tasks to measure on, folders with one of clips for each label, or as made by ssast-lab data tasks (--tasks)."
+        )
     command = _command(name, tasks, corpus, out, size, seeds, steps, models)
     seeds = list(dict.fromkeys(seeds)) or SIZES[size].seeds
     if name == HIDING:
@@ -58,7 +60,9 @@ def study(
     if name not in STUDIES:
         raise StudyError(f"There is no study {name!r}; there are {', '.join(STUDIES)} and {HIDING}.")
     if corpus is None:
-        raise StudyError(f"The study {name} trains: name a corpus, as made by ssast-lab data corpus.")
+        raise StudyError(
+            f"The study {name} trains: name a folder of recordings, or a corpus made by ssast-lab data corpus (--corpus)."
+        )
     trained, comparison = run_study(STUDIES[name], SIZES[size], tasks, corpus, runs, seeds, steps, cache, progress)
     return write_study(STUDIES[name], trained, comparison, tasks, out, command)
 

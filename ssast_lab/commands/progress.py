@@ -1,0 +1,59 @@
+"""How far a command is, for a terminal and for a pipe or a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SOON = 2.0  # seconds after which a pipe or a log is told something for the first time
+EVERY = 60.0  # and after which it is told again
+
+
+class Clock:
+    """When a pipe or a log is to be told how far it is: soon, and then every minute. A terminal has a bar, and is told nothing."""
+
+    def __init__(self) -> None:
+        self.began = self.told = time.monotonic()
+        self.silent = sys.stderr.isatty()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def strikes(self) -> bool:
+        now = time.monotonic()
+        due = now - self.told >= (EVERY if self.told > self.began else SOON)
+        if due:
+            self.told = now
+        return due and not self.silent
+
+
+@contextmanager
+def progress(seconds: float) -> Iterator[Callable[[float], object]]:
+    """A function that is told of the seconds of sound that are done, and shows them on stderr: as a bar on a terminal, otherwise as a
+    line a minute."""
+    from tqdm.auto import tqdm
+
+    if sys.stderr.isatty():
+        with tqdm(total=round(seconds), unit="s", unit_scale=True, desc="sound") as bar:
+            yield bar.update
+        return
+    clock, done = Clock(), 0.0
+
+    def heard(more: float) -> None:
+        nonlocal done
+        done += more
+        if clock.strikes():
+            left = max(seconds - done, 0) * clock.seconds / done if done else 0.0
+            print(f"{done / 60:.1f} of about {max(seconds, done) / 60:.1f} minutes of sound, {duration(left)} left", file=sys.stderr,
+                  flush=True)  # fmt: skip
+
+    yield heard
+
+
+def duration(seconds: float) -> str:
+    """ "40 seconds", "12 minutes", "3.5 hours" or "2.1 days" """
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{0 if size == 60 else 1}f} {name}"
+    return f"{seconds:.0f} seconds"

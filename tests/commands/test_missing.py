@@ -1,0 +1,68 @@
+"""What an installation lacks is said in one sentence, with the command that installs it."""
+
+import subprocess
+import sys
+
+import pytest
+from tiny import ALONE, write_clips
+
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+APP = ("gradio", "plotly", "PIL", "kaleido")
+
+
+def without(packages, script, folder) -> subprocess.CompletedProcess:
+    code = BLOCKED.format(names=packages) + script
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=ALONE, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    write_clips(folder, 2, (1, 2))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("packages", "asked", "package", "extra"),
+    [
+        (APP, ["app", "--port", "0"], "plotly", "app"),
+        (("gradio",), ["app", "--port", "0"], "gradio", "app"),
+        (APP, ["info", "tiny-patch", "--evaluate", "SOUNDS", "--pictures", "out.png"], "plotly", "app"),
+        (("kaleido",), ["info", "tiny-patch", "--evaluate", "SOUNDS", "--pictures", "out.png"], "kaleido", "pictures"),
+        (("kaleido",), ["info", "tiny-patch", "--curves", "out.svg"], "kaleido", "pictures"),
+        (("pyarrow",), ["embed", "tiny-patch", "SOUNDS", "--out", "out.parquet"], "pyarrow", "parquet"),
+    ],
+)
+def test_a_command_says_what_it_needs(packages, asked, package, extra, sounds, tmp_path):
+    asked = [word.replace("SOUNDS", str(sounds)) for word in asked]
+    ended = without(packages, f"from ssast_lab.__main__ import main\nmain({asked!r})", tmp_path)
+    assert ended.returncode == 1
+    said = ended.stderr.strip().splitlines()
+    assert len(said) == 1, ended.stderr
+    assert said[0].startswith(f"ssast-lab {asked[0]}: ")
+    assert package in said[0]
+    assert f"pip install 'ssast-lab[{extra}]'" in said[0]
+    assert "Traceback" not in ended.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_figures_in_python_say_what_they_need(tmp_path):
+    script = "import ssast_lab\ntry:\n    ssast_lab.figures\nexcept ImportError as error:\n    print(error)\n"
+    ended = without(APP, script, tmp_path)
+    assert ended.stdout == "This needs the package plotly, which is not installed: pip install 'ssast-lab[app]'\n"
+
+
+def test_what_needs_no_extra_works_without_them(sounds, tmp_path):
+    """A look, and a probe whose confusion matrix has no picture then."""
+    commands = [["data", "look", str(sounds)], ["info", "tiny-patch", "--evaluate", str(sounds), "--counts", "10"]]
+    for asked in commands:
+        ended = without((*APP, "umap", "pyarrow"), f"from ssast_lab.__main__ import main\nmain({asked!r})", tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert "Next: ssast-lab " in ended.stdout
