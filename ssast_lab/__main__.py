@@ -4,9 +4,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 from ssast_lab import __version__, commands
 
@@ -57,22 +55,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-@contextmanager
-def _warning_in_a_sentence(name: str) -> Iterator[None]:
-    """What our own warnings say, without the line of code that says it."""
-    with warnings.catch_warnings():
-        usual = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
-            if category.__module__.startswith("ssast_lab."):
-                print(f"ssast-lab {name}: {message}", file=sys.stderr)
-            else:
-                usual(message, category, *place)
-
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield
-
-
 def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no UTF-8 must not lose what was measured
@@ -85,9 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if name not in COMMANDS:
         sys.exit(f"ssast-lab: there is no command {name!r}; there are {', '.join(COMMANDS)}.")
+    warnings.formatwarning = lambda message, *_, **__: f"ssast-lab {name}: {message}\n"  # without a line of our code
     try:
-        with _warning_in_a_sentence(name):
-            COMMANDS[name](rest)
+        COMMANDS[name](rest)
     except (ValueError, RuntimeError) as error:
         # those of our own classes are sentences for the user; anything else is a defect and keeps its trace
         if not type(error).__module__.startswith("ssast_lab."):

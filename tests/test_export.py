@@ -348,7 +348,7 @@ def test_the_card_says_what_the_checkpoint_does(tmp_path):
 
 def test_the_card_of_a_run(tmp_path, capsys):
     """Trained for a few steps, then exported by the command: data, recipe, curves and figures are the run's."""
-    write_clips(tmp_path / "clips", 8)
+    write_clips(tmp_path / "clips", 8, (1.0, 1.5))  # longer than the window
     config = tiny(tmp_path / "clips")
     train(config, here(tmp_path / "run"))
     main(
