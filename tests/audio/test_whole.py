@@ -307,12 +307,12 @@ def test_an_array_is_the_file_that_it_was_read_from(tmp_path):
     [
         (np.zeros(8000), None, "rate=48000"),
         (np.zeros(8000), 48, "from 1000"),
-        (np.zeros((2, 3, 4)), 16000, "in an array"),
-        (np.zeros((200, 300)), 16000, "200 channels"),
+        (np.zeros((2, 3, 4)), 16000, "is no sound"),
+        (np.zeros((200, 300)), 16000, "which axis has the channels"),
         (np.full(8000, np.nan), 16000, "not a finite number"),
         (np.zeros(80), 16000, "only 5.0 ms"),
-        (np.zeros(0), 16000, "in an array"),
-        (np.array(["a"]), 16000, "in an array"),
+        (np.zeros(0), 16000, "no samples"),
+        (np.array(["a"]), 16000, "is no sound"),
     ],
 )
 def test_an_array_that_is_no_sound_gets_a_sentence(samples, rate, word):
