@@ -52,15 +52,18 @@ class _Measured:
 
 
 def load_waveform(
-    path: Source,
+    path: Source | np.ndarray | Tensor,
     offset: float = 0.0,
     duration: float | None = None,
     channel: Channel = "mean",
     notices: list[AudioWarning] | None = None,
+    *,
+    rate: int | None = None,
 ) -> Tensor:
     """(S,) float32, one channel or their mean at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
 
-    ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning. A crop is the
+    ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning, or an array of samples
+    with its ``rate`` in Hz: (N,), or with a row or a column for each of K channels. A crop is the
     same stretch of the whole file's waveform. Where the file ends earlier the result is shorter. ``channel`` is "mean", the
     number of one from 0, or "loudest": the one with the most power in the whole file.
 
@@ -73,7 +76,9 @@ def load_waveform(
             raise AudioError(f"The {name} is a number of seconds from 0 upwards, not {value!r}.")
     if duration is not None and round(duration * SAMPLE_RATE) < WINDOW:
         raise AudioError(f"A duration of {duration} s is shorter than one analysis window; ask for at least 0.025 s.")
-    with _opened(path) as sound:
+    if rate is not None and not isinstance(path, np.ndarray | Tensor):
+        raise AudioError("A sample rate is given with an array of samples: a file tells its own.")
+    with _array(path, rate) if isinstance(path, np.ndarray | Tensor) else _opened(path) as sound:
         number = _number(channel, sound)
         first, last, skip, want = _span(sound.rate, offset, duration)
         stretch = _Stretch(sound, number, first)
