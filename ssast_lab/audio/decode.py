@@ -157,7 +157,7 @@ def waveform_blocks(
     ``sound`` is whatever :func:`load_waveform` takes.
     :class:`AudioError` comes as soon as the place is reached that is no usable sound; notices come after the last block.
     """
-    with _opened(sound, rate) as opened:
+    with _opened(sound, rate if isinstance(sound, np.ndarray | Tensor) else None) as opened:
         stretch, count = _Stretch(opened, _number(channel, opened), 0), 0
         for part in _at_16_khz(stretch.mono(None), opened.rate):
             stretch.hear(part)
