@@ -19,26 +19,19 @@ import io
 import json
 import math
 import os
-import platform
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 import numpy as np
 import torch
 
-from ssast_lab import __version__, analysis, checkpoint, files
+from ssast_lab import analysis, checkpoint, files
 from ssast_lab.config import renamed
-from ssast_lab.learning import heard
+from ssast_lab.learning import heard, provenance
 
 try:
     import fcntl
@@ -180,7 +173,7 @@ class Run:
                 (self.path / "best.json").unlink()
             environment = self.path / "environment.json"
             starts = _read(environment) if environment.exists() else []
-            files.write(environment, json.dumps([*starts, _environment(start)], indent=1))
+            files.write(environment, json.dumps([*starts, provenance.environment(start)], indent=1))
             if clips is not None:
                 files.write(self.path / heard.FILE, json.dumps(clips))
             files.write(self.path / "config.json", json.dumps(config, indent=1))
@@ -307,7 +300,7 @@ class Run:
             "recipe": {name: part for name, part in recipe.items() if name != "model" or isinstance(part, str)},
             **{name: starts[-1].get(name) for name in ("commit", "device", "torch")},
             "curves": curves,
-            "learned": _learned(self.metrics(), recipe["training"]["batch"]),
+            "learned": provenance.learned(self.metrics(), recipe["training"]["batch"]),
         }
         if (self.path / "report.json").is_file():
             known["report"] = [
@@ -413,52 +406,6 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str
         yield where, f"{where} was {old!r} and is now {new!r}"
 
 
-def _environment(start: int) -> dict[str, Any]:
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "from_step": start,
-        "ssast_lab": __version__,
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "system": platform.platform(),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"CPU, {torch.get_num_threads()} threads",
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        "arguments": sys.argv[1:],
-    }
-
-
-def _commit() -> str | None:
-    """The git commit of the running source, where it is in a checkout; with a plus where files were changed since."""
-    here = Path(__file__)
-    commands = (
-        ["ls-files", "--error-unmatch", here.name],  # fails in an environment within the checkout of something else
-        ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-    )
-    try:
-        for words in commands:
-            git = ["git", "-C", str(here.parent), *words]
-            output = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return output
-
-
-def _learned(lines: Sequence[Mapping[str, Any]], batch: int) -> list[dict[str, float]]:
-    """What training itself said, as means over stretches that each end at 1.4 times the clips of the one before."""
-    names = [name for name in ("loss", "nce", "mse", "accuracy") if all(name in line for line in lines)]
-    ends = sorted({min(round(2 ** (place / 2)), len(lines)) for place in range(2 * len(lines).bit_length() + 1)})
-    stretches = [lines[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-    return [
-        {"clips": stretch[-1]["step"] * batch}
-        | {name: float(np.mean([line[name] for line in stretch])) for name in names}
-        for stretch in stretches
-        if stretch
-    ]
-
-
 def _corpora(sources: Any) -> list[dict[str, Any]]:
     """What the manifests of ``ssast-lab data corpus`` say of the corpora that a run's training sounds are from."""
     corpora = {}
@@ -468,32 +415,3 @@ def _corpora(sources: Any) -> list[dict[str, Any]]:
             manifest = _read(path)
             corpora[path] = {name: manifest.get(name) for name in ("size", "sha256", "hours", "clips")}
     return [*corpora.values()]
-
-
-class Interrupts:
-    """A context in which Ctrl-C, SIGTERM and the closing of the terminal (SIGHUP, unless it is ignored, as under nohup) only
-    make this object true, so that no step is cut in half; a second Ctrl-C interrupts at once. Does nothing in any thread but the main one, which alone receives signals."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __bool__(self) -> bool:
-        return self.requested
-
-    def __enter__(self) -> "Interrupts":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-                if number in self._before or signal.getsignal(number) == signal.SIG_IGN:
-                    continue
-                self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True

@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from ssast_lab import audio, data
 from ssast_lab.config import ConfigError, RunConfig, to_dict
 from ssast_lab.learning import heard, processes
-from ssast_lab.learning.run import Interrupts, Run
+from ssast_lab.learning.interrupts import Interrupts
+from ssast_lab.learning.run import Run
 from ssast_lab.learning.safeguards import Safeguards
 from ssast_lab.learning.task import E, StepResult, TrainingTask
 from ssast_lab.learning.trainer import Trainer

@@ -16,7 +16,8 @@ from tiny import tiny
 from ssast_lab import checkpoint
 from ssast_lab.checkpoint import own
 from ssast_lab.config import ConfigError, RunConfig, to_dict
-from ssast_lab.learning.run import Interrupts, Run, RunError
+from ssast_lab.learning.interrupts import Interrupts
+from ssast_lab.learning.run import Run, RunError
 from ssast_lab.model import SSAST
 
 CONFIG = {"model": {"width": 32, "patch": (16, 16)}, "training": {"seed": 0}}
