@@ -57,7 +57,7 @@ def test_two_processes_make_the_run_of_one(alone, tmp_path):
     one, two = Run(folder), Run(tmp_path / "two runs")
     difference = largest_difference(one.metrics(), two.metrics())
     print(f"largest relative difference of 2 processes: {difference:.2g}")
-    assert difference < 1e-5
+    assert difference < ROUNDING
     assert two.unreadable() == one.unreadable()
     assert {os.path.basename(name) for name in two.unreadable()} == {"a.wav", "b.wav", "c.wav"}
     assert json.loads((two.path / "environment.json").read_text())[0]["processes"] == 2
@@ -84,7 +84,7 @@ def test_four_processes_stop_together_and_go_on_as_one(alone, tmp_path):
     assert sum(1 for _ in pretrain(config, here(run.path, resume=True))) == STEPS - stopped
     difference = largest_difference(Run(folder).metrics(), run.metrics())
     print(f"largest relative difference of 4 processes up to step {stopped}, then 1: {difference:.2g}")
-    assert difference < 1e-5
+    assert difference < ROUNDING
 
 
 def test_processes_that_do_not_divide_the_batch_are_refused(alone, tmp_path):
@@ -124,7 +124,7 @@ def test_two_processes_out_of_a_notebook_cell_make_the_run_of_one(alone, tmp_pat
     assert json.loads((Path(run.folder) / "environment.json").read_text())[0]["processes"] == 2
     difference = largest_difference(Run(folder).metrics(), Run(run.folder).metrics())
     print(f"largest relative difference of 2 processes out of a cell: {difference:.2g}")
-    assert difference < 1e-5
+    assert difference < ROUNDING
 
 
 SITE = """
