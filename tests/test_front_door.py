@@ -88,17 +88,19 @@ def test_arrays_are_heard_at_their_rate_and_of_any_order():
     assert torch.equal(ssast_lab.log_mel(sound, rate=48000), ssast_lab.log_mel(wave))
     assert torch.equal(ssast_lab.log_mel(sound.T, rate=48000), ssast_lab.log_mel(wave))
     for wrong, said in (
-        (lambda: ssast_lab.load_waveform(sound), "does not tell its sample rate"),
+        (lambda: ssast_lab.load_waveform(sound), "does not say how fast it was sampled"),
         (lambda: ssast_lab.log_mel(sound.T), "channels in columns: give its rate"),
-        (lambda: ssast_lab.load_waveform("bird.wav", rate=16000), "a file tells its own"),
+        (lambda: ssast_lab.load_waveform("bird.wav", rate=16000), "a sound file tells its own"),
     ):
         with pytest.raises(audio.AudioError, match=said):
             wrong()
 
 
 PAGES = sorted(
-    page for page in (README.parent / "docs").rglob("*.md") if "```python" in page.read_text(encoding="utf-8")
-)
+    page
+    for page in (README.parent / "docs").rglob("*.md")
+    if "```python" in page.read_text(encoding="utf-8") and page.name != "embeddings.md"
+)  # whose examples tests/measuring/test_benches.py runs
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
