@@ -14,6 +14,7 @@
     predictive.py  APC and wav2vec in small, with which SSAST is compared
     checkpoint/    models on disk: ours, the official ones, those of transformers, the built-in ones
     analysis.py    what a model does to one sound, as records
+    shortcuts.py   the same in one line, by the names of models and files
 
 That is the paper. The wings above it, each on those before it:
 
@@ -41,13 +42,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 if TYPE_CHECKING:
     from ssast_lab import figures
-    from ssast_lab.analysis import attend, draw_mask, excerpt, match, reconstruct
+    from ssast_lab.analysis import draw_mask, excerpt
     from ssast_lab.audio import load_waveform, log_mel
     from ssast_lab.checkpoint import load
     from ssast_lab.learning.classify import fine_tune
     from ssast_lab.learning.pretrain import pretrain
     from ssast_lab.measuring.embedder import Embedder
     from ssast_lab.measuring.prediction import predict
+    from ssast_lab.shortcuts import attend, invert, match, reconstruct
 
 __version__ = "0.1.0"
 
@@ -57,16 +59,17 @@ _MODULES = {
     "log_mel": "ssast_lab.audio",
     "excerpt": "ssast_lab.analysis",
     "draw_mask": "ssast_lab.analysis",
-    "reconstruct": "ssast_lab.analysis",
-    "attend": "ssast_lab.analysis",
-    "match": "ssast_lab.analysis",
+    "reconstruct": "ssast_lab.shortcuts",
+    "attend": "ssast_lab.shortcuts",
+    "match": "ssast_lab.shortcuts",
+    "invert": "ssast_lab.shortcuts",
     "pretrain": "ssast_lab.learning.pretrain",
     "fine_tune": "ssast_lab.learning.classify",
     "Embedder": "ssast_lab.measuring.embedder",
     "predict": "ssast_lab.measuring.prediction",
 }
 __all__ = [
-    "Embedder", "attend", "draw_mask", "excerpt", "figures", "fine_tune", "load", "load_waveform", "log_mel", "match", "predict", "pretrain",
+    "Embedder", "attend", "draw_mask", "excerpt", "figures", "fine_tune", "invert", "load", "load_waveform", "log_mel", "match", "predict", "pretrain",
     "reconstruct",
 ]  # fmt: skip
 

@@ -167,18 +167,26 @@ def log_mel(
     frames: int | None = None,
     lengths: Sequence[int] | Tensor | None = None,
     hops: Tensor | None = None,
+    *,
+    rate: int | None = None,
 ) -> Tensor:
-    """(S,) -> (T, F) or (B, S) -> (B, T, F) at 16 kHz, or a sound file, its path or its bytes -> (T, F): the model's input, ``(fbank - mean) / (2 * std)``, of the waveform without
-    its mean.
+    """(S,) -> (T, F) or (B, S) -> (B, T, F) at 16 kHz, or a sound file, its path or its bytes -> (T, F): the model's input,
+    ``(fbank - mean) / (2 * std)``, of the waveform without its mean.
 
     With ``frames`` it is cut or padded at the end to that many. ``lengths`` (B,) says how many samples of a padded
     batch are each clip's own. As in the official loader, padding is 0 before it is normalised, so 0.467 afterwards.
     With ``hops`` (B,), whole numbers on the CPU, each clip is heard ``hop / 160`` times as fast (:func:`kaldi_fbank`); it goes with
-    ``frames`` and ``lengths``, none of which is shorter than its :func:`window_of`.
+    ``frames`` and ``lengths``, none of which is shorter than its :func:`window_of`. Samples are at 16 kHz; one sound at another
+    ``rate`` in Hz, of one channel or several, is what :func:`ssast_lab.load_waveform` makes of it.
     """
-    if isinstance(waveform, str | os.PathLike | io.IOBase | bytes):
-        waveform = load_waveform(waveform)
+    if rate is not None or isinstance(waveform, str | os.PathLike | io.IOBase | bytes):
+        waveform = load_waveform(waveform, rate=rate)
     waveform = torch.as_tensor(waveform).float()
+    if waveform.ndim == 2 and waveform.shape[1] < WINDOW <= waveform.shape[0]:
+        raise AudioError(
+            f"An array of the shape {tuple(waveform.shape)} seems to have its channels in columns: give its rate too, as in "
+            "log_mel(array, rate=48000)."
+        )
     samples = waveform.shape[-1]
     if lengths is None:
         waveform = waveform - waveform.mean(-1, keepdim=True)

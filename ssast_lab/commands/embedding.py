@@ -147,6 +147,8 @@ def near(arguments: list[str]) -> None:
         if out:
             files.write(out, _csv([head, *rows]))
             print(f"Written: {out}")
+        else:
+            print("Next: --out FILE.csv keeps it, --top 50 tells more.")
 
     tyro.cli(find, args=arguments, prog="ssast-lab near")
 
@@ -221,7 +223,7 @@ def predict(arguments: list[str]) -> None:
             files.write(out, content)
             print(f"Written: {out}")
         else:
-            print("Next: --windows tells when, --out FILE.csv keeps it.")
+            print(f"Next: {'' if windows else '--windows tells when, '}--out FILE.csv keeps it.")
 
     tyro.cli(name_them, args=arguments, prog="ssast-lab predict")
 

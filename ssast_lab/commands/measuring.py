@@ -54,9 +54,10 @@ def probe(arguments: list[str]) -> None:
             if heads:
                 print(f"Written: {checkpoint.save_head(result.head(Path(task).stem), heads, upstream)}")
             print()
-        names = shlex.join(tasks)
-        print(f"Next: ssast-lab compare {shlex.quote(upstream)} logmel --tasks {names} --out comparison\n"
-              f"      ssast-lab finetune small-patch --model {shlex.quote(upstream)} --data.train {shlex.quote(tasks[0])}")  # fmt: skip
+        other = "tiny-patch" if upstream == "logmel" else "logmel"
+        print(f"Next: ssast-lab compare {shlex.join([upstream, other])} --tasks {shlex.join(tasks)} --out comparison\n"
+              f"      ssast-lab finetune small-patch --model {'tiny-patch' if upstream == 'logmel' else shlex.quote(upstream)} "
+              f"--data.train {shlex.quote(tasks[0])}")  # fmt: skip
 
     tyro.cli(run, args=arguments, prog="ssast-lab probe")
 

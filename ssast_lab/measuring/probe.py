@@ -65,6 +65,7 @@ class ProbeResult:
     regression: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)  # (L, D) and (L,), of one split
     # whose clips have one label each: its softmax on embeddings of the layer gives the probabilities
     noticed: dict[str, str] = field(default_factory=dict, repr=False)  # name of a clip -> what should be known of it
+    split: str = ""  # how the clips were divided, in words
 
     @property
     def layer(self) -> int:
@@ -95,7 +96,7 @@ class ProbeResult:
         return (
             f"{self.upstream}: {self.pooling} of layer {self.layer} (of 0 to {self.layers - 1}), C {self.regularisation:g}, "
             f"{self.clips} clips embedded in {self.embedding_seconds:.1f} s, fitted in {self.fitting_seconds:.1f} s\n"
-            + "\n".join([str(self.scores), *data.summary(self.noticed)])
+            + "\n".join([*([self.split] if self.split else []), str(self.scores), *data.summary(self.noticed)])
         )
 
 
@@ -174,6 +175,7 @@ def _probe(
     return ProbeResult(
         upstream.name, pooling, scores, choices, len(clips), upstream.layers, embedding_seconds, fitting_seconds,
         regressions[0] if len(splits) == 1 else None, noticed,
+        splits[0].told() if len(splits) == 1 else f"{len(splits)} folds, by the numbers that the set names; each is judged once",
     )  # fmt: skip
 
 

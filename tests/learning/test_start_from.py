@@ -12,7 +12,7 @@ from ssast_lab.model import Classifier
 
 @pytest.fixture
 def first(tmp_path):
-    write_clips(tmp_path / "clips", 8)
+    write_clips(tmp_path / "clips", 8, (0.7, 1.5))
     for _ in pretrain(tiny(tmp_path / "clips", steps=4), here(tmp_path / "first")):
         pass
     return tmp_path / "first"

@@ -14,6 +14,7 @@ import torch
 from tiny import RATE
 
 from ssast_lab import checkpoint, figures, metrics
+from ssast_lab.__main__ import main
 from ssast_lab.config import LabelledConfig, ModelConfig
 from ssast_lab.data.labelled import read_labelled
 from ssast_lab.learning import classify
@@ -408,3 +409,38 @@ def test_a_model_is_compared_with_itself_from_scratch(task, models, tmp_path):
     named = compare.compare(names, [task], tmp_path / "out", cache=tmp_path / "cache", baseline="logmel")
     assert set(named.baselines.values()) == {"logmel"}
     assert "below logmel:" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_second_call_keeps_the_rows_that_are_there_or_says_why_not(task, models, tmp_path, capsys):
+    out = ["--tasks", str(task), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    main(["compare", "logmel", *out])
+    assert {row["upstream"] for row in rows_of(tmp_path / "out")} == {"logmel"}
+    capsys.readouterr()
+    main(["compare", f"ours={models / 'small-0'}", *out])
+    said = capsys.readouterr()
+    assert {row["upstream"] for row in rows_of(tmp_path / "out")} == {"logmel", "ours"}
+    assert said.err.startswith(f"The table in {tmp_path / 'out'} has logmel already, which stay in it.")
+    assert said.out.splitlines()[-1].startswith(f"Written: {tmp_path / 'out'}, with README.md")
+    main(["compare", "logmel", "--pooling", "statistics", *out])
+    assert "was made with another pooling: it is replaced." in capsys.readouterr().err
+    assert {row["upstream"] for row in rows_of(tmp_path / "out")} == {"logmel"}
+
+
+def test_a_probe_is_printed_and_kept_with_its_confusions(task, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["probe", "logmel", str(task)])
+    said = capsys.readouterr().out
+    folder = tmp_path / "runs" / "probes" / "logmel-tones"
+    assert f"Written: {folder.relative_to(tmp_path)}, with classes.csv, confusion.csv, confusion.png" in said
+    assert (
+        "27 clips of 27 sources to learn from, 9 clips of 9 sources to choose by, 18 clips of 18 sources to judge by"
+        in said
+    )
+    assert "Next: ssast-lab compare logmel logmel" not in said
+    with (folder / "confusion.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["true label", "high", "low", "middle"]
+    assert [sum(map(int, row[1:])) for row in rows] == [6, 6, 6]
+    with (folder / "classes.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["high", "low", "middle"]
+    assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
