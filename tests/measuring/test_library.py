@@ -201,7 +201,7 @@ def test_what_is_no_library_gets_a_sentence(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("asked", "word"),
     [
-        (["embed", "tiny-patch", "--out", "x.npz"], "nothing to embed: name a folder"),
+        (["embed", "tiny-patch", "--out", "x.npz"], "nothing to listen to: name folders"),
         (["embed", "tiny-patch", ".", "--out", "x.csv"], "x.csv would have to end in .parquet or .npz"),
         (["embed", "tiny-patch", ".", "--out", "x.npz", "--part", "4/3"], "--part is like 3/64"),
         (["embed", "tiny-patch", ".", "--out", "x.npz", "--part", "third"], "--part is like 3/64"),
