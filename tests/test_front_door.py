@@ -96,12 +96,11 @@ def test_arrays_are_heard_at_their_rate_and_of_any_order():
             wrong()
 
 
-ELSEWHERE = "embeddings.md"  # its examples are run by tests/measuring/test_benches.py
 PAGES = sorted(
     page
     for page in (README.parent / "docs").rglob("*.md")
-    if "```python" in page.read_text(encoding="utf-8") and page.name != ELSEWHERE
-)
+    if "```python" in page.read_text(encoding="utf-8") and page.name != "embeddings.md"
+)  # whose examples tests/measuring/test_benches.py runs
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

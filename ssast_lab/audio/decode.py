@@ -88,6 +88,7 @@ def load_waveform(
     duration: float | None = None,
     channel: Channel = "mean",
     notices: list[AudioWarning] | None = None,
+    *,
     rate: int | None = None,
 ) -> Tensor:
     """(S,) float32, one channel or their mean at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.

@@ -257,12 +257,13 @@ def test_the_nearest_are_those_of_all_pairs(recordings, tmp_path):
 
 
 def test_a_log_is_told_soon_and_every_minute(monkeypatch, capsys):
-    from ssast_lab.commands import embedding
+    from ssast_lab.commands import progress
 
-    clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(embedding.time, "monotonic", lambda: next(clock))
-    with embedding._progress(1000.0) as heard:
-        for _ in range(20):  # each takes 10 s
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.progress(1000.0) as heard:
+        for _ in range(20):
+            now[0] += 10
             heard(50.0)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "0.8 of about 16.7 minutes of sound, 3 minutes left"
