@@ -68,7 +68,7 @@ def test_a_run_from_its_start_to_its_end_and_on(clips, tmp_path, capsys):
         f"      ssast-lab app --models '{where}'",
     ]
     assert "on 1 held-out clip InfoNCE" in said[0]
-    assert "(chance 11.11%)" in said[0]  # of 9 hidden patches: the held-out clip has 24 of a window's 32
+    assert "(chance 8.33%)" in said[0]  # of 12 hidden patches
 
     main(arguments(config, here(where, resume=True)))
     assert capsys.readouterr().out.startswith(f"The run in {where} has done its 12 steps already.\nWritten: ")
