@@ -16,3 +16,8 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     """Lines of a Markdown table; the columns of these numbers (from 0) are aligned to the right."""
     rule = ["--:" if number in right else "---" for number in range(len(head))]
     return [f"| {' | '.join(row)} |" for row in [head, rule, *rows]]
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c" """
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -170,8 +170,8 @@ def log_mel(
     *,
     rate: int | None = None,
 ) -> Tensor:
-    """(S,) -> (T, F) or (B, S) -> (B, T, F) at 16 kHz, or a sound file, its path or its bytes -> (T, F): the model's input, ``(fbank - mean) / (2 * std)``, of the waveform without
-    its mean.
+    """(S,) -> (T, F) or (B, S) -> (B, T, F) at 16 kHz, or a sound file, its path or its bytes -> (T, F): the model's input,
+    ``(fbank - mean) / (2 * std)``, of the waveform without its mean.
 
     With ``frames`` it is cut or padded at the end to that many. ``lengths`` (B,) says how many samples of a padded
     batch are each clip's own. As in the official loader, padding is 0 before it is normalised, so 0.467 afterwards.

@@ -1,5 +1,6 @@
 """Commands that use a model on recordings: ``embed``, ``near`` and ``predict``."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,7 +68,7 @@ def embed(arguments: list[str]) -> None:
                   f"writes {out}; the same command without --part does all that is left.")  # fmt: skip
             return
         _tell(about, out)
-        print(f"Next: ssast-lab near {model} {out} {clips[0].name}")
+        print(f"Next: ssast-lab near {shlex.join([model, str(out)])} RECORDING.wav")
 
     tyro.cli(make, args=arguments, prog="ssast-lab embed")
 

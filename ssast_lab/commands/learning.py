@@ -80,7 +80,7 @@ def pretrain(arguments: list[str]) -> None:
         if step.evaluation and _main_process():
             e = step.evaluation
             _say(
-                f"step {step.step}: loss {step.loss:.3f}, {step.clips_per_second:.1f} clips/s; on {e.clips} held-out clips "
+                f"step {step.step}: loss {step.loss:.3f}, {step.clips_per_second:.1f} clips/s; on {e.clips} held-out clip{'s' * (e.clips != 1)} "
                 f"InfoNCE {e.nce:.3f}, accuracy {e.accuracy:.2%} (chance {1 / e.masked:.2%}), MSE {e.mse:.4f}"
             )
     if not _main_process():
@@ -131,7 +131,7 @@ def _expected(run: "RunConfig", count: int, batch: int) -> str:
     sizes = {name: len(part["names"]) for name, part in (Run(run.folder).clips() or {"sets": {}})["sets"].items()}
     train = sizes.pop("train", 0)
     others = "".join(f", {size:,} {OTHERS[name]}" for name, size in sizes.items() if size)
-    return f"{train:,} clips to learn from{others}: {count:,} steps of {batch} clips hear each one {count * batch / max(train, 1):.3g} times."
+    return f"{train:,} clip{'s' * (train != 1)} to learn from{others}: {count:,} steps of {batch} clips hear each one {count * batch / max(train, 1):.3g} times."
 
 
 def reference(kind: str, clips: int) -> str:
@@ -145,8 +145,9 @@ def reference(kind: str, clips: int) -> str:
     *_, then = [one for one in about["learned"] if one["clips"] <= clips] or about["learned"][:1]
     end = about["curves"][-1]
     return (
-        f"For comparison: {name} drew what was hidden with an MSE of {then['mse']:.3f} when it had heard {then['clips']:,} clips of its 41 "
-        f"hours, and of {end['mse']:.3f} after {about['clips']:,}, recognising {end['accuracy']:.0%} of {end['masked']:.0f} hidden patches."
+        f"For comparison: {name} drew what was hidden with an MSE of {then['mse']:.3f} in training when it had heard {then['clips']:,} clips of "
+        f"its 41 hours; on held-out clips, after {about['clips']:,}, with one of {end['mse']:.3f}, recognising {end['accuracy']:.0%} of "
+        f"{end['masked']:.0f} hidden patches."
     )
 
 

@@ -137,11 +137,13 @@ def _write_curves(model: str, out: Path) -> None:
 
     from ssast_lab import checkpoint, files
     from ssast_lab import figures as draw
+    from ssast_lab.learning.run import Run
 
-    about = checkpoint.describe(model)["about"]
+    run = (Path(model) / "checkpoints").is_dir()
+    about = Run(model).described()[1] if run else checkpoint.about_of(model)
     if not about.get("learned") or "nce" not in about["learned"][0]:
         raise checkpoint.CheckpointError(
-            f"{model} does not say how it learned: models that ssast-lab export writes do."
+            f"{model} does not say how it learned: runs of ssast-lab pretrain do, and what ssast-lab export makes of them."
         )
     if out.suffix != ".csv":
         _write_picture(draw.learned(about), out)

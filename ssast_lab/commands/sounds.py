@@ -53,8 +53,8 @@ def data(arguments: list[str]) -> None:
 
         Args:
             out: the folder that the shards, the manifest and the card are written into.
-            size: "large" (41 hours from 4 GB of packages), "small" (13 hours from 1 GB), or "evaluation" (only the two sets to
-                measure on, from 0.7 GB).
+            size: "large" (41 hours from 4.8 GB of packages), "small" (10 hours from 0.5 GB), or "evaluation" (only the two sets to
+                measure on, from 0.8 GB).
             workers: processes that share the packages; the corpus is the same, however many.
             cache: a folder that keeps what was made of each package, for the next build.
         """

@@ -141,7 +141,7 @@ class TrainingConfig(LearningConfig):
     """Pretraining: how long, by which objective, and how it is measured."""
 
     steps: int = 10_000  # of the optimiser, in all
-    start_from: str = ""  # a model whose weights training begins with, as ssast_lab.load reads it; empty: random ones
+    start_from: str = ""  # a model whose weights training begins with; take a sixth to half of the learning rate then; empty: random ones
     start: Start = "mae"  # how the encoder's weights start: as Masked Autoencoders do, or "official"
     nce_weight: float = 1.0  # 0: generative only
     mse_weight: float = 10.0  # 0: discriminative only

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ssast_lab import audio
 from ssast_lab.data import arrow, folders, lists
-from ssast_lab.data.errors import DataError, Passed
+from ssast_lab.data.errors import DataError, Passed, tell
 from ssast_lab.data.streams import Stream
 from ssast_lab.files import printable
 
@@ -99,10 +99,15 @@ def find_clips(sources: Iterable[str | os.PathLike[str]], passed: Passed | None 
                 )
             counted.update(here)
             clips += clips_here
-    if len(different := Counter(clips)) < len(clips):
-        counted.add(lists.TWICE, different.most_common(1)[0][0].name, count=len(clips) - len(different))
     if passed is None:
         counted.tell(names)
+    if len(different := Counter(clips)) < len(clips):
+        again, name = len(clips) - len(different), different.most_common(1)[0][0].name
+        if passed is None:
+            tell(f"{again} more than {len(different)} different sounds are listed (such as {printable(name)} again): each is heard as often "
+                 "as it is listed.")  # fmt: skip
+        else:
+            counted.add(lists.TWICE, name, count=again)
     return clips
 
 

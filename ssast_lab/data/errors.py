@@ -43,10 +43,11 @@ class Passed:
     def tell(self, sources: Iterable[str | os.PathLike[str]]) -> None:
         """Says it once in this process, by the logger ``ssast_lab``, which writes to stderr where nothing else was set up."""
         if self:
-            _say(f"Passed over in {', '.join(printable(os.fspath(source)) for source in sources)}: {self}.")
+            tell(f"Passed over in {', '.join(printable(os.fspath(source)) for source in sources)}: {self}.")
 
 
 @functools.cache
-def _say(line: str) -> None:
+def tell(line: str) -> None:
+    """Says a line once in this process, by the logger ``ssast_lab``."""
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, the one that prints
         logging.getLogger("ssast_lab").warning(line)

@@ -4,6 +4,7 @@ Axes: S samples at 16 kHz.
 """
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ssast_lab import audio
+from ssast_lab.config import RunConfig
 from ssast_lab.data.clips import Clip, find_clips, told
 from ssast_lab.data.errors import Passed
 from ssast_lab.files import printable
@@ -48,17 +50,26 @@ class Looked:
         lengths = np.array([*self.seconds.values()])
         found = len(lengths) + len(self.unreadable)
         length = f"{self.hours:.2f} hours" if self.hours >= 1 else f"{60 * self.hours:.1f} minutes"
-        lines = [f"{', '.join(printable(source) for source in self.sources)}: {found:,} sounds, {length}"]
+        sounds = f"{found:,} sound{'s' * (found != 1)}"
+        lines = [f"{', '.join(printable(source) for source in self.sources)}: {sounds}, {length}"]
         if len(lengths):
             tenth, half, most = np.quantile(lengths, [0.1, 0.5, 0.9])
+            spread = (
+                f" to {lengths.max():.2f} s; half are longer than {half:.2f} s, one in ten is shorter "
+                f"than {tenth:.2f} s and one in ten longer than {most:.2f} s"
+            )
             lines += [
-                f"  lengths     {lengths.min():.2f} s to {lengths.max():.2f} s; half are longer than {half:.2f} s, one in ten is shorter "
-                f"than {tenth:.2f} s and one in ten longer than {most:.2f} s",
+                f"  lengths     {lengths.min():.2f} s{spread * (len(lengths) > 1)}",
                 f"  rates       {_counted(self.rates, '{} Hz')}",
-                f"  channels    {_counted(self.channels, '{} channels')}",
+                f"  channels    {_counted(self.channels, '{}')}",
                 f"  formats     {_counted(self.formats)}",
             ]
         lines += _named("unreadable", [*self.unreadable.values()])
+        if len(self.unreadable) > RunConfig.unreadable * found and len(lengths):
+            share = math.ceil(100 * len(self.unreadable) / found) / 100
+            lines.append(
+                f"              Training stops at so many: take them out of the folder, or add --run.unreadable {share:g}."
+            )
         lines += _named("silent", self.silent)
         lines += _named("clipped", self.clipped)
         lines += _named("the same", [" = ".join(names) for names in self.same])

@@ -28,6 +28,11 @@ from ssast_lab.patches import PatchGrid, to_device_of
 HIDDEN_STEPS = 12  # steps in which the range of hidden patches is divided: 13 numbers can be drawn
 LOOKED_AT = 200  # clips whose lengths are looked at before a run
 FILLED = 3 / 4  # of the windows: clips that fill as much are not worth a word
+FITTING = {  # what to do where a model to start from is of another size, or hears otherwise
+    "width": ": take a recipe of its size, or --model.width {width} --model.depth {depth} --model.heads {heads}.",
+    "depth": ": take a recipe of its size, or --model.depth {depth} --model.heads {heads}.",
+    "audio": ": its features stay as they are, without --model.audio.mean and --model.audio.std.",
+}
 WATCHED = 2  # held-out clips whose reconstructions are kept at every evaluation
 
 
@@ -140,7 +145,8 @@ class Pretraining(UnlabelledTask[Evaluation]):
         if different:
             (field, *_), asked = different, to_dict(wanted)
             raise ConfigError(
-                f"Pretraining cannot go on from {name} with another {field}: it has {given.get(field)}, and {asked[field]} was asked for."
+                f"Pretraining cannot go on from {name} with another {field}: it has {given.get(field)}, and {asked[field]} was asked for"
+                + FITTING.get(field, ".").format(**given)
             )
         return model.train() if wanted.frames == model.config.frames else model.resized(wanted.frames).train()
 

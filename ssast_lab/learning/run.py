@@ -114,7 +114,9 @@ class Run:
                 )
             return 0
         if not resume:
-            raise RunError(f"There is a run in {self.path} already: resume it, or choose another folder.")
+            raise RunError(
+                f"There is a run in {self.path} already: resume it (--run.resume), or choose another folder (--run.folder)."
+            )
         before = renamed(_read(settings, "put it back, or choose another folder"))
         differences = dict(_differences(before, json.loads(json.dumps(config))))
         if verdict and not verdict.changed:

@@ -89,7 +89,7 @@ PICTURES: dict[str, tuple[dict[str, str], int, str, Callable[[Page], None] | Non
     "recognition": (dict(sound="tabla", model="tiny-patch", tab="recognition"), 1300, "light", hold),
     "attention": (dict(sound="blackbird", model="tiny-patch", tab="attention"), 1300, "light", point(130)),
     "versus": (dict(sound="speech", model="tiny-patch", tab="versus"), 1300, "light", versus),
-    "hiding": (dict(sound="speech", model="tiny-patch", tab="hiding"), 1240, "light", hide_more_and_more),
+    "hiding": (dict(sound="speech", model="tiny-patch", tab="hiding"), 1480, "light", hide_more_and_more),
     "map": (dict(sound="tabla", model="tiny-patch", tab="map"), 1300, "light", measure),
     "train": (dict(sound="speech", model="tiny-patch", tab="train"), 1240, "light", train),
     "models": (dict(sound="speech", model="tiny-patch", tab="models"), 1300, "light", None),

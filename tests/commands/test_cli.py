@@ -67,12 +67,14 @@ def test_a_run_from_its_start_to_its_end_and_on(clips, tmp_path, capsys):
         f"Next: ssast-lab info '{where}' --evaluate OTHER_SOUNDS",
         f"      ssast-lab app --models '{where}'",
     ]
-    assert "on 1 held-out clips InfoNCE" in said[0]
+    assert "on 1 held-out clip InfoNCE" in said[0]
     assert "(chance 8.33%)" in said[0]  # of 12 hidden patches
 
     main(arguments(config, here(where, resume=True)))
     assert capsys.readouterr().out.startswith(f"The run in {where} has done its 12 steps already.\nWritten: ")
-    with pytest.raises(SystemExit, match=r"^ssast-lab pretrain: There is a run in .* already"):
+    with pytest.raises(
+        SystemExit, match=r"^ssast-lab pretrain: There is a run in .* already: resume it \(--run.resume\)"
+    ):
         main(arguments(config, here(where)))
     with pytest.raises(SystemExit, match=r"training\.learning_rate was 0\.002 and is now 0\.1\.$"):
         main(arguments(tiny(clips, learning_rate=0.1), here(where, resume=True)))
@@ -84,6 +86,11 @@ def test_a_run_from_its_start_to_its_end_and_on(clips, tmp_path, capsys):
         assert "2 layers, 32 wide, 2 heads" in shown
         assert "16 mel bins x 16 frames, stride 16 x 16: 8 x 4 = 32 in 64 frames" in shown
         assert "steps     12" in shown or path == where
+    main(["info", str(where), "--curves", str(tmp_path / "curves.csv")])
+    lines = (tmp_path / "curves.csv").read_text().splitlines()
+    assert lines[0] == "set,clips,nce,mse,accuracy"
+    assert [line.split(",")[1] for line in lines if line.startswith("held out")] == ["20", "40", "48"]
+    assert any(line.startswith("training,") for line in lines)
 
 
 def test_info_on_an_official_file(tmp_path, capsys):

@@ -110,13 +110,18 @@ def test_a_json_may_have_a_byte_order_mark(tmp_path):
     assert read_labelled(tmp_path / "a.json", ("x", "y")).targets.tolist() == [[1, 1], [1, 0]]
 
 
-def test_rows_that_come_twice_are_said(tmp_path):
+def test_rows_that_come_twice_are_said(tmp_path, caplog):
     path = tmp_path / "a.csv"
     path.write_text("path,label\na.wav,x\nb.wav,y\na.wav,x\n")
     heard, read = data.Passed(), data.Passed()
     assert len(data.find_clips([path], heard)) == 3, "what is listed twice is heard twice"
     assert len(read_labelled(path, passed=read)) == 2, "but judged once"
     assert heard.counts == read.counts == {lists.TWICE: 1}
+    data.find_clips([path])
+    (said,) = caplog.messages
+    assert "1 more than 2 different sounds are listed" in said
+    assert "each is heard as often as it is listed" in said
+    assert "Passed over" not in said
 
 
 # --- labels -------------------------------------------------------------------------------------------------------

@@ -49,14 +49,21 @@ def test_it_is_said_in_lines(folder):
     said = "\n".join(lines)
     for part in (
         "16000 Hz (6)",
-        "1 channels (7), 2 channels (1)",
+        "  channels    1 (7), 2 (1)",
         "silence.wav",
         "000.flac = ",
         "note.txt",
         "'broken.wav'",
     ):
         assert part.strip("'") in said
-    assert "silent" not in "\n".join(look([folder / "001.flac"]).lines())
+    assert (
+        "\n              Training stops at so many: take them out of the folder, or add --run.unreadable 0.12.\n"
+        in said
+    )
+    one = "\n".join(look([folder / "001.flac"]).lines())
+    assert ": 1 sound, " in one
+    for missing in ("silent", "half are longer", "--run.unreadable"):
+        assert missing not in one
 
 
 def test_a_place_without_sound_is_one_sentence(tmp_path):

@@ -103,7 +103,10 @@ def test_a_clip_that_was_mended_is_heard(tmp_path):
     for name in ("003.flac", "004.flac"):
         (tmp_path / "clips" / name).write_bytes(b"fLaC" + bytes(500))
     run = here(tmp_path / "run", unreadable=0.1, in_memory=True)
-    with pytest.raises(RunError, match=r"2 of 8 clips cannot be read.*mend them, or allow more, and resume"):
+    with pytest.raises(
+        RunError,
+        match=r"2 of 8 clips cannot be read.*mend them, or allow more \(--run.unreadable\), and go on by --run.resume",
+    ):
         train(tiny(tmp_path / "clips", data={"held_out_clips": 1}), run)
     (tmp_path / "clips" / "003.flac").write_bytes(good)
     train(tiny(tmp_path / "clips", data={"held_out_clips": 1}), replace(run, resume=True, unreadable=0.15))

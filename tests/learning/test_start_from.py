@@ -42,11 +42,15 @@ def test_another_length_is_cut_out_of_its_positions(first, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
-    [({"width": 64}, "width"), ({"depth": 1}, "depth"), ({"audio": AudioConfig(mean=-5.0)}, "audio")],
+    ("change", "word", "advice"),
+    [
+        ({"width": 64}, "width", "--model.width 32 --model.depth 2 --model.heads 2"),
+        ({"depth": 1}, "depth", "--model.depth 2 "),
+        ({"audio": AudioConfig(mean=-5.0)}, "audio", "without --model.audio.mean"),
+    ],
 )
-def test_another_shape_or_other_features_are_refused(first, tmp_path, change, word):
-    with pytest.raises(ConfigError, match=f"cannot go on from .* with another {word}: it has"):
+def test_another_shape_or_other_features_are_refused(first, tmp_path, change, word, advice):
+    with pytest.raises(ConfigError, match=f"cannot go on from .* with another {word}: it has .*{advice}"):
         Pretraining(tiny(tmp_path / "clips", model=change, start_from=str(first))).build()
 
 

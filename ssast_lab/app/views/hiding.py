@@ -35,16 +35,12 @@ def look(seen: Seen, asked: Asked, cluster: str) -> Answer:
 
 def first(seen: Seen) -> dict[str, Any]:
     """What each linear head of the model says while nothing is hidden."""
-    heads = checkpoint.heads(seen.model.path)
+    heads, whole = checkpoint.heads(seen.model.path), predicted(seen, None)
     return {
-        name: {
-            "question": QUESTIONS[name],
-            "label": heads[name].labels[whole.argmax()],
-            "probability": float(whole.max()),
-        }
-        for name, whole in predicted(seen, None).items()
-        if name in QUESTIONS
-    }
+        name: {"question": question, "label": heads[name].labels[whole[name].argmax()], "probability": float(whole[name].max())}
+        for name, question in QUESTIONS.items()
+        if name in whole
+    }  # fmt: skip
 
 
 def held(seen: Seen, masks: torch.Tensor) -> dict[str, list[float]]:

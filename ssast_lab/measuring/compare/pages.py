@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ssast_lab import __version__, data, files
 from ssast_lab.measuring.compare.lengths import by_length
 from ssast_lab.measuring.compare.records import MARKS, PROBED, TUNED, CompareError, Comparison, TaskResult
 from ssast_lab.metrics import Interval
-from ssast_lab.tables import markdown_table
+from ssast_lab.tables import listed, markdown_table
 
 Path_ = str | os.PathLike[str]
 
@@ -133,8 +134,17 @@ def draw(figure: Any, stem: Path) -> str:
 
 
 def _page(comparison: Comparison, pictures: Sequence[str]) -> str:
-    lines = ["# Comparison", "", "Made by", "", "```", comparison.command, "```", ""]
-    lines += pictures
+    upstreams, tasks, methods = (
+        list(dict.fromkeys(getattr(result, name) for result in comparison.results))
+        for name in ("upstream", "task", "method")
+    )
+    lines = [
+        "# Comparison",
+        "",
+        f"{listed(upstreams)} on {listed(tasks)}: {listed(methods)}.{_kinds(upstreams)}",
+        "",
+        *pictures,
+    ]
     for method in (PROBED, TUNED):
         results = comparison.of(method)
         if results:
@@ -150,7 +160,17 @@ def _page(comparison: Comparison, pictures: Sequence[str]) -> str:
         lines += [f"- {', '.join(names)}: {without_home(failure)}" for failure, names in failures.items()]
     noticed = {name: what for result in comparison.results for name, what in result.noticed.items()}
     lines += ["", *map(without_home, data.summary(noticed))] if noticed else []
+    lines += ["", "## How it was made", "", "```", comparison.command, "```"]
     return "\n".join([*lines, "", versions_line(), ""])
+
+
+def _kinds(upstreams: Sequence[str]) -> str:
+    """What names of upstreams mean that a stranger cannot guess."""
+    said = {
+        "scratch": "scratch: the model of that name with random weights.",
+        "logmel": "logmel: no model, but plain statistics of the features.",
+    }
+    return "".join(f" {said[kind]}" for kind in said if any(re.match(rf"{kind}\b", name) for name in upstreams))
 
 
 def cross_table(results: Sequence[TaskResult], comparison: Comparison) -> list[str]:

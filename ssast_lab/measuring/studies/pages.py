@@ -26,9 +26,13 @@ from ssast_lab.measuring.compare import (
 from ssast_lab.measuring.compare.pages import cross_table, figure_of, versions_line, without_home
 from ssast_lab.measuring.studies.pretraining import UNTRAINED, Trained
 from ssast_lab.measuring.studies.questions import Study, Variant
-from ssast_lab.tables import markdown_table
+from ssast_lab.tables import listed, markdown_table
 
 Path_ = str | os.PathLike[str]
+RULE = (
+    "*Above* and *below* are said where the interval of the paired difference, in brackets, excludes 0 **and**, of several seeds, no seed "
+    "of the one reaches a seed of the other. Where only the first holds, this budget cannot tell: another seed might turn it round."
+)
 
 
 def write_study(
@@ -39,10 +43,10 @@ def write_study(
     write_text(out / f"{study.name}.csv", csv_table([csv_row(result) for result in results]))
     picture = draw(figure_of(results, study.question), out / study.name)
     kinds = kinds_of(tasks, results)
-    lines = [f"# {study.question}", "", "## What it says", ""]
+    lines = [f"# {study.question}", "", "## What it says", "", RULE, ""]
     lines += [f"- {sentence}" for sentence in conclusion(study, results, kinds)]
     lines += ["", picture, "", "## Linear probe", "", *cross_table(results, comparison), ""]
-    lines += [f"Kinds of tasks: {'; '.join(f'{kind}: {_listed(names)}' for kind, names in kinds.items())}."]
+    lines += [f"Kinds of tasks: {'; '.join(f'{kind}: {listed(names)}' for kind, names in kinds.items())}."]
     failures = dict.fromkeys((result.upstream, result.failure) for result in results if result.failure)
     lines += [f"\n{name} could not be measured: {without_home(failure)}" for name, failure in failures]
     table = by_length(_pairs(study), results, comparison.lengths)
@@ -115,16 +119,12 @@ def _pair(one: str, other: str, kind: str, tasks: Sequence[str], measured: dict[
             )
     if not verdicts:
         return f"{one} against {other} on {kind} tasks: nothing could be measured."
-    undecided = _listed(verdicts.get(UNDECIDED, []))
-    parts = [f"{verdict} {other} on {_listed(verdicts[verdict])}" for verdict in (ABOVE, BELOW) if verdict in verdicts]
+    undecided = listed(verdicts.get(UNDECIDED, []))
+    parts = [f"{verdict} {other} on {listed(verdicts[verdict])}" for verdict in (ABOVE, BELOW) if verdict in verdicts]
     if not parts:
         return f"On {kind} tasks this budget cannot tell {one} from {other}: {undecided}."
     rest = f"; this budget cannot tell them apart on {undecided}" if undecided else ""
     return f"On {kind} tasks {one} is {' and '.join(parts)}{rest}."
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def _budget(trained: Sequence[Trained]) -> list[str]:
