@@ -12,6 +12,7 @@ import torch
 from tiny import RATE, here
 
 from ssast_lab import checkpoint, data
+from ssast_lab.__main__ import main
 from ssast_lab.config import FineTuneConfig, LabelledConfig, ModelConfig, TrainingConfig, TuningConfig
 from ssast_lab.data.labelled import read_labelled
 from ssast_lab.learning import augment, classify
@@ -82,6 +83,18 @@ def test_in_embeddings_probes_and_comparisons(places, tmp_path):
         comparison = compare(["logmel"], [places.task], tmp_path / "out", cache=None)
         assert both(comparison.results[0].noticed, places)
         assert "To be known of 2 clips, such as: " in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["data look", "data statistics", "embed tiny-patch", "predict tiny-patch"])
+def test_every_command_says_it_and_what_it_left_out(places, tmp_path, command, capsys):
+    for name in ("00.wav", "04.wav"):
+        (tmp_path / name).write_bytes((places.folder / name).read_bytes())
+    (tmp_path / "page.mp3").write_text("<!DOCTYPE html><html>404</html>")
+    out = ["--out", str(tmp_path / "out.npz")] if command.startswith("embed") else []
+    assert main([*command.split(), str(tmp_path), *out]) in (0, None)
+    said = "".join(capsys.readouterr())
+    assert "promises 2.00 s of sound, and 1.00 s are found" in said
+    assert "it looks like HTML" in said
 
 
 def test_in_an_evaluation(places):

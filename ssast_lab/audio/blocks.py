@@ -27,7 +27,20 @@ LONGEST_GAP = 600  # seconds of silence that stand for a damaged place; a longer
 # What libav may open: sound and films, but no playlists or pictures, which could name other files.
 CONTAINERS = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,webm,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
 LOSSLESS = ("flac", "alac", "pcm_")
+CHECKED = (
+    "flac",
+    "wavpack",
+    "tta",
+    "ac3",
+    "eac3",
+)  # whose frames carry checksums, which libav looks at only if asked to
 MEMORYLESS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # encodings of libsndfile in which every sample stands alone
+SIZED = ("mp2", "ac3", "eac3")
+STEADY = (
+    "ac3",
+    "eac3",
+)  # whose frames are equally long, and whose time stamps may go wrong by a part of a sample at each
+STRAY = 8  # packets of another rate or other channels, up to which they are taken for damage
 TAGS = (b"ID3", b"TAG", b"APE")  # what may stand between joined streams and is no damage
 
 
@@ -198,7 +211,12 @@ def _open_av(file: io.IOBase, stack: ExitStack) -> Sound:
 
     av.logging.set_level(av.logging.PANIC)  # libav would write its complaints to stderr; ours are exceptions
     kind = headers.kind(file)
-    xing = headers.xing_frames(file) if kind == "MP3" else None
+    first = headers.xing(file) if kind in ("MP3", "") else None
+    if (
+        first and first.start
+    ):  # libav looks for it at the beginning only, and without it hears what the coder put before the sound
+        file = _Part(file, first.start, file.seek(0, io.SEEK_END) - first.start)
+    xing = first and first.frames
     bits = headers.flac_bits(file) if kind == "FLAC" else None
     data = headers.data_of(file)
     cut = "its last page is missing" if kind == "OGG" and not headers.ogg_ends(file) else ""
@@ -307,17 +325,24 @@ class _Decoder:
         """(place of the first sample, n, what makes (n, K) float32 of them), one after the other without a gap, from ``start``
         on or earlier. What nobody hears is decoded and not converted."""
         origin, position = (stream.start_time or 0, None) if start else (None, 0)
-        failed, bad, good = False, 0, 0
+        failed, bad, good, odd, skipped = False, 0, 0, 0, 0
         step = stream.time_base * sound.rate  # samples in a unit of time stamps
+        steady = stream.codec_context.name in STEADY
         for frame in self._frames(stream):
             if isinstance(frame, int):  # the size of a packet that cannot be decoded
                 failed, bad = True, bad + 1
+                skipped += max(1, round(frame / self.smallest))
                 if origin is not None:
                     origin -= 1152 * self._swallowed(frame)  # and so it is filled
                 continue
-            good += 1
             if frame.sample_rate != sound.rate or frame.layout.nb_channels != sound.channels:
-                raise AudioError("{file} changes its sample rate or channels on the way; convert it to WAV or FLAC.")
+                failed, bad, odd = True, bad + 1, odd + 1  # as junk does that looks like a frame
+                if odd > STRAY:
+                    raise AudioError(
+                        "{file} changes its sample rate or channels on the way; convert it to WAV or FLAC."
+                    )
+                continue
+            good += 1
             stamp = None if frame.pts is None else _rounded(frame.pts * step.numerator, step.denominator)
             if position is None:  # just after it was sought in, where time stamps are
                 assert stamp is not None and origin is not None  # noqa: PT018
@@ -325,6 +350,9 @@ class _Decoder:
             if stamp is not None:
                 origin = stamp - position if origin is None else origin
                 gap = stamp - origin - position
+                if steady:
+                    gap, skipped = max(round(gap / frame.samples), skipped) * frame.samples, 0
+                    origin = stamp - position - gap
                 if (0 if failed else self.jitter) < gap < LONGEST_GAP * sound.rate:
                     sound.lost += gap / sound.rate
                     yield position, gap, partial(np.zeros, (gap, sound.channels), np.float32)
@@ -349,8 +377,8 @@ class _Decoder:
 
         self.smallest = 1 << 20  # bytes, of the packets so far
         packets, decoder = self.container.demux(stream), stream.codec_context
-        if decoder.name == "flac":  # whose frames carry checksums, which are looked at only if that is asked for
-            decoder = av.CodecContext.create("flac", "r")
+        if decoder.name in CHECKED:
+            decoder = av.CodecContext.create(decoder.name, "r")
             decoder.extradata, decoder.options = stream.codec_context.extradata, {"err_detect": "crccheck+explode"}
         while True:
             try:
@@ -360,6 +388,9 @@ class _Decoder:
                 packet = None
             if packet is None:
                 return
+            if 0 < packet.size < headers.frame_bytes(bytes(packet)[:6]) and decoder.name.startswith(SIZED):
+                yield packet.size  # which libav would decode with noise at its end
+                continue
             try:
                 yield from decoder.decode(packet)
                 self.smallest = min(self.smallest, packet.size or self.smallest)

@@ -130,7 +130,10 @@ def _loaded(
         number = _number(channel, sound)
         first, last, skip, want = _span(sound.rate, offset, duration)
         stretch = _Stretch(sound, number, first)
-        waveform = np.concatenate([*_at_16_khz(stretch.mono(last), sound.rate)] or [np.empty(0, np.float32)])
+        gathered = bytearray()  # which grows where it lies; a list of the parts would take as much again
+        for part in _at_16_khz(stretch.mono(last), sound.rate):
+            gathered += np.ascontiguousarray(part, np.float32).data
+        waveform = np.frombuffer(gathered, np.float32)
         waveform = waveform[skip:] if want is None else waveform[skip : skip + want]
         if offset and not len(waveform):
             raise AudioError(f"{{file}} ends before the offset of {offset} s; choose an earlier one.")

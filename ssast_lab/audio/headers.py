@@ -5,11 +5,19 @@ A header is written before the sound is there, so that a recorder that dies, a d
 """
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 UNTOLD = (0, 0xFFFFFFFF, 0xFFFFFFFE)  # a length that was never filled in
+
+RATES = (48000, 44100, 32000)  # Hz, in the order of AC-3
+AC3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)  # kbit/s
+LAYER_2 = (  # kbit/s, of the extensions of MPEG-1 to lower rates, and of itself
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+    (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 0),
+)
 
 
 class Data(NamedTuple):
@@ -21,7 +29,7 @@ class Data(NamedTuple):
 
 
 def kind(file: io.IOBase) -> str:
-    """ "WAV", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG" or "MP3", by the first bytes; otherwise ""."""
+    """ "WAV", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG" or "MP3" (of any layer), by the first bytes; otherwise ""."""
     head = _at(file, 0, 12)
     if head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE":
         return "WAV"
@@ -38,8 +46,12 @@ def kind(file: io.IOBase) -> str:
     }
     if head[:4] in names:
         return names[head[:4]]
-    layered = head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 == 0x02
-    return "MP3" if head[:3] == b"ID3" or layered else ""
+    return "MP3" if head[:3] == b"ID3" or _is_frame(head) else ""
+
+
+def _is_frame(head: bytes) -> bool:
+    """Whether a frame of MPEG audio, of any layer, may begin with these bytes."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
 
 
 def data_of(file: io.IOBase) -> Data | None:
@@ -93,15 +105,41 @@ def _chunks(file: io.IOBase, name: str, order: str, size: int) -> Iterator[tuple
         place += step + (-step % 8 if name == "W64" else 0 if name == "CAF" else length % 2)
 
 
-def xing_frames(file: io.IOBase) -> int | None:
-    """The frames of an MP3 as its first one counts them, where it does."""
+def frame_bytes(frame: bytes) -> int:
+    """How many bytes a frame of AC-3, E-AC-3 or MPEG audio layer II has by its own header; 0 for anything else."""
+    if frame[:2] == b"\x0b\x77" and len(frame) > 5:
+        if frame[5] >> 3 > 10:  # E-AC-3
+            return 2 * ((frame[2] & 7) << 8 | frame[3]) + 2
+        rate, code = frame[4] >> 6, frame[4] & 63
+        if rate == 3 or code >= 2 * len(AC3):
+            return 0
+        return AC3[code // 2] * 96000 // RATES[rate] * 2 + 2 * (rate == 1 and code % 2)
+    rate = frame[2] >> 2 & 3 if len(frame) > 3 else 3
+    if rate == 3 or not _is_frame(frame) or frame[1] & 0x06 != 0x04:
+        return 0
+    newest = bool(frame[1] & 0x08)
+    hertz = (44100, 48000, 32000)[rate] // (1 if newest else 2 if frame[1] & 0x10 else 4)
+    return 144_000 * LAYER_2[newest][frame[2] >> 4] // hertz + (frame[2] >> 1 & 1)
+
+
+class Xing(NamedTuple):
+    """What the first frame of an MP3 says of the others."""
+
+    start: int  # bytes before that frame: tags, and whatever else is no sound
+    frames: int | None  # how many follow; None: it does not say
+
+
+def xing(file: io.IOBase) -> Xing | None:
+    """None for an MP3 without such a frame."""
     head = _at(file, 0, 10)
     tag = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0))) if head[:3] == b"ID3" else 0
-    start = _at(file, tag, 1500)
-    for mark in (b"Xing", b"Info"):
-        found = start.find(mark)
-        if found >= 0 and len(start) >= found + 12 and start[found + 7] & 1:
-            return struct.unpack(">I", start[found + 8 : found + 12])[0] or None
+    start = _at(file, tag, 1 << 16)
+    for found in re.finditer(b"Xing|Info", start):
+        for aside in (36, 21, 13):  # of one channel or two, at full or half the rate
+            first = found.start() - aside
+            if first >= 0 and _is_frame(start[first : first + 2]) and len(start) >= found.end() + 8:
+                told = start[found.end() + 3] & 1 and struct.unpack(">I", start[found.end() + 4 : found.end() + 8])[0]
+                return Xing(tag + first, told or None)
     return None
 
 

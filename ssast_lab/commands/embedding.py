@@ -5,12 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssast_lab.commands.progress import progress
+from ssast_lab.commands.progress import progress, tell
 
 if TYPE_CHECKING:
     from ssast_lab.measuring.prediction import Prediction
-
-TOLD = 20  # files that could not be read, by name
 
 
 def embed(arguments: list[str]) -> None:
@@ -87,18 +85,7 @@ def _tell(about: dict[str, Any], out: Path) -> None:
     layers = f"layer{'s' * (len(by['layers']) > 1)} {', '.join(map(str, by['layers']))}"
     print(f"{out}: {about['windows']:,} windows of {about['sounds']:,} files ({about['seconds'] / 3600:.2f} h), {about['width']} values "
           f"each, by {by['model']}, {layers}, pooled by {by['pooling']}")  # fmt: skip
-    _tell_left_out(about["left_out"])
-
-
-def _tell_left_out(left_out: dict[str, str]) -> None:
-    if left_out:
-        print(
-            f"{len(left_out)} could not be read and {'is' if len(left_out) == 1 else 'are'} left out:", file=sys.stderr
-        )
-    for said in [*left_out.values()][:TOLD]:
-        print(f"  {said}", file=sys.stderr)
-    if len(left_out) > TOLD:
-        print(f"  and {len(left_out) - TOLD} more", file=sys.stderr)
+    tell(about["left_out"], about.get("noticed", {}))
 
 
 def near(arguments: list[str]) -> None:
@@ -203,6 +190,7 @@ def predict(arguments: list[str]) -> None:
         predictor = Predictor(model, heads, seconds, hop, several, device)
         answers: list[dict[str, Any]] = []
         left_out: dict[str, str] = {}
+        noticed: dict[str, str] = {}
         with progress(seconds_of(clips)) as heard:
             for numbers in chunks_of(clips):
                 table = predictor.many((clips[number] for number in numbers), heard=heard)
@@ -211,10 +199,12 @@ def predict(arguments: list[str]) -> None:
                     if place in table.left_out:
                         left_out[name] = table.left_out[place]
                         continue
+                    if place in table.noticed:
+                        noticed[name] = table.noticed[place]
                     answer = _answer(name, predictor.of(table, place), top, threshold, windows)
                     answers.append(answer)
                     print("\n".join(_lines(answer)), flush=True)
-        _tell_left_out(left_out)
+        tell(left_out, noticed)
         if out:
             content = (
                 json.dumps(answers, indent=1, ensure_ascii=False) + "\n"

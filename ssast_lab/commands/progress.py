@@ -1,11 +1,12 @@
-"""How far a command is, for a terminal and for a pipe or a log."""
+"""How far a command is, for a terminal and for a pipe or a log; and what it met on its way."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 SOON = 2.0  # seconds after which a pipe or a log is told something for the first time
+TOLD = 20  # files that could not be read, by name
 EVERY = 60.0  # and after which it is told again
 
 
@@ -57,3 +58,19 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * size:
             return f"{seconds / size:.{0 if size == 60 else 1}f} {name}"
     return f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
+
+
+def tell(left_out: Mapping[str, str], noticed: Mapping[str, str]) -> None:
+    """On stderr, which sounds could not be read (name -> why), and what should be known of others (name -> what)."""
+    from ssast_lab.data import summary
+
+    if left_out:
+        print(
+            f"{len(left_out)} could not be read and {'is' if len(left_out) == 1 else 'are'} left out:", file=sys.stderr
+        )
+    for said in [*left_out.values()][:TOLD]:
+        print(f"  {said}", file=sys.stderr)
+    if len(left_out) > TOLD:
+        print(f"  and {len(left_out) - TOLD} more", file=sys.stderr)
+    for line in summary(noticed):
+        print(line, file=sys.stderr)

@@ -40,10 +40,15 @@ def data(arguments: list[str]) -> None:
             sources: folders, sound files, manifests or tar shards.
             limit: at most so many clips are heard.
         """
+        from ssast_lab.commands.progress import tell
         from ssast_lab.data import find_clips
         from ssast_lab.data import statistics as measure
 
-        mean, std, clips = measure(find_clips(sources), limit, progress=sys.stderr.isatty())
+        unreadable: dict[str, str] = {}
+        noticed: dict[str, str] = {}
+        found, bar = find_clips(sources), sys.stderr.isatty()
+        mean, std, clips = measure(found, limit, progress=bar, unreadable=unreadable, noticed=noticed)
+        tell(unreadable, noticed)
         print(f"mean {mean:.7f}, standard deviation {std:.7f} over {clips} clips")
         print(f"Next: ssast-lab pretrain quick-nano-patch-400 --data.train {shlex.join(sources)} --model.audio.mean={mean:.4f} "
               f"--model.audio.std={std:.4f}")  # fmt: skip

@@ -332,16 +332,29 @@ def summary(noticed: Mapping[str, str]) -> list[str]:
 
 
 def statistics(
-    clips: Sequence[Clip], limit: int = 10_000, seed: int = 0, progress: bool = False
+    clips: Sequence[Clip],
+    limit: int = 10_000,
+    seed: int = 0,
+    progress: bool = False,
+    unreadable: dict[str, str] | None = None,
+    noticed: dict[str, str] | None = None,
 ) -> tuple[float, float, int]:
-    """(mean, standard deviation, clips) of the un-normalised log-mel of at most ``limit`` clips: what normalises a corpus."""
+    """(mean, standard deviation, clips) of the un-normalised log-mel of at most ``limit`` clips: what normalises a corpus.
+
+    To ``unreadable`` (name -> why) the clips are added that had to be left out, and to ``noticed`` (name -> what) what should
+    be known of the others."""
     chosen = np.random.default_rng([seed, Stream.STATISTICS]).permutation(len(clips))[:limit]
     count, total, squares, used = 0, 0.0, 0.0, 0
     for index in tqdm(chosen, "statistics", disable=not progress):
+        clip, notices = clips[index], list[audio.AudioWarning]()
         try:
-            fbank = audio.kaldi_fbank(read_piece(clips[index], 0.5, 10 * audio.SAMPLE_RATE, [])).double()
-        except (audio.AudioError, OSError):
+            fbank = audio.kaldi_fbank(read_piece(clip, 0.5, 10 * audio.SAMPLE_RATE, notices)).double()
+        except (audio.AudioError, OSError) as error:
+            if unreadable is not None:
+                unreadable[clip.name] = str(error)
             continue
+        if noticed is not None:
+            noticed |= told(clip, notices)
         count, used = count + fbank.numel(), used + 1
         total, squares = total + float(fbank.sum()), squares + float(fbank.square().sum())
     if not count:

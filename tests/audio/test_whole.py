@@ -53,7 +53,7 @@ CODED = {
     "v0.mp3": ["-q:a", 0], "v4.mp3": ["-q:a", 4], "v9.mp3": ["-q:a", 9], "cbr.mp3": ["-b:a", "96k"],
     "none.mp3": ["-q:a", 4, "-write_xing", 0],
     "a.ogg": ["-c:a", "libvorbis"], "a.opus": ["-c:a", "libopus"], "a.webm": ["-c:a", "libopus"], "a.mka": ["-c:a", "libvorbis"],
-    "a.m4a": ["-c:a", "aac"], "a.aac": ["-c:a", "aac"], "a.wma": [], "a.ac3": [], "a.mp2": [],
+    "a.m4a": ["-c:a", "aac"], "a.aac": ["-c:a", "aac"], "a.wma": [], "a.ac3": [], "a.eac3": [], "a.mp2": [],
     "ima.wav": ["-c:a", "adpcm_ima_wav"], "ms.wav": ["-c:a", "adpcm_ms"], "mu.wav": ["-c:a", "pcm_mulaw"],
     "a.flac": [], "a.wv": [], "a.tta": [], "alac.m4a": ["-c:a", "alac"], "a.caf": [], "a.aiff": [], "a.au": [], "a.w64": [],
     "rf64.wav": ["-rf64", "always"], "a.mkv": ["-c:a", "pcm_s16le"], "a.avi": [], "a.ts": ["-c:a", "aac"],
@@ -158,7 +158,8 @@ def test_a_wav_of_more_than_four_gigabytes(tmp_path):
 
 
 CUT = [name for name in CODED if name not in ("a.m4a", "alac.m4a", "a.mov", "a.3gp")]  # whose index lies at their end
-SILENT_CUT = ("none.mp3", "a.aac", "a.ts", "a.flv", "a.avi", "a.mka", "a.mp2", "a.ac3")  # which promise nothing
+SILENT_CUT = ("none.mp3", "a.aac", "a.ts", "a.flv", "a.avi", "a.mka")  # which promise nothing
+WITHIN = ("a.mp2", "a.ac3", "a.eac3")  # of which only a last frame that is not whole tells
 
 
 @pytest.mark.parametrize("name", CUT)
@@ -166,7 +167,7 @@ def test_half_a_download_is_read_and_said(lively, tmp_path, name, capfd):
     ffmpeg("-i", lively, *CODED[name], tmp_path / f"whole-{name}")
     path = tmp_path / name
     content = (tmp_path / f"whole-{name}").read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+    path.write_bytes(content[: len(content) // 2 + (100 if name in WITHIN else 0)])
     whole, _ = heard(tmp_path / f"whole-{name}")
     half, notices = heard(path)
     assert len(whole) * 0.3 < len(half) < len(whole) * 0.7
@@ -183,7 +184,22 @@ def test_half_a_download_is_read_and_said(lively, tmp_path, name, capfd):
 
 @pytest.mark.parametrize("place", [0.25, 0.5, 0.8])
 @pytest.mark.parametrize(
-    "name", ["a.flac", "a.ogg", "a.opus", "v4.mp3", "a.mka", "a.webm", "a.wv", "a.m4a", "a.aac", "a.wma"]
+    "name",
+    [
+        "a.flac",
+        "a.ogg",
+        "a.opus",
+        "v4.mp3",
+        "a.mka",
+        "a.webm",
+        "a.wv",
+        "a.tta",
+        "a.m4a",
+        "a.aac",
+        "a.wma",
+        "a.ac3",
+        "a.eac3",
+    ],
 )
 def test_what_follows_a_damaged_place_keeps_its_time(lively, tmp_path, name, place):
     ffmpeg("-i", lively, *CODED[name], tmp_path / f"whole-{name}")
@@ -200,26 +216,34 @@ def test_what_follows_a_damaged_place_keeps_its_time(lively, tmp_path, name, pla
         template = sound[-20000:-4000]
         matches = np.correlate(damaged[len(sound) - 22000 : len(sound) - 2000], template, "valid")
         assert abs(int(matches.argmax()) - 2000) < 48
-        if name in ("a.flac", "a.ogg", "v4.mp3", "a.wv"):
+        if name in ("a.flac", "a.ogg", "v4.mp3", "a.wv", "a.tta"):
             assert np.abs(damaged[len(sound) - 20000 : len(sound) - 4000] - template).max() < 1e-3
     assert abs(info(path, notices=[]).seconds - len(damaged) / 16000) < 1e-4
     for offset in (1.0, 6.5, len(damaged) / 16000 - 1.5):
         crop, _ = heard(path, offset, 1)
         begin = round(offset * 16000)
         assert np.abs(crop - damaged[begin : begin + 16000]).max() < 1e-5
-    if name in ("a.flac", "a.ogg", "a.opus"):  # which carry checksums
+    if name in ("a.flac", "a.ogg", "a.opus", "a.wv", "a.tta", "a.ac3", "a.eac3"):  # which carry checksums
         assert "damaged" in " ".join(map(str, notices))
 
 
-def test_junk_before_an_mp3(lively, tmp_path):
-    ffmpeg("-i", lively, "-q:a", 4, tmp_path / "a.mp3")
+@pytest.mark.parametrize("junk", [b"junk!" * 300, bytes(5000), b"\xff\xe4" + b"junk" * 1000])
+@pytest.mark.parametrize("name", ["v4.mp3", "cbr.mp3"])
+def test_junk_around_an_mp3(lively, tmp_path, name, junk, capfd):
+    """It costs no sound and no time. Libav alone would hear what the coder put before the sound as well, 1,105 samples."""
+    ffmpeg("-i", lively, *CODED[name], tmp_path / "a.mp3")
+    clean, content = heard(tmp_path / "a.mp3")[0], (tmp_path / "a.mp3").read_bytes()
     path = tmp_path / "junk.mp3"
-    path.write_bytes(b"junk!" * 300 + (tmp_path / "a.mp3").read_bytes())
-    whole, truth = heard(path)[0], decoded(path)
-    assert len(whole) == len(truth)
-    assert np.abs(whole - truth).max() < 1e-5
-    crop, _ = heard(path, 10, 1)
-    assert np.abs(crop - whole[160000:176000]).max() < 1e-5
+    for changed in (junk + content, content + junk + b"\xff\xfb\x98\x64" * 400):
+        path.write_bytes(changed)
+        whole, _ = heard(path)
+        more = 1 if changed.startswith(junk) else 1152  # what the coder put after the sound may be heard
+        assert 0 <= len(whole) - len(clean) < more
+        assert np.abs(whole[: len(clean)] - clean).max() < 1e-5
+        assert abs(info(path, notices=[]).seconds - len(whole) / 16000) < 1e-4
+        crop, _ = heard(path, 10, 1)
+        assert np.abs(crop - whole[160000:176000]).max() < 1e-5
+    assert capfd.readouterr().err == ""
 
 
 def test_channels_that_cancel_each_other(lively, tmp_path):
@@ -274,7 +298,7 @@ def test_a_long_sound_needs_no_more_than_twice_its_result(tmp_path):
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (4 * len(wave)))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 2.5
+    assert float(done.stdout) < 2
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.wav", "a.ogg"])
@@ -307,12 +331,12 @@ def test_an_array_is_the_file_that_it_was_read_from(tmp_path):
     [
         (np.zeros(8000), None, "rate=48000"),
         (np.zeros(8000), 48, "from 1000"),
-        (np.zeros((2, 3, 4)), 16000, "is no sound"),
-        (np.zeros((200, 300)), 16000, "which axis has the channels"),
+        (np.zeros((2, 3, 4)), 16000, "of the shape"),
+        (np.zeros((200, 300)), 16000, "1 to 64"),
         (np.full(8000, np.nan), 16000, "not a finite number"),
         (np.zeros(80), 16000, "only 5.0 ms"),
         (np.zeros(0), 16000, "no samples"),
-        (np.array(["a"]), 16000, "is no sound"),
+        (np.array(["a"]), 16000, "array of <U1"),
     ],
 )
 def test_an_array_that_is_no_sound_gets_a_sentence(samples, rate, word):
