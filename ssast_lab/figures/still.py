@@ -5,6 +5,7 @@ are what a notebook shows where nothing runs, and what changes while something d
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 ROW, HEADING, LEFT, BELOW, WIDE = 110, 20, 40, 22, 900  # pixels
 SCALE = 2  # pixels of the file for one of the page
+FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "LiberationSans-Regular.ttf",
+    "arial.ttf",
+    "Arial.ttf",
+    "Helvetica.ttc",
+)
 CURVES = (("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE"))
 
 
@@ -50,13 +59,29 @@ def still(record: Reconstruction, names: Sequence[str] = ("spectrogram", "masked
     return file.getvalue()
 
 
+def _written(names: Sequence[str], size: int) -> tuple[list[str], ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """Names as they can be drawn, and a font that has their letters: Pillow's own has ASCII only. Where no other is installed,
+    letters lose their marks, and those that cannot be written become question marks."""
+    if not all(name.isascii() for name in names):
+        for font in FONTS:
+            try:
+                return list(names), ImageFont.truetype(font, size)
+            except OSError:
+                continue
+    plain = [
+        "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+        for name in names
+    ]
+    return [name.encode("ascii", "replace").decode() for name in plain], ImageFont.load_default(size)
+
+
 def confusion(labels: Sequence[str], matrix: np.ndarray) -> bytes:
     """A PNG of (L, L) numbers of clips: the row is the true label, the column what it was called. A cell is as dark as its share of
     the row; where there is room its number is written into it."""
     cell = SCALE * max(8, min(44, 900 // len(labels)))
-    font = ImageFont.load_default(min(12 * SCALE, max(cell - 4, 9)))
     most = 40 if cell > 12 * SCALE else 24
-    names = [label if len(label) <= most else label[: most - 1] + "…" for label in labels]
+    names = [label if len(label) <= most else label[: most - 3] + "..." for label in labels]
+    names, font = _written(names, min(12 * SCALE, max(cell - 4, 9)))
     wide = round(max(font.getlength(name) for name in names)) + 8 * SCALE
     left, top = wide + 20 * SCALE, wide + 20 * SCALE
     size = cell * len(labels)
