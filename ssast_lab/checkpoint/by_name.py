@@ -160,7 +160,7 @@ def located(name_or_path: str | os.PathLike[str]) -> Path:
     old = replaced(path)
     if not os.path.exists(path) and os.path.isdir(old):
         return old
-    if os.path.isdir(path / "checkpoints"):
+    if os.path.isdir(path / "checkpoints") or os.path.isfile(path / "metrics.jsonl"):
         path = _of_run(path)
     return path / "model" if os.path.isdir(path / "model") else path
 
@@ -180,5 +180,7 @@ def _of_run(folder: Path) -> Path:
     # looked for after it was named: a run that is going on writes the checkpoint first, and then that it is the best
     checkpoints = checkpoints_of(folder)
     if not checkpoints:
-        raise CheckpointError(f"The run in {folder} has written no checkpoint yet.")
+        raise CheckpointError(
+            f"The run in {folder} has written no checkpoint yet: go on with it (--run.resume) until it has."
+        )
     return checkpoints.get(best, [*checkpoints.values()][-1])

@@ -299,6 +299,10 @@ def _recipe(command: str, arguments: list[str], default: str, recipes: Iterable[
         sounds.append(rest.pop(0))
     if rest and rest[0][:1] != "-":
         if not sounds and name == default and rest[0] == arguments[0]:
+            if os.path.basename(rest[0]) != rest[0]:
+                from ssast_lab.data import DataError
+
+                raise DataError(f"There is no sound at {rest[0]}: no such file, folder or pattern.")
             return rest[0], rest[1:]  # a recipe that is not there, which is said
         _unknown(command, name, rest[0])
     if sounds:

@@ -82,7 +82,7 @@ class Safeguards:
             raise RunError(
                 f"{len(self.listed)} of {self.total_clips} clips cannot be read, more than the share of "
                 f"{self.run.unreadable:g} that is allowed: they are listed in {self.folder.path / 'unreadable.tsv'}; "
-                "mend them, or allow more (--run.unreadable), and go on by --run.resume."
+                "take them out or mend them, or allow more (--run.unreadable of ssast-lab pretrain), and go on by --run.resume."
             )
         if not math.isfinite(means[0] + norm):
             culprits = [] if torch.stack(losses).isfinite().all() else batch.names

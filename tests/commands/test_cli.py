@@ -117,6 +117,8 @@ def test_statistics_of_a_corpus(clips, capsys):
         (["pretrain", "modern-nano-patch-400", "--data.train", "/nowhere"], "There is no sound at /nowhere"),
         (["pretrain", "modern-nano-patch-600"], "600 of 512 patches cannot be hidden"),
         (["pretrain"], "nothing to train on"),
+        (["pretrain", "no/where"], "pretrain: There is no sound at no/where: no such file, folder or pattern"),
+        (["finetune", "nowhere/"], "finetune: There is no sound at nowhere/: no such"),
         (["info", "/nowhere"], "There is no model '/nowhere'"),
         (["info", "tiny-patch", "--pictures", "held-out.png"], "say on which sounds by --evaluate DIR"),
         (["info", os.devnull], "is empty|no checkpoint|not loaded"),

@@ -105,7 +105,7 @@ def test_a_clip_that_was_mended_is_heard(tmp_path):
     run = here(tmp_path / "run", unreadable=0.1, in_memory=True)
     with pytest.raises(
         RunError,
-        match=r"2 of 8 clips cannot be read.*mend them, or allow more \(--run.unreadable\), and go on by --run.resume",
+        match=r"2 of 8 clips cannot be read.*mend them, or allow more \(--run.unreadable .*and go on by --run.resume",
     ):
         train(tiny(tmp_path / "clips", data={"held_out_clips": 1}), run)
     (tmp_path / "clips" / "003.flac").write_bytes(good)

@@ -289,6 +289,9 @@ def test_a_run_hands_out_its_best_model_with_its_history(tmp_path, model):
     run.begin(config, run.open(config, resume=False))
     with pytest.raises(RunError, match="no checkpoint yet"):
         run.export(tmp_path / "out", {})
+    (run.path / "metrics.jsonl").touch()
+    with pytest.raises(checkpoint.CheckpointError, match=r"The run in .* has written no checkpoint yet"):
+        checkpoint.load(tmp_path / "run")
     for step, loss in ((5, 0.5), (10, 0.75)):
         run.log({"step": step, "loss": 1.0, "held_out_loss": loss, "held_out_mse": loss / 10})
         save(run, model, step, loss)
