@@ -204,7 +204,7 @@ def made(labels, sources=None, folds=None):
 def test_named_and_numbered_folds_are_split_as_they_say():
     named = made("abababab", folds=["train"] * 4 + ["valid"] * 2 + ["test"] * 2)
     (only,) = splits(named)
-    assert [len(part) for part in only[1:]] == [4, 2, 2]
+    assert [len(part) for part in (only.train, only.valid, only.test)] == [4, 2, 2]
     numbered = made("abababab", folds=list("11223310"))
     found = splits(numbered)
     assert [split.name for split in found] == ["0", "1", "2", "3"]
@@ -238,9 +238,9 @@ def test_a_drawn_split_shares_no_source_and_keeps_the_shares():
         assert np.allclose(drawn.where(fold).targets.sum(0) / drawn.targets.sum(0), share, atol=0.02)
     assert divide(made(labels, sources), seed=1).folds == drawn.folds
     assert divide(made(labels, sources), seed=2).folds != drawn.folds
-    assert [part.folds for part in splits(made(labels, sources), seed=1)[0][1:]] == [
-        drawn.where(fold).folds for fold in ("train", "valid", "test")
-    ]
+    (only,) = splits(made(labels, sources), seed=1)
+    for fold, part in (("train", only.train), ("valid", only.valid), ("test", only.test)):
+        assert part.folds == drawn.where(fold).folds
 
 
 def test_a_rare_class_is_trained_before_it_is_tested():
