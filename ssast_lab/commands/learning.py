@@ -131,7 +131,8 @@ def _expected(run: "RunConfig", count: int, batch: int) -> str:
     sizes = {name: len(part["names"]) for name, part in (Run(run.folder).clips() or {"sets": {}})["sets"].items()}
     train = sizes.pop("train", 0)
     others = "".join(f", {size:,} {OTHERS[name]}" for name, size in sizes.items() if size)
-    return f"{train:,} clip{'s' * (train != 1)} to learn from{others}: {count:,} steps of {batch} clips hear each one {count * batch / max(train, 1):.3g} times."
+    often = count * batch / max(train, 1)
+    return f"{train:,} clip{'s' * (train != 1)} to learn from{others}: {count:,} steps of {batch} clips hear each one {often:,.{0 if often >= 10 else 1}f} times."
 
 
 def reference(kind: str, clips: int) -> str:

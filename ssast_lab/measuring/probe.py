@@ -214,7 +214,9 @@ def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
     each other when the machine has other work (20 times as long was measured)."""
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        # for all threads at once: what each of them set would be undone by whichever ends first
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples", UserWarning)
         yield pool
 
 
@@ -311,9 +313,7 @@ def fitted(train: np.ndarray, targets: np.ndarray, strength: float, multi: bool)
         classifier, true = OneVsRestClassifier(classifier), (targets > 0.5).astype(int)
     elif (true == true[0]).all():  # which a logistic regression refuses
         classifier = DummyClassifier()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Label .* is present in all training examples", UserWarning)
-        return make_pipeline(StandardScaler(), classifier).fit(train.astype(np.float64), true)
+    return make_pipeline(StandardScaler(), classifier).fit(train.astype(np.float64), true)
 
 
 def _probabilities(model: "Pipeline", test: np.ndarray, labels: int) -> np.ndarray:

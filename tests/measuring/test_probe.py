@@ -1,6 +1,8 @@
 """A probe solves what is linearly separable, finds nothing in chance, chooses without the test clips, and repeats itself."""
 
+import threading
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,8 +183,29 @@ def test_a_label_that_all_or_none_have_is_no_obstacle(tmp_path, random):
     targets[:, 2] = 1
     embeddings = apart(random, np.arange(60) % 2, layers=1, good=0)
     task = make(tmp_path, embeddings, targets, folds=["train" if n % 3 else "test" for n in range(60)])
+    before = warnings.filters[:]
     result = probe_task(Given(1), task)
     assert result.scores.mean_average_precision.value == 1
+    assert warnings.filters == before
+
+
+def test_no_thread_changes_what_is_warned_of(tmp_path, random, monkeypatch):
+    """It would change it for all others, and put back what one of them had set."""
+    changed, enter = [], warnings.catch_warnings.__enter__
+
+    def watched(self):
+        changed.append(threading.current_thread() is threading.main_thread())
+        return enter(self)
+
+    monkeypatch.setattr(probe, "warnings", SimpleNamespace(**vars(warnings)))
+    monkeypatch.setattr(
+        probe.warnings, "catch_warnings", type("Watched", (warnings.catch_warnings,), {"__enter__": watched})
+    )
+    targets = np.stack([np.arange(60) % 2, np.ones(60)], 1)
+    task = make(tmp_path, apart(random, np.arange(60) % 2, layers=2, good=0), targets)
+    probe_task(Given(2), task)
+    assert changed
+    assert all(changed)
 
 
 def test_rare_classes_and_constant_values_bring_no_warning(tmp_path, random):
@@ -210,6 +233,7 @@ def test_probabilities_are_those_of_scikit_learn(tmp_path, random):
     np.testing.assert_allclose(result.scores.scores, model.predict_proba(x[40:, 0].astype(float)), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Label .* is present in all training examples:UserWarning")  # as within a probe
 def test_a_label_that_no_training_clip_has_gets_no_probability(random):
     x, targets = random.standard_normal((30, WIDTH)), np.eye(4)[np.arange(30) % 2]
     for rows in (targets, targets[::2]):  # two labels, and a single one

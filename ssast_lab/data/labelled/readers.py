@@ -94,32 +94,51 @@ def _table(path: Path, known: Known | None, passed: Passed) -> list[LabelledClip
         found.append(
             (clip, [row.cells[label]], row.cells.get(source, ""), row.cells.get(fold, ""), f"Line {row.line} of {path}")
         )
-    return _labelled(found, known, path)
+    return _labelled(found, known)
 
 
 def _labelled(
-    found: Sequence[tuple[data.Clip, Sequence[str], str, str, str]], known: Known | None, origin: Path
+    found: Sequence[tuple[data.Clip, Sequence[str], str, str, str]], known: Known | None
 ) -> list[LabelledClip]:
     """Clips with texts of labels, source, fold, and where they stand, for messages."""
     if known:
         named = [
-            [name for text in texts if text for name in known.find(text, clip, origin)] for clip, texts, *_ in found
+            [name for text in texts if text for name in known.find(text, clip, _within(place))]
+            for clip, texts, *_, place in found
         ]
     else:
         texts = [(text, place) for _, texts, _, _, place in found for text in texts]
         each = iter(parted([text for text, _ in texts], [place for _, place in texts]))
         named = [[name for _ in texts for name in next(each)] for _, texts, *_ in found]
-    return [
-        LabelledClip(clip, tuple(dict.fromkeys(names)), source, _fold(fold, clip, origin))
-        for (clip, _, source, fold, _), names in zip(found, named, strict=True)
+    entries = [
+        LabelledClip(clip, tuple(dict.fromkeys(names)), source, _fold(fold, clip, place))
+        for (clip, _, source, fold, place), names in zip(found, named, strict=True)
     ]
+    first: dict[tuple[data.Clip, str], tuple[tuple[str, ...], str]] = {}
+    for entry, (*_, place) in zip(entries, found, strict=True):
+        if not entry.labels:
+            raise LabelError(
+                f"The clip {entry.clip.name} in {_within(place)} has no label: give it one, or leave it out."
+            )
+        labels, before = first.setdefault((entry.clip, entry.fold), (entry.labels, place))
+        if labels != entry.labels:
+            raise LabelError(
+                f"The clip {entry.clip.name} has other labels in {_within(place)} than in {_within(before)}: write one line for "
+                'it, with its labels joined by ";".'
+            )
+    return entries
 
 
-def _fold(text: str, clip: data.Clip, origin: Path) -> str:
+def _within(place: str) -> str:
+    """ "Line 3 of a.csv", within a sentence."""
+    return place[0].lower() + place[1:]
+
+
+def _fold(text: str, clip: data.Clip, place: str) -> str:
     fold = str(int(text)) if text.isdecimal() else FOLDS.get(text.lower(), "") if text else ""
     if text and not fold:
         raise LabelError(
-            f"The fold {text!r} of the clip {clip.name} in {origin} is not known: write train, valid, test or a number."
+            f"The fold {text!r} of the clip {clip.name} in {_within(place)} is not known: write train, valid, test or a number."
         )
     return fold
 
@@ -172,7 +191,7 @@ def _saved(
                 found.append((clip, texts, " ".join(source_), " ".join(fold_) or folds[file], f"Row {row} of {file}"))
     if classes and not known:
         known = Known(classes, {name: name for name in classes}, f"the classes that {root} names")
-    return _labelled(found, known, root), classes or None
+    return _labelled(found, known), classes or None
 
 
 def _fold_of(path: Path) -> str:
@@ -198,7 +217,7 @@ def _classes(path: Path, files: Sequence[str], known: Known | None, passed: Pass
             )
         where = os.path.join(path, *parts[: 1 + folds])
         found.append((data.Clip(file), [parts[folds]], "", parts[0] if folds else "", f"The folder {where}"))
-    return _labelled(found, known, path)
+    return _labelled(found, known)
 
 
 def sub_folders(path: Path) -> list[Path]:
