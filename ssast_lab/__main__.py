@@ -27,6 +27,9 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab data tasks ...       small real tasks to measure models on, from Debian packages
   ssast-lab bench ...            how fast this machine trains
 
+A MODEL is the name of a built-in one, a folder, a run, an official file (FILE.pth?frames=312&stride=10x10 where its length is in doubt), or
+hf:OWNER/NAME, which is fetched from the Hugging Face Hub.
+
 Each command explains itself with --help; ssast-lab --version is known, too. A first day: ssast-lab data look FOLDER tells the next step,
 and so does each after it."""
 

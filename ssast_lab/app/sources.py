@@ -1,10 +1,11 @@
 """What can be chosen on the page: models and sounds."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -60,8 +61,25 @@ def find_models(folders: Sequence[Path] = ()) -> dict[str, Model]:
             about, shape = description["about"], from_dict(ModelConfig, description["model"])
             kind = "frame" if shape.grid.rows == 1 else "patch"
             label = f"{str(about.get('title', name))[:LABEL]}{' (stop-gap)' if about.get('stop_gap') else ''}"
-            models[name] = Model(path, kind, label, str(about.get("note", ""))[:NOTE])
+            models[name] = Model(path, kind, label, (str(about.get("note", "")) or learned(about))[:NOTE])
+        else:
+            print(
+                f"{path.name} is no pretraining model: it stands in the tab Models, and a classifier is asked in Patch or frame.",
+                flush=True,
+            )
     return dict(sorted(models.items(), key=lambda item: item[1].kind, reverse=True))
+
+
+def learned(about: Mapping[str, Any]) -> str:
+    """What a model without a note says of its training, as far as it does."""
+    said, (steps, clips, found) = [], (about.get(name) for name in ("steps", "clips", "held_out"))
+    if isinstance(steps, int) and isinstance(clips, int):
+        said.append(f"Trained for {steps:,} steps on {clips:,} clips.")
+    if isinstance(found, dict) and all(isinstance(found.get(name), float) for name in ("mse", "accuracy")):
+        said.append(
+            f"On clips that were held out: MSE {found['mse']:.3f}, {found['accuracy']:.1%} of the hidden patches recognised."
+        )
+    return " ".join(said)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

@@ -75,6 +75,21 @@ def test_what_is_no_model_is_left_out_with_a_sentence(models, tmp_path, capsys, 
     assert len(said) < 500
 
 
+def test_a_classifier_is_named_and_a_model_without_a_note_tells_its_training(models, tmp_path, capsys):
+    shutil.copytree(models / "more" / "classifier", tmp_path / "birds")
+    config = copy(models, tmp_path, "own") / checkpoint.CONFIG
+    told = json.loads(config.read_text())
+    about = {"steps": 1200, "clips": 19200, "held_out": {"mse": 0.0512, "accuracy": 0.234}}
+    config.write_text(json.dumps(told | {"about": about}))
+    found = app.find_models([tmp_path])
+    assert "birds" not in found
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("birds is no pretraining model: it stands in the tab Models")
+    assert found["own"].note == (
+        "Trained for 1,200 steps on 19,200 clips. On clips that were held out: MSE 0.051, 23.4% of the hidden patches recognised."
+    )
+
+
 def test_the_app_starts_without_them_and_tells_its_visitors_no_path(models, tmp_path):
     for kind in KINDS:
         spoil(kind, copy(models, tmp_path / "models", kind))
