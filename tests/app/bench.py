@@ -126,7 +126,7 @@ def in_the_page(page: Page, folder: Path, times: int) -> dict[str, list[float]]:
 def in_the_map(page: Page, folder: Path, window: int, windows: int) -> dict[str, list[float]]:
     """Long sounds in windows of some seconds, from the press of the button to the last dot, and pointed at."""
     wave = audio.load_waveform(audio.builtin_sounds()["frogs"]["path"]).numpy()
-    files = [folder / f"{number}.flac" for number in range(10)]
+    files = [folder / f"{windows}-{number}.flac" for number in range(10)]
     for number, file in enumerate(files):
         piece = np.resize(np.roll(wave, 1000 * number), windows // 10 * window * audio.SAMPLE_RATE)
         soundfile.write(file, piece, audio.SAMPLE_RATE)
