@@ -157,7 +157,7 @@ def waveform_blocks(
 ) -> Iterator[Tensor]:
     """(n,) float32 each, one after the other the waveform of :func:`load_waveform`, in memory that does not grow with its length.
 
-    ``sound`` is whatever :func:`load_waveform` takes.
+    ``sound`` is whatever :func:`load_waveform` takes; ``rate`` is that of an array, and means nothing to a file, which tells its own.
     :class:`AudioError` comes as soon as the place is reached that is no usable sound; notices come after the last block.
     """
     with _opened(sound, rate if isinstance(sound, np.ndarray | Tensor) else None) as opened:
