@@ -41,25 +41,26 @@ class Excerpt(Shown):
 
 
 def excerpt(waveform: Tensor, config: ModelConfig, start: float = 0.0) -> Excerpt:
-    """(S,) at 16 kHz -> what a model of this configuration sees of it from ``start`` seconds on."""
-    needed = audio.samples_of(config.frames)
-    first = round(start * audio.SAMPLE_RATE)
+    """(S,) at the rate of the configuration's features -> what a model of this configuration sees of it from ``start`` seconds on."""
+    features = config.audio
+    needed, rate = features.samples_of(config.frames), features.sample_rate
+    first = round(start * rate)
     cut = waveform[first : first + needed]
     (_, shape), (_, stride) = config.patch, config.stride
-    columns = (audio.frames_of(len(cut)) - shape) // stride + 1
+    columns = (features.frames_of(len(cut)) - shape) // stride + 1
     if columns < 1:
-        least = audio.samples_of(shape) / audio.SAMPLE_RATE
+        least = features.seconds_of(shape)
         if not start:
             raise audio.AudioError(
-                f"The sound has {len(cut) / audio.SAMPLE_RATE:.3f} s, but one patch of this model spans {least:.3f} s: "
+                f"The sound has {len(cut) / rate:.3f} s, but one patch of this model spans {least:.3f} s: "
                 "choose a longer sound, or a model whose patches are shorter."
             )
         raise audio.AudioError(
-            f"From {start:g} s on, only {len(cut) / audio.SAMPLE_RATE:.3f} s of sound are left, "
+            f"From {start:g} s on, only {len(cut) / rate:.3f} s of sound are left, "
             f"but one patch of this model spans {least:.3f} s: choose an earlier window or a longer sound."
         )
     frames = (columns - 1) * stride + shape
-    return Excerpt(start, audio.log_mel(cut, config.audio, frames=frames), replace(config.grid, frames=frames))
+    return Excerpt(start, audio.log_mel(cut, features, frames=frames), replace(config.grid, frames=frames))
 
 
 def draw_mask(excerpt: Excerpt, mask: MaskConfig | float = 400 / 512, seed: int = 0) -> Tensor:
@@ -218,7 +219,7 @@ def fingerprint(model: torch.nn.Module) -> Fingerprint | None:
     if not isinstance(model, SSAST | Classifier | EncoderModel):
         return None
     name, sound = next(iter(audio.builtin_sounds().items()))
-    piece = excerpt(audio.load_waveform(sound["path"]), model.config)
+    piece = excerpt(audio.load_waveform(sound["path"], to_rate=model.config.audio.sample_rate), model.config)
     encoding = model.encoder(piece.fbank[None], attention=range(model.config.depth))
     tokens, largest = encoding.patches, [weights.amax(-1).mean() for weights in encoding.attention.values()]
     return Fingerprint(
@@ -332,7 +333,7 @@ class Attention(Shown):
         """(L, H) seconds and (L, H) mel bins: how far the patches that are attended to lie away in the mean, from middle to
         middle of the patches."""
         rows, columns = np.divmod(np.arange(self.grid.count), self.grid.columns)
-        time = np.abs(columns[:, None] - columns) * self.grid.stride[1] * audio.HOP / audio.SAMPLE_RATE
+        time = np.abs(columns[:, None] - columns) * self.grid.stride[1] * self.grid.hop
         frequency = np.abs(rows[:, None] - rows) * self.grid.stride[0]
         means = np.empty((2, *self.weights.shape[:2]))
         for layer, weights in enumerate(self.weights):  # all at once would take as much memory again, several times

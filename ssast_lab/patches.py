@@ -8,11 +8,12 @@ Patches run row by row from the lowest mel band, time fastest, and the values in
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-LOWEST_HERTZ, HIGHEST_HERTZ = 20.0, 8000.0  # of the mel bands
+BAND = (20.0, 8000.0)  # Hz, of the official mel bands
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class PatchGrid:
     frames: int = 1024
     shape: tuple[int, int] = (16, 16)
     stride: tuple[int, int] = (16, 16)
+    band: tuple[float, float] = BAND  # Hz, of the mel bins together
+    hop: ClassVar[float] = 0.010  # seconds from one frame to the next
+    window: ClassVar[float] = 0.025  # seconds that one frame looks at
 
     def __post_init__(self) -> None:
         for name, size, patch, stride in (
@@ -72,23 +76,23 @@ class PatchGrid:
         low, start = row * self.stride[0], column * self.stride[1]
         return low, low + self.shape[0], start, start + self.shape[1]
 
-    def seconds(self, patch: int, hop: float = 0.010, window: float = 0.025) -> tuple[float, float]:
+    def seconds(self, patch: int) -> tuple[float, float]:
         """The stretch of sound that a patch sees: from the first frame's first sample to the last frame's last one."""
         _, _, start, end = self.bounds(patch)
-        return start * hop, (end - 1) * hop + window
+        return start * self.hop, (end - 1) * self.hop + self.window
 
-    def hertz(self, patch: int, low: float = LOWEST_HERTZ, high: float = HIGHEST_HERTZ) -> tuple[float, float]:
+    def hertz(self, patch: int) -> tuple[float, float]:
         """The band that a patch sees, in Hz: from the lower foot of its lowest triangular mel filter to the upper foot
         of its highest. Filter m reaches from edge m to edge m + 2 of ``mel_bins + 2`` edges that are evenly spaced on
-        the HTK mel scale between ``low`` and ``high``."""
+        the HTK mel scale over the whole band."""
         bottom, top, _, _ = self.bounds(patch)
-        edges = mel_edges(self.mel_bins, low, high)
+        edges = mel_edges(self.mel_bins, *self.band)
         return float(edges[bottom]), float(edges[top + 1])
 
-    def mel_bin(self, hertz: float, low: float = LOWEST_HERTZ, high: float = HIGHEST_HERTZ) -> float:
+    def mel_bin(self, hertz: float) -> float:
         """Where a frequency lies among the mel bins: the filter of bin m peaks at m. The inverse of :func:`mel_edges`."""
-        place = (_mel(hertz) - _mel(low)) / (_mel(high) - _mel(low))
-        return place * (self.mel_bins + 1) - 1
+        low, high = map(_mel, self.band)
+        return (_mel(hertz) - low) / (high - low) * (self.mel_bins + 1) - 1
 
 
 def _mel(hertz: float) -> float:
@@ -96,7 +100,7 @@ def _mel(hertz: float) -> float:
     return 1127.0 * math.log1p(hertz / 700.0)
 
 
-def mel_edges(mel_bins: int = 128, low: float = LOWEST_HERTZ, high: float = HIGHEST_HERTZ) -> Tensor:
+def mel_edges(mel_bins: int = 128, low: float = BAND[0], high: float = BAND[1]) -> Tensor:
     """(mel_bins + 2,) float64 Hz: feet and peaks of the triangular filters on the HTK mel scale, mel = 1127 ln(1 + f/700);
     filter m rises from edge m to its peak at edge m + 1 and falls to edge m + 2 (Kaldi, feat/mel-computations.h)."""
     mels = torch.linspace(0, 1, mel_bins + 2, dtype=torch.float64) * (_mel(high) - _mel(low)) + _mel(low)

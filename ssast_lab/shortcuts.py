@@ -13,7 +13,7 @@ from ssast_lab.config import MaskConfig
 from ssast_lab.model import SSAST
 
 Model = Any  # a model, or what :func:`ssast_lab.load` reads
-Sound = str | os.PathLike[str] | np.ndarray | Tensor  # a file, (S,) at 16 kHz, or (T, F) normalised log-mel
+Sound = str | os.PathLike[str] | np.ndarray | Tensor  # a file, (S,) at the model's rate, or (T, F) normalised log-mel
 Mask = Tensor | MaskConfig | float  # (N,) bool, True = hidden; how many patches; or a share of them
 PAPER = 400 / 512
 
@@ -37,7 +37,7 @@ def attend(model: Model, sound: Sound, mask: Tensor | None = None, start: float 
 
 
 def invert(record: Reconstruction) -> Tensor:
-    """(S,) at 16 kHz: what a reconstruction sounds like."""
+    """(S,) at the model's rate: what a reconstruction sounds like."""
     return audio.invert(torch.from_numpy(record.reconstruction), record.audio)
 
 
@@ -57,8 +57,9 @@ def _excerpt(model: SSAST, sound: Sound, start: float) -> Excerpt:
                 "load_waveform(array, rate=48000) makes a waveform of several channels."
             )
         return analysis.excerpt(values.float(), model.config, start)
-    length = audio.samples_of(model.config.frames) / audio.SAMPLE_RATE
-    excerpt = analysis.excerpt(audio.load_waveform(sound, start, length), model.config)
+    features = model.config.audio
+    window = features.seconds_of(model.config.frames)
+    excerpt = analysis.excerpt(audio.load_waveform(sound, start, window, to_rate=features.sample_rate), model.config)
     return Excerpt(start, excerpt.fbank, excerpt.grid)
 
 

@@ -150,7 +150,7 @@ def test_baselines_of_nothing_visible_are_the_mean_of_the_training_data(name):
 
 @pytest.fixture
 def sound(nano):
-    return audio.log_mel(torch.randn(audio.samples_of(64), generator=torch.Generator().manual_seed(4)) * 0.1)
+    return audio.log_mel(torch.randn(audio.OFFICIAL.samples_of(64), generator=torch.Generator().manual_seed(4)) * 0.1)
 
 
 @pytest.mark.parametrize("hidden", [False, True])

@@ -272,7 +272,7 @@ def test_a_graph_from_the_waveform_on(kind, shape, runner, tmp_path, waves):
     to, run = runner
     model = made(kind, shape)
     out = checkpoint.export(model, tmp_path / "graph", to, takes="waveform").path
-    window, whole = audio.samples_of(FRAMES), kind is Classifier
+    window, whole = audio.OFFICIAL.samples_of(FRAMES), kind is Classifier
     batch = torch.stack([wave[:window] for wave in waves])
     for sound in (batch, batch[:1, :9999], *([waves[2][None]] if whole else [])):
         heard = audio.log_mel(sound[:, :window], model.config.audio, FRAMES if whole else None)

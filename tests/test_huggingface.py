@@ -199,7 +199,7 @@ def test_the_features_are_those_of_the_preprocessor(tmp_path):
 def test_upstream_and_fine_tuning(tmp_path):
     model = own(EncoderModel)
     folder = write(tmp_path / "hf", theirs(model, 5))
-    wave = torch.randn(2, audio.samples_of(FRAMES)) * 0.1
+    wave = torch.randn(2, audio.OFFICIAL.samples_of(FRAMES)) * 0.1
     tokens = model(audio.log_mel(wave)).tokens.detach()
     found = upstream(str(folder))
     assert found.layers == DEPTH

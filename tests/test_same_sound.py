@@ -26,7 +26,7 @@ from ssast_lab.measuring.upstreams import upstream
 from ssast_lab.model import SSAST, Classifier
 
 FRAMES = 64
-SAMPLES = audio.samples_of(FRAMES)
+SAMPLES = audio.OFFICIAL.samples_of(FRAMES)
 TOLERANCE = 2e-4  # nats; the steps of 16 bits change what is quiet by 0.06 and more, a loud sound that is clipped by 7
 SOUNDS = {  # (seconds, deviation, subtype)
     "loud": (0.9, 3.0, "FLOAT"),

@@ -87,7 +87,7 @@ def patches(models: Models, shown: Shown) -> int:
     """How many patches there are of the sound for the model."""
     sound = builtin_sound(shown.get("builtin", next(iter(audio.builtin_sounds()))))
     config = loaded(models, shown.get("model", next(iter(models)))).config
-    return analysis.excerpt(sound.waveform, config).grid.count
+    return analysis.excerpt(sound.at(config.audio.sample_rate), config).grid.count
 
 
 def whole(text: str | None, least: int, most: int) -> int | None:

@@ -5,7 +5,7 @@ import textwrap
 
 import torch
 
-from ssast_lab import checkpoint
+from ssast_lab import audio, checkpoint
 from ssast_lab.app.reconstruction import CLUSTERS, OFFICIAL, SEEDS, draw
 from ssast_lab.app.sources import LONGEST_SECONDS, Sound
 from ssast_lab.app.state import Seen
@@ -26,7 +26,7 @@ def lines(seen: Seen, name: str, sound: Sound, cluster: str, seed: float | None,
     number = int(seed or 0) % SEEDS
     body = [
         load(name),
-        hear(sound),
+        hear(sound, seen.config.sample_rate),
         f"excerpt = ssast_lab.excerpt(wave, model.config, {seen.record.start!r})  # its log-mel and its grid of patches",
         hide(seen, cluster, number),
     ]
@@ -52,12 +52,15 @@ def load(name: str) -> str:
     return f"model = ssast_lab.load({json.dumps(name)}){where}"
 
 
-def hear(sound: Sound) -> str:
-    said = "  # (S,) float32, mono, 16 kHz"
+def hear(sound: Sound, rate: int) -> str:
+    to, said = (
+        "" if rate == audio.SAMPLE_RATE else f", to_rate={rate}",
+        f"  # (S,) float32, mono, {rate / 1000:g} kHz",
+    )
     if sound.builtin:
-        return f'wave = ssast_lab.load_waveform(audio.builtin_sounds()["{sound.builtin}"]["path"]){said}'
+        return f'wave = ssast_lab.load_waveform(audio.builtin_sounds()["{sound.builtin}"]["path"]{to}){said}'
     most = f", duration={LONGEST_SECONDS}" if sound.seconds >= LONGEST_SECONDS else ""
-    return f"wave = ssast_lab.load_waveform({json.dumps(sound.file or YOURS, ensure_ascii=False)}{most}){said}"
+    return f"wave = ssast_lab.load_waveform({json.dumps(sound.file or YOURS, ensure_ascii=False)}{most}{to}){said}"
 
 
 def hide(seen: Seen, cluster: str, seed: int) -> str:

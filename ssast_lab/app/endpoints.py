@@ -149,11 +149,13 @@ def what_is_asked(
     one_of("cluster", cluster, CLUSTERS)
     try:
         sound = (
-            builtin_sound(one_of("builtin", builtin, audio.builtin_sounds())) if file is None else own_sound(sent(file))
+            builtin_sound(one_of("builtin", builtin, audio.builtin_sounds()))
+            if file is None
+            else own_sound(sent(file), rate=chosen.rate)
         )
         start = number("start", start, 0, sound.seconds, whole=False)
         ssast = loaded(models, model)
-        excerpt = analysis.excerpt(sound.waveform, ssast.config, start)
+        excerpt = analysis.excerpt(sound.at(chosen.rate), ssast.config, start)
     except audio.AudioError as error:
         raise refusal(str(error)) from None
     many = excerpt.grid.count

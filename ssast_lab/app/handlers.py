@@ -43,6 +43,7 @@ SHOWN = ("stage", "seen", "result")
 WITH_EXCERPT = ("excerpt", "status", *SHOWN)
 WITH_MODEL = ("window", "hidden", "blocks", "note", *WITH_EXCERPT)
 WITH_SOUND = ("sound", "caption", "painted", *WITH_MODEL)
+BELOW = "This sound was taken in when no model here heard above {:g} kHz: choose the file again to hear all of it."
 FORGOTTEN = "This page forgot its sound in a long pause: choose one again."
 
 
@@ -105,9 +106,10 @@ def cut_and_draw(
     model, config = models[name], loaded(models, name).config
     spare = max(sound.seconds - window_seconds(config), 0.0)
     start = min(max(start or 0.0, 0.0), spare)
-    excerpt = analysis.excerpt(sound.waveform, config, start)
+    excerpt = analysis.excerpt(sound.at(config.audio.sample_rate), config, start)
     mask = drawn_mask(excerpt, model, hidden_count(share, excerpt), cluster, seed, painted)
-    return show(models, excerpt, name, mask) | controls(model, excerpt, int(mask.sum()), start, spare)
+    shown = show(models, excerpt, name, mask) | controls(model, excerpt, int(mask.sum()), start, spare)
+    return shown | ({"status": status_line(BELOW.format(sound.rate / 2000))} if sound.lost(model.rate) else {})
 
 
 def count_label(model: Model, count: int, excerpt: Excerpt) -> str:
@@ -164,13 +166,18 @@ def on_arrival(models: Models, chosen: str, before: Sound | None, *rest: Any) ->
     return take(models, before, partial(builtin_sound, chosen), *others, start=start)
 
 
+def highest(models: Models) -> int:
+    """The rate of a sound from which all models hear all that they can."""
+    return max(model.rate for model in models.values())
+
+
 def on_upload(models: Models, path: str, before: Sound | None, *rest: Any) -> Shown:
-    shown = take(models, before, partial(own_sound, path), *rest)
+    shown = take(models, before, partial(own_sound, path, rate=highest(models)), *rest)
     return shown | {"upload": None} | ({"builtin": None} if "sound" in shown else {})
 
 
 def on_record(models: Models, path: str, before: Sound | None, *rest: Any) -> Shown:
-    shown = take(models, before, partial(own_sound, path, "Recording"), *rest)
+    shown = take(models, before, partial(own_sound, path, "Recording", highest(models)), *rest)
     return shown | {"microphone": None} | ({"builtin": None} if "sound" in shown else {})
 
 
@@ -238,10 +245,11 @@ def on_hear(models: Models, sound: Sound | None, seen: Seen | None, ceiling: Cei
     """The sounds of the picture that is shown."""
     if sound is None or seen is None:
         return {}
-    stretch, first = stage.stretch(seen.record), round(seen.record.start * audio.SAMPLE_RATE)
+    rate = seen.config.sample_rate
+    stretch, first = stage.stretch(seen.record), round(seen.record.start * rate)
     known = ceiling.waveform if ceiling is not None and ceiling.stretch == stretch else None
     inversions = stage.inverted(seen.record, seen.config, known)
     return {
-        "sounds": stage.sounds(seen.record, sound.waveform[first:], inversions, seen.key),
+        "sounds": stage.sounds(seen.record, sound.at(rate)[first:], inversions, seen.key),
         "ceiling": Ceiling(stretch, inversions[2]),
     }

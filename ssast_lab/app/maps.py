@@ -26,7 +26,7 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
 
-    def waveform(self, notices: list[audio.AudioWarning] | None = None) -> Tensor: ...
+    def waveform(self, notices: list[audio.AudioWarning] | None = None, rate: int = audio.SAMPLE_RATE) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Builtin:
     name: str
     path: str
 
-    def waveform(self, notices: list[audio.AudioWarning] | None = None) -> Tensor:
-        return audio.load_waveform(self.path, notices=notices)
+    def waveform(self, notices: list[audio.AudioWarning] | None = None, rate: int = audio.SAMPLE_RATE) -> Tensor:
+        return audio.load_waveform(self.path, notices=notices, to_rate=rate)
 
 
 @dataclass(eq=False)
@@ -81,7 +81,7 @@ class SoundMap:
         for place, source in enumerate(self.sources):
             notices: list[audio.AudioWarning] = []
             try:
-                waveform = source.waveform(notices)
+                waveform = source.waveform(notices, upstream.rate)
             except audio.AudioError as error:
                 self.left_out[source.name] = str(error)
             else:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssast_lab import audio, masking, stage
+from ssast_lab import masking, stage
 from ssast_lab.analysis import Excerpt, Reconstruction
 from ssast_lab.app.sources import Model, Sound, load_model
 from ssast_lab.config import AudioConfig, MaskConfig
@@ -76,7 +76,7 @@ def numbers(record: Reconstruction, kind: str) -> dict[str, Any]:
         "hidden": record.hidden,
         "patches": record.grid.count,
         "kind": kind,
-        "seconds": [record.start, record.start + record.grid.frames * audio.HOP / audio.SAMPLE_RATE],
+        "seconds": [record.start, record.start + record.grid.frames * record.grid.hop],
     }
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ssast_lab.config import ModelConfig, from_dict
 from ssast_lab.model import SSAST
 
 LABEL, NOTE = 80, 2000  # letters of what a checkpoint says of itself
-LONGEST_SECONDS = 600  # that are decoded of a sound: 38 MB for each visitor
+LONGEST_SECONDS = 600  # that are decoded of a sound: 38 MB for each visitor at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,38 @@ class Model:
     label: str
     note: str  # what its maker says of it
     public: bool = True  # for every visitor to choose
+    rate: int = audio.SAMPLE_RATE  # Hz, of what it hears
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sound:
     """A decoded sound and what is said of it."""
 
     title: str
     about: str
-    waveform: Tensor  # (S,) at 16 kHz
+    waveform: Tensor  # (S,)
+    rate: int = audio.SAMPLE_RATE  # Hz, of the waveform
+    found: int = 0  # Hz, of the file; 0: no more than that
     builtin: str | None = None  # its name, where it is built in
     file: str | None = None  # its name, where it is a visitor's
     notices: tuple[str, ...] = ()  # what should be known of it: damaged places, say
+    _at: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def seconds(self) -> float:
-        return len(self.waveform) / audio.SAMPLE_RATE
+        return len(self.waveform) / self.rate
+
+    def at(self, rate: int) -> Tensor:
+        """(S,) at a model's rate."""
+        if rate == self.rate:
+            return self.waveform
+        if rate not in self._at:
+            self._at[rate] = audio.load_waveform(self.waveform, rate=self.rate, to_rate=rate, notices=[])
+        return self._at[rate]
+
+    def lost(self, rate: int) -> bool:
+        """Whether a model of this rate would hear more in the file than is left in the waveform."""
+        return self.rate < min(rate, self.found)
 
 
 def find_models(folders: Sequence[Path] = ()) -> dict[str, Model]:
@@ -61,7 +77,9 @@ def find_models(folders: Sequence[Path] = ()) -> dict[str, Model]:
             about, shape = description["about"], from_dict(ModelConfig, description["model"])
             kind = "frame" if shape.grid.rows == 1 else "patch"
             label = f"{str(about.get('title', name))[:LABEL]}{' (stop-gap)' if about.get('stop_gap') else ''}"
-            models[name] = Model(path, kind, label, (str(about.get("note", "")) or learned(about))[:NOTE])
+            models[name] = Model(
+                path, kind, label, (str(about.get("note", "")) or learned(about))[:NOTE], rate=shape.audio.sample_rate
+            )
         else:
             print(
                 f"{path.name} is no pretraining model: it stands in the tab Models, and a classifier is asked in Patch or frame.",
@@ -99,22 +117,25 @@ def load_model(path: Path) -> SSAST:
 
 def builtin_sound(name: str) -> Sound:
     entry = audio.builtin_sounds()[name]
-    return Sound(entry["title"], f"{entry['author']}, {entry['licence']}", audio.load_waveform(entry["path"]), name)
+    return Sound(
+        entry["title"], f"{entry['author']}, {entry['licence']}", audio.load_waveform(entry["path"]), builtin=name
+    )
 
 
-def own_sound(path: str, title: str | None = None) -> Sound:
-    """A visitor's file, or at most its first ten minutes; an error names the file as the visitor does."""
-    name, notices = title or Path(path).name, list[audio.AudioWarning]()
+def own_sound(path: str, title: str | None = None, rate: int = audio.SAMPLE_RATE) -> Sound:
+    """A visitor's file, or at most its first ten minutes, at a rate at which all models can hear it; an error names the file as the
+    visitor does."""
+    name = title or Path(path).name
     try:
-        waveform = audio.load_waveform(path, duration=LONGEST_SECONDS, notices=notices)
+        waveform, report = audio.load_with_report(path, duration=LONGEST_SECONDS, to_rate=rate)
     except audio.AudioError as error:
         raise audio.AudioError(error.about(name)) from None
-    whole = len(waveform) < LONGEST_SECONDS * audio.SAMPLE_RATE
+    whole = len(waveform) < LONGEST_SECONDS * rate
     about = "your sound" if whole else f"your sound, the first {LONGEST_SECONDS // 60} minutes of it"
-    said = tuple(notice.about(name) for notice in notices)
-    return Sound(name, about, waveform, file=None if title else name, notices=said)
+    said = tuple(notice.about(name) for notice in report.notices)
+    return Sound(name, about, waveform, rate, report.sample_rate, file=None if title else name, notices=said)
 
 
 def window_seconds(config: ModelConfig) -> float:
     """How much sound a model sees at once."""
-    return audio.samples_of(config.frames) / audio.SAMPLE_RATE
+    return config.audio.seconds_of(config.frames)

@@ -223,7 +223,7 @@ class Trainings:
 
 def write_clips(folder: Path, sounds: Sequence[Tensor]) -> None:
     """(S,) each -> clips to train on, and every fifth window to measure on."""
-    window = audio.samples_of(FRAMES)
+    window = audio.OFFICIAL.samples_of(FRAMES)
     write = partial(soundfile.write, samplerate=audio.SAMPLE_RATE, subtype="FLOAT")  # the samples as they are
     for name in ("train", "heldout"):
         (folder / name).mkdir()
@@ -233,9 +233,14 @@ def write_clips(folder: Path, sounds: Sequence[Tensor]) -> None:
         for first in range(0, len(sound), 5 * window):
             piece = sound[first : first + 5 * window]
             cut = len(piece) - window if len(piece) >= 2 * window else len(piece)
-            if cut == len(piece) and sound is longest and not held_out and len(piece) >= 2 * audio.samples_of(32):
+            if (
+                cut == len(piece)
+                and sound is longest
+                and not held_out
+                and len(piece) >= 2 * audio.OFFICIAL.samples_of(32)
+            ):
                 cut = 2 * len(piece) // 3  # nothing is long enough: a third of the longest, then
-            if cut >= audio.samples_of(16):
+            if cut >= audio.OFFICIAL.samples_of(16):
                 write(folder / "train" / f"{number:04}-{first}.wav", piece[:cut].numpy())
             if cut < len(piece):
                 held_out += 1

@@ -34,11 +34,11 @@ class Item:
     path: Path
     member: str | None = None  # of a zip
 
-    def waveform(self, notices: list[audio.AudioWarning] | None = None) -> Tensor:
+    def waveform(self, notices: list[audio.AudioWarning] | None = None, rate: int = audio.SAMPLE_RATE) -> Tensor:
         """(S,); :class:`ssast_lab.audio.AudioError` names it as the visitor does."""
         source: Any = self.path if self.member is None else io.BytesIO(self._read())
         try:
-            return audio.load_waveform(source, duration=SECONDS, notices=notices)
+            return audio.load_waveform(source, duration=SECONDS, notices=notices, to_rate=rate)
         except AudioError as error:
             raise AudioError(str(error).replace(str(self.path), self.name)) from None
 

@@ -4,14 +4,13 @@ errors.py    what is said of a sound that cannot be used, or is not what it seem
 headers.py   what a file's first bytes are and promise
 blocks.py    a file's samples in order, with silence where some are damaged
 arrays.py    samples that are in memory already
-decode.py    any sound file to mono at 16 kHz
+decode.py    any sound file to mono at the rate that a model hears
 features.py  Kaldi log-mel and its normalisation
 inversion.py  from log-mel back to sound
 """
 
 from ssast_lab.audio.decode import (
     SAMPLE_RATE,
-    WINDOW,
     AudioInfo,
     InputReport,
     Source,
@@ -26,24 +25,18 @@ from ssast_lab.audio.decode import (
 from ssast_lab.audio.errors import AudioError, AudioWarning
 from ssast_lab.audio.features import (
     EPSILON,
-    HOP,
-    PACE,
+    OFFICIAL,
     denormalise,
-    frames_of,
     kaldi_fbank,
     log_mel,
-    samples_of,
-    window_of,
     within,
 )
 from ssast_lab.audio.inversion import invert
 
 __all__ = [
     "EPSILON",
-    "HOP",
-    "PACE",
+    "OFFICIAL",
     "SAMPLE_RATE",
-    "WINDOW",
     "AudioError",
     "AudioInfo",
     "AudioWarning",
@@ -52,7 +45,6 @@ __all__ = [
     "builtin_sounds",
     "denormalise",
     "estimated_seconds",
-    "frames_of",
     "info",
     "invert",
     "kaldi_fbank",
@@ -60,8 +52,6 @@ __all__ = [
     "load_waveform",
     "load_with_report",
     "log_mel",
-    "samples_of",
     "waveform_blocks",
-    "window_of",
     "within",
 ]

@@ -1,6 +1,6 @@
-"""From a sound file of nearly any kind to a waveform at 16 kHz.
+"""From a sound file of nearly any kind to a waveform at the rate that a model hears.
 
-Axes: S samples at 16 kHz, N samples at the file's rate, K channels.
+Axes: S samples at that rate, N samples at the file's rate, K channels.
 """
 
 import io
@@ -24,17 +24,17 @@ from ssast_lab.audio import blocks
 from ssast_lab.audio.arrays import of_array
 from ssast_lab.audio.errors import AudioError, AudioWarning
 
-SAMPLE_RATE = 16000  # Hz
-WINDOW = 400  # samples, 25 ms: what one frame of features looks at, and so the shortest sound
+SAMPLE_RATE = 16000  # Hz, of the official models
+SHORTEST = 0.025  # seconds: what one frame of features looks at
 # a path, a file that is open for reading and can be sought in, its bytes, or samples: (N,), (K, N) or (N, K)
 Source = str | os.PathLike[str] | io.IOBase | bytes | bytearray | memoryview | np.ndarray | Tensor
 Channel = Literal["mean", "loudest"] | int  # a number counts from 0
 
 LOUDEST = 1e12  # of a sample, where 1 is full scale; the energies of one above 1e19 are infinite in float32
-MARGIN = 1600  # samples at 16 kHz read on either side of a crop, for the resampler
+MARGIN = 0.1  # seconds read on either side of a crop, for the resampler
 WHOLE = 120  # seconds; of a sound that is no longer, a piece is cut from the whole
 CANCELLED = 10 ** (-6 / 10)  # of the loudest channel's power: -6 dB
-BEYOND = 1e-3  # of a sound's power, that is left below 8 kHz
+BEYOND = 1e-3  # of a sound's power, that is left below half the rate
 _KNOWN: dict[tuple, "_Measured"] = {}  # of files that had to be decoded to know how long they are
 
 
@@ -58,7 +58,8 @@ class _Measured:
 class InputReport:
     """What became of a sound on its way to a waveform."""
 
-    sample_rate: int  # Hz, of what was given; it was resampled where this is not 16000
+    sample_rate: int  # Hz, of what was given
+    to_rate: int  # Hz, of the waveform; it was resampled where they differ
     channels: int
     bits: int | None  # of a sample; None where a codec has none
     format: str  # container and codec, or the type of an array
@@ -71,7 +72,7 @@ class InputReport:
         bits = "" if self.bits is None else f", {self.bits} bits"
         whole = "" if self.seconds is None else f" of {self.seconds:.2f}"
         resampled = (
-            "" if self.sample_rate == SAMPLE_RATE else f", resampled from {self.sample_rate} to {SAMPLE_RATE} Hz"
+            "" if self.sample_rate == self.to_rate else f", resampled from {self.sample_rate} to {self.to_rate} Hz"
         )
         left = (
             "" if self.seconds is None else f"; {max(0.0, self.seconds - self.used[1] + self.used[0]):.2f} s left out"
@@ -90,8 +91,9 @@ def load_waveform(
     notices: list[AudioWarning] | None = None,
     *,
     rate: int | None = None,
+    to_rate: int = SAMPLE_RATE,
 ) -> Tensor:
-    """(S,) float32, one channel or their mean at 16 kHz: the whole file, or ``duration`` seconds from ``offset``.
+    """(S,) float32, one channel or their mean at ``to_rate`` Hz, 16000 of the official models: the whole file, or ``duration`` seconds from ``offset``.
 
     ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning, the bytes of a file, or an
     array or tensor of samples with its ``rate`` in Hz: (N,), (channels, N) or (N, channels). A crop is the
@@ -99,10 +101,10 @@ def load_waveform(
     number of one from 0, or "loudest": the one with the most power in the whole file.
 
     Whatever is no usable sound raises :class:`AudioError`. What was read but should be known of (:class:`AudioWarning`: a
-    length that is not what the header says, damage, channels that cancel each other, a sound beyond 8 kHz) is appended to
+    length that is not what the header says, damage, channels that cancel each other, a sound that lies above half the rate) is appended to
     ``notices``, or given to :func:`warnings.warn` where there is no such list.
     """
-    waveform, report = _loaded(path, offset, duration, channel, rate)
+    waveform, report = _loaded(path, offset, duration, channel, rate, to_rate)
     _say(report.notices, path, notices)
     return waveform
 
@@ -113,38 +115,40 @@ def load_with_report(
     duration: float | None = None,
     channel: Channel = "mean",
     rate: int | None = None,
+    to_rate: int = SAMPLE_RATE,
 ) -> tuple[Tensor, InputReport]:
     """:func:`load_waveform`, and what was done to the sound; what should be known of it stands in the report."""
-    return _loaded(path, offset, duration, channel, rate)
+    return _loaded(path, offset, duration, channel, rate, to_rate)
 
 
 def _loaded(
-    path: Source, offset: float, duration: float | None, channel: Channel, rate: int | None
+    path: Source, offset: float, duration: float | None, channel: Channel, rate: int | None, to_rate: int
 ) -> tuple[Tensor, InputReport]:
     for name, value in (("offset", offset), ("duration", 0.0 if duration is None else duration)):
         if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0):
             raise AudioError(f"The {name} is a number of seconds from 0 upwards, not {value!r}.")
-    if duration is not None and round(duration * SAMPLE_RATE) < WINDOW:
+    _check_to_rate(to_rate)
+    if duration is not None and round(duration * to_rate) < round(SHORTEST * to_rate):
         raise AudioError(f"A duration of {duration} s is shorter than one analysis window; ask for at least 0.025 s.")
     with _opened(path, rate) as sound:
         number = _number(channel, sound)
-        first, last, skip, want = _span(sound.rate, offset, duration)
-        stretch = _Stretch(sound, number, first)
+        first, last, skip, want = _span(sound.rate, to_rate, offset, duration)
+        stretch = _Stretch(sound, number, first, to_rate)
         gathered = bytearray()  # which grows where it lies; a list of the parts would take as much again
-        for part in _at_16_khz(stretch.mono(last), sound.rate):
+        for part in _resampled(stretch.mono(last), sound.rate, to_rate):
             gathered += np.ascontiguousarray(part, np.float32).data
         waveform = np.frombuffer(gathered, np.float32)
         waveform = waveform[skip:] if want is None else waveform[skip : skip + want]
         if offset and not len(waveform):
             raise AudioError(f"{{file}} ends before the offset of {offset} s; choose an earlier one.")
-        _check_length(len(waveform), f" from {offset} s on" if offset else "")
+        _check_length(len(waveform), to_rate, f" from {offset} s on" if offset else "")
         stretch.hear(waveform)
         said = tuple(_about(notice, path) for notice in (*_of_length(sound), *stretch.notices()))
         frames = sound.length if sound.length is not None else sound.frames
         one = "" if sound.channels == 1 else f"the mean of {sound.channels}" if number is None else f"number {number}"
         report = InputReport(
-            sound.rate, sound.channels, sound.bits, sound.format, None if frames is None else frames / sound.rate,
-            (float(offset), offset + len(waveform) / SAMPLE_RATE), one or "as it is", said,
+            sound.rate, to_rate, sound.channels, sound.bits, sound.format, None if frames is None else frames / sound.rate,
+            (float(offset), offset + len(waveform) / to_rate), one or "as it is", said,
         )  # fmt: skip
     return torch.from_numpy(np.ascontiguousarray(waveform)), report
 
@@ -154,37 +158,45 @@ def waveform_blocks(
     rate: int | None = None,
     channel: Channel = "mean",
     notices: list[AudioWarning] | None = None,
+    to_rate: int = SAMPLE_RATE,
 ) -> Iterator[Tensor]:
     """(n,) float32 each, one after the other the waveform of :func:`load_waveform`, in memory that does not grow with its length.
 
     ``sound`` is whatever :func:`load_waveform` takes; ``rate`` is that of an array, and means nothing to a file, which tells its own.
     :class:`AudioError` comes as soon as the place is reached that is no usable sound; notices come after the last block.
     """
+    _check_to_rate(to_rate)
     with _opened(sound, rate if isinstance(sound, np.ndarray | Tensor) else None) as opened:
-        stretch, count = _Stretch(opened, _number(channel, opened), 0), 0
-        for part in _at_16_khz(stretch.mono(None), opened.rate):
+        stretch, count = _Stretch(opened, _number(channel, opened), 0, to_rate), 0
+        for part in _resampled(stretch.mono(None), opened.rate, to_rate):
             stretch.hear(part)
             count += len(part)
             yield torch.from_numpy(np.ascontiguousarray(part))
-        _check_length(count)
+        _check_length(count, to_rate)
         said = [*_of_length(opened), *stretch.notices()]
     _say(said, sound, notices)
 
 
-def load_piece(path: Source, fraction: float, samples: int, notices: list[AudioWarning] | None = None) -> Tensor:
+def load_piece(
+    path: Source,
+    fraction: float,
+    samples: int,
+    notices: list[AudioWarning] | None = None,
+    to_rate: int = SAMPLE_RATE,
+) -> Tensor:
     """(at most ``samples``,) float32: a stretch of :func:`load_waveform`'s result, which begins at a fraction (0 to 1) of the
     room that a longer sound leaves."""
     with _opened(path) as sound:
         decoded = sound.frames is None and _estimate(sound) <= WHOLE
     if decoded:
-        whole = load_waveform(path, notices=notices)
+        whole = load_waveform(path, notices=notices, to_rate=to_rate)
         start = int(fraction * max(0, len(whole) - samples + 1))
         return whole[start : start + samples].clone() if len(whole) > 2 * samples else whole[start : start + samples]
-    room = round(info(path, notices=[]).seconds * SAMPLE_RATE) - samples
+    room = round(info(path, notices=[]).seconds * to_rate) - samples
     if room <= 0:
-        return load_waveform(path, notices=notices)[:samples]
+        return load_waveform(path, notices=notices, to_rate=to_rate)[:samples]
     start = int(fraction * (room + 1))
-    return load_waveform(path, start / SAMPLE_RATE, samples / SAMPLE_RATE, notices=notices)[:samples]
+    return load_waveform(path, start / to_rate, samples / to_rate, notices=notices, to_rate=to_rate)[:samples]
 
 
 def info(path: Source, notices: list[AudioWarning] | None = None) -> AudioInfo:
@@ -199,7 +211,7 @@ def info(path: Source, notices: list[AudioWarning] | None = None) -> AudioInfo:
                 for _ in sound.blocks(first=sys.maxsize):  # to its end, without hearing any of it
                     pass
                 frames = sound.length or 0
-            _check_length(round(frames * SAMPLE_RATE / sound.rate))
+            _check_length(round(frames * SAMPLE_RATE / sound.rate), SAMPLE_RATE)
             known = AudioInfo(frames / sound.rate, sound.rate, sound.channels, sound.format)
             measured = _Measured(known, tuple(_of_length(sound)))
         if key:
@@ -300,10 +312,10 @@ def _number(channel: Channel, sound: blocks.Sound) -> int | None:
 class _Stretch:
     """The samples of a crop, one channel or their mean, and what is measured as they pass."""
 
-    def __init__(self, sound: blocks.Sound, channel: int | None, first: int) -> None:
-        self.sound, self.channel, self.first, self.count = sound, channel, first, 0
+    def __init__(self, sound: blocks.Sound, channel: int | None, first: int, to_rate: int) -> None:
+        self.sound, self.channel, self.first, self.to_rate, self.count = sound, channel, first, to_rate, 0
         self.power, self.total, self.mean_power = np.zeros(sound.channels), 0.0, 0.0
-        self.heard, self.heard_total, self.heard_power = 0, 0.0, 0.0  # of what is left at 16 kHz
+        self.heard, self.heard_total, self.heard_power = 0, 0.0, 0.0  # of what is left at that rate
 
     def mono(self, last: int | None) -> Iterator[np.ndarray]:
         """(n,) float32 each."""
@@ -342,31 +354,36 @@ class _Stretch:
                 f"{int(self.power.argmax())}: choose a channel."
             )
         swing = self.mean_power - self.total**2 / max(self.count, 1)  # without what is constant
-        if self.sound.rate > SAMPLE_RATE and swing > 1e-9 * self.count:
+        if self.sound.rate > self.to_rate and swing > 1e-9 * self.count:
             left = (self.heard_power / self.heard - (self.heard_total / self.heard) ** 2) * self.count
             if left < BEYOND * swing:
                 yield AudioWarning(
-                    f"Nearly all of the sound in {{file}} lies above {SAMPLE_RATE // 2000} kHz, where the model hears nothing: "
-                    "slow the recording down, or leave it out."
+                    f"Nearly all of the sound in {{file}} lies above {self.to_rate / 2000:g} kHz, where a model of {self.to_rate / 1000:g} kHz "
+                    "hears nothing: slow the recording down, leave it out, or take a model of a higher rate."
                 )
 
 
-def _at_16_khz(parts: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+def _resampled(parts: Iterator[np.ndarray], rate: int, to_rate: int) -> Iterator[np.ndarray]:
     """(n,) float32 each, from blocks at another rate."""
-    if rate == SAMPLE_RATE:
+    if rate == to_rate:
         yield from parts
         return
     import soxr
 
     count, made = 0, 0
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(rate, to_rate, 1, dtype="float32", quality="HQ")
     for part in parts:
         count += len(part)
         resampled = stream.resample_chunk(np.ascontiguousarray(part))
         made += len(resampled)
         yield resampled
     if count:
-        yield stream.resample_chunk(np.empty(0, np.float32), last=True)[: round(count * SAMPLE_RATE / rate) - made]
+        yield stream.resample_chunk(np.empty(0, np.float32), last=True)[: round(count * to_rate / rate) - made]
+
+
+def _check_to_rate(to_rate: int) -> None:
+    if isinstance(to_rate, bool) or not isinstance(to_rate, int | np.integer) or not 1000 <= to_rate <= 1_000_000:
+        raise AudioError(f"The rate of a waveform is a whole number of Hz from 1000 to 1000000, not {to_rate!r}.")
 
 
 def _check_file(path: str | os.PathLike[str] | io.IOBase) -> None:
@@ -396,24 +413,24 @@ def _check_file(path: str | os.PathLike[str] | io.IOBase) -> None:
         raise AudioError("{file} is empty (0 bytes); record, copy or download it again.", path)
 
 
-def _span(rate: int, offset: float, duration: float | None) -> tuple[int, int | None, int, int | None]:
+def _span(rate: int, to_rate: int, offset: float, duration: float | None) -> tuple[int, int | None, int, int | None]:
     """Which samples of a file make a crop: (first, end) at the file's ``rate``, None for the file's end, and, after
     resampling these, how many samples to skip and how many to keep (None: all). The first is on a sample that both
-    rates have in common, so that a crop falls on the same 16 kHz grid as the whole file."""
-    begin = round(offset * SAMPLE_RATE)
-    want = None if duration is None else round(duration * SAMPLE_RATE)
-    common = math.gcd(rate, SAMPLE_RATE)
-    steps = max(0, begin - MARGIN) * common // SAMPLE_RATE
-    end = None if want is None else -(-(begin + want + MARGIN) * rate // SAMPLE_RATE)
-    return steps * rate // common, end, begin - steps * SAMPLE_RATE // common, want
+    rates have in common, so that a crop falls on the same grid as the whole file."""
+    begin, margin = round(offset * to_rate), round(MARGIN * to_rate)
+    want = None if duration is None else round(duration * to_rate)
+    common = math.gcd(rate, to_rate)
+    steps = max(0, begin - margin) * common // to_rate
+    end = None if want is None else -(-(begin + want + margin) * rate // to_rate)
+    return steps * rate // common, end, begin - steps * to_rate // common, want
 
 
-def _check_length(samples: int, where: str = "") -> None:
+def _check_length(samples: int, rate: int, where: str = "") -> None:
     if not samples:
         raise AudioError("{file} contains no samples; record or export it again.")
-    if samples < WINDOW:
+    if samples < SHORTEST * rate:
         raise AudioError(
-            f"{{file}} lasts only {1000 * samples / SAMPLE_RATE:.1f} ms{where}, less than one "
+            f"{{file}} lasts only {1000 * samples / rate:.1f} ms{where}, less than one "
             f"analysis window of 25 ms; use a longer sound."
         )
 

@@ -1,6 +1,7 @@
 """From a waveform to the model's input: Kaldi log-mel, normalised.
 
-Axes: B batch, S samples at 16 kHz, T frames of 25 ms every 10 ms, F mel bins.
+Axes: B batch, S samples at the rate of the configuration, T frames of 25 ms every 10 ms, F mel bins. The numbers in docstrings are
+those of 16 kHz.
 """
 
 import io
@@ -8,39 +9,19 @@ import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ssast_lab.audio.decode import SAMPLE_RATE, WINDOW, Source, load_waveform
+from ssast_lab.audio.decode import Source, load_waveform
 from ssast_lab.audio.errors import AudioError
 from ssast_lab.config import AudioConfig
 from ssast_lab.patches import to_device_of
 
-HOP = 160  # samples, 10 ms
-FFT = 512  # the window is zero-padded to this many samples
-PACE = 5  # samples: hops are multiples of it where sound is heard faster or slower
 PREEMPHASIS = 0.97
 OFFICIAL = AudioConfig()
-N = TypeVar("N", int, Tensor)
 EPSILON = torch.finfo(torch.float32).eps  # the least mel energy: silence is log(EPSILON) = -15.94
-CHUNK = 512  # spectrogram frames computed at a time on a CPU: their spectra, 1 MB, stay in its cache
-
-
-def window_of(hop: N) -> N:
-    """The samples of an analysis window, 400 where frames lie 160 samples apart."""
-    return (WINDOW - 1) * hop // HOP + 1
-
-
-def samples_of(frames: N, hop: N | int = HOP) -> N:
-    """How many samples so many frames look at: the least for which :func:`frames_of` gives them."""
-    return window_of(hop) + (frames - 1) * hop  # type: ignore[return-value, type-var]
-
-
-def frames_of(samples: int) -> int:
-    """T, the number of whole analysis windows in so many samples (Kaldi's snip_edges)."""
-    return max(0, 1 + (samples - WINDOW) // HOP)
+CHUNK = 1 << 18  # samples of spectrogram frames computed at a time on a CPU: their spectra, 1 MB, stay in its cache
 
 
 def within(lengths: Tensor, size: int) -> Tensor:
@@ -49,46 +30,50 @@ def within(lengths: Tensor, size: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def window(device: torch.device, hop: int = HOP) -> Tensor:
+def window(device: torch.device, config: AudioConfig = OFFICIAL, hop: int | None = None) -> Tensor:
     """(400,) symmetric Hann, or the same function at the samples of a longer or shorter window."""
     with torch.inference_mode(False):  # a tensor kept from inference mode could not be used outside it
-        if hop == HOP:
-            return torch.hann_window(WINDOW, periodic=False, device=device)
-        turn = 2 * math.pi * HOP / ((WINDOW - 1) * hop)
-        return (0.5 - 0.5 * torch.cos(turn * torch.arange(window_of(hop), dtype=torch.float64))).float().to(device)
+        if hop in (None, config.hop):
+            return torch.hann_window(config.window, periodic=False, device=device)
+        turn = 2 * math.pi * config.hop / ((config.window - 1) * hop)
+        return (
+            (0.5 - 0.5 * torch.cos(turn * torch.arange(config.window_of(hop), dtype=torch.float64))).float().to(device)
+        )
 
 
 @lru_cache(maxsize=8)
-def mel_filters(mel_bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(257, F): triangles on the HTK mel scale from 20 to 8000 Hz; the FFT bin at 8000 Hz counts for none.
+def mel_filters(config: AudioConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(257, F): triangles on the HTK mel scale over the band, 20 to 8000 Hz; the FFT bin at half the rate counts for none.
 
     Computed in float32 step by step as torchaudio does, and not from :func:`ssast_lab.patches.mel_edges`, which is
     exact: at the foot of a filter that rounding is all that is left, and beside a pure tone it would show.
     """
     with torch.inference_mode(False):
-        low, high = (1127.0 * math.log(1.0 + hertz / 700.0) for hertz in (20.0, SAMPLE_RATE / 2))
-        step = (high - low) / (mel_bins + 1)
-        bins = torch.arange(mel_bins).unsqueeze(1)
+        low, high = (1127.0 * math.log(1.0 + hertz / 700.0) for hertz in config.band)
+        step = (high - low) / (config.mel_bins + 1)
+        bins = torch.arange(config.mel_bins).unsqueeze(1)
         left, peak, right = low + bins * step, low + (bins + 1.0) * step, low + (bins + 2.0) * step
-        mel = 1127.0 * (1.0 + SAMPLE_RATE / FFT * torch.arange(FFT / 2) / 700.0).log()
+        mel = 1127.0 * (1.0 + config.sample_rate / config.fft * torch.arange(config.fft / 2) / 700.0).log()
         filters = torch.minimum((mel - left) / (peak - left), (right - mel) / (right - peak)).clamp(min=0)
         return torch.nn.functional.pad(filters, (0, 1)).T.to(device, dtype).contiguous()
 
 
 @lru_cache(maxsize=64)
-def _paced_filters(mel_bins: int, device: torch.device, dtype: torch.dtype, hop: int) -> Tensor:
-    """(bins, F): the mel filters for a spectrum of ``FFT * hop / HOP`` samples, whose bins lie, once the sound is that much
+def _paced_filters(config: AudioConfig, device: torch.device, dtype: torch.dtype, hop: int) -> Tensor:
+    """(bins, F): the mel filters for a spectrum of ``512 * hop / 160`` samples, whose bins lie, once the sound is that much
     faster, where those of the usual spectrum do. What is heard above 8 kHz then counts for none, and nothing is heard above
     8 kHz times the pace. The filters also turn the pre-emphasis of the sound into that of the faster sound, and the energy of
     a longer window into that of the usual one."""
-    filters = mel_filters(mel_bins, device, dtype)
-    if hop == HOP:
+    filters = mel_filters(config, device, dtype)
+    if hop == config.hop:
         return filters
-    size = FFT * hop // HOP
+    size = config.fft * hop // config.hop
     with torch.inference_mode(False):
-        bins = torch.arange(min(size, FFT) // 2 + 1, dtype=torch.float64)
-        wanted, given = (1 - 2 * PREEMPHASIS * torch.cos(2 * math.pi * bins / n) + PREEMPHASIS**2 for n in (FFT, size))
-        paced = filters[: len(bins)] * (wanted / given * (HOP / hop) ** 2).to(device, dtype)[:, None]
+        bins = torch.arange(min(size, config.fft) // 2 + 1, dtype=torch.float64)
+        wanted, given = (
+            1 - 2 * PREEMPHASIS * torch.cos(2 * math.pi * bins / n) + PREEMPHASIS**2 for n in (config.fft, size)
+        )
+        paced = filters[: len(bins)] * (wanted / given * (config.hop / hop) ** 2).to(device, dtype)[:, None]
         return torch.nn.functional.pad(paced, (0, 0, 0, size // 2 + 1 - len(bins))).contiguous()
 
 
@@ -103,11 +88,11 @@ def _product_type(device: torch.device) -> torch.dtype:
 
 
 @torch.no_grad()
-def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128, hop: int = HOP) -> Tensor:
+def kaldi_fbank(waveforms: Tensor, config: AudioConfig = OFFICIAL, hop: int | None = None) -> Tensor:
     """(B, S) -> (B, T, F) or (S,) -> (T, F) float32: log-mel energies as Kaldi computes them with a Hann window and no
     dither, on the waveforms' device. Per frame: minus its mean, pre-emphasis, window, power spectrum, mel filters, log.
 
-    Frames that lie ``hop`` samples apart (a multiple of 5), with windows and spectra as much longer, are those of the sound
+    Frames that lie ``hop`` samples apart (a multiple of the configuration's pace), with windows and spectra as much longer, are those of the sound
     resampled to be ``hop / 160`` times as fast, pitch and tempo together.
 
     Every step is torchaudio's own arithmetic in its order, batched: in the quiet bands beside a pure tone the energies
@@ -115,24 +100,26 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128, hop: int = HOP) -> Tenso
     """
     waveforms = torch.as_tensor(waveforms).float()
     samples = waveforms.shape[-1] if waveforms.ndim in (1, 2) else 0
-    width = window_of(hop)
-    if hop < PACE or hop % PACE:
-        raise AudioError(f"Frames lie a multiple of {PACE} samples apart, not {hop}.")
+    hop = config.hop if hop is None else hop
+    width, size = config.window_of(hop), config.fft * hop // config.hop
+    if hop < config.pace or hop % config.pace:
+        raise AudioError(f"Frames lie a multiple of {config.pace} samples apart, not {hop}.")
     if samples < width:
         raise AudioError(
             f"Log-mel features need waveforms (S,) or (B, S) of at least {width} samples, "
             f"not the shape {tuple(waveforms.shape)}."
         )
     device = waveforms.device
-    shape, exact = window(device, hop), _product_type(device)
-    filters = _paced_filters(mel_bins, device, exact, hop)
+    shape, exact = window(device, config, hop), _product_type(device)
+    filters = _paced_filters(config, device, exact, hop)
     windows = torch.atleast_2d(waveforms).unfold(-1, width, hop)  # (B, T, 400), a view
     clips, frames, _ = windows.shape
-    energies = torch.empty(clips, frames, mel_bins, device=device)
+    energies = torch.empty(clips, frames, config.mel_bins, device=device)
     # On a CPU few clips, or a part of one, at a time; elsewhere all at once.
-    long = min(CHUNK, frames) if device.type == "cpu" else frames
-    many = min(CHUNK // long, clips) if device.type == "cpu" else clips
-    padded = torch.zeros(many, long, FFT * hop // HOP, device=device)
+    chunk = max(CHUNK // size, 1)
+    long = min(chunk, frames) if device.type == "cpu" else frames
+    many = min(chunk // long, clips) if device.type == "cpu" else clips
+    padded = torch.zeros(many, long, size, device=device)
     with torch.autocast(device.type, enabled=False):
         for clip in range(0, clips, many):
             for frame in range(0, frames, long):
@@ -149,14 +136,14 @@ def kaldi_fbank(waveforms: Tensor, mel_bins: int = 128, hop: int = HOP) -> Tenso
     return energies if waveforms.ndim == 2 else energies[0]
 
 
-def _paced_fbank(waveforms: Tensor, mel_bins: int, hops: Tensor, frames: int) -> Tensor:
+def _paced_fbank(waveforms: Tensor, config: AudioConfig, hops: Tensor, frames: int) -> Tensor:
     """(B, S), hops (B,) on the CPU -> (B, T, F): :func:`kaldi_fbank` of clips that have different hops, cut or padded with 0 to
     so many frames."""
     paces, counts = hops.unique(return_counts=True)
     order = hops.argsort()
     parts = []
     for hop, rows in zip(paces.tolist(), to_device_of(order, waveforms).split(counts.tolist()), strict=True):
-        fbank = kaldi_fbank(waveforms[rows, : samples_of(frames, hop)], mel_bins, hop)
+        fbank = kaldi_fbank(waveforms[rows, : config.samples_of(frames, hop)], config, hop)
         parts.append(torch.nn.functional.pad(fbank, (0, 0, 0, frames - fbank.shape[1])))
     return torch.cat(parts)[to_device_of(order.argsort(), waveforms)]
 
@@ -170,19 +157,20 @@ def log_mel(
     *,
     rate: int | None = None,
 ) -> Tensor:
-    """(S,) -> (T, F) or (B, S) -> (B, T, F) at 16 kHz, or a sound file, its path or its bytes -> (T, F): the model's input,
+    """(S,) -> (T, F) or (B, S) -> (B, T, F) at the configuration's rate, or a sound file, its path or its bytes -> (T, F): the model's
+    input,
     ``(fbank - mean) / (2 * std)``, of the waveform without its mean.
 
     With ``frames`` it is cut or padded at the end to that many. ``lengths`` (B,) says how many samples of a padded
     batch are each clip's own. As in the official loader, padding is 0 before it is normalised, so 0.467 afterwards.
     With ``hops`` (B,), whole numbers on the CPU, each clip is heard ``hop / 160`` times as fast (:func:`kaldi_fbank`); it goes with
-    ``frames`` and ``lengths``, none of which is shorter than its :func:`window_of`. Samples are at 16 kHz; one sound at another
+    ``frames`` and ``lengths``, none of which is shorter than one frame's window. One sound at another
     ``rate`` in Hz, of one channel or several, is what :func:`ssast_lab.load_waveform` makes of it.
     """
     if rate is not None or isinstance(waveform, str | os.PathLike | io.IOBase | bytes):
-        waveform = load_waveform(waveform, rate=rate)
+        waveform = load_waveform(waveform, rate=rate, to_rate=config.sample_rate)
     waveform = torch.as_tensor(waveform).float()
-    if waveform.ndim == 2 and waveform.shape[1] < WINDOW <= waveform.shape[0]:
+    if waveform.ndim == 2 and waveform.shape[1] < config.window <= waveform.shape[0]:
         raise AudioError(
             f"An array of the shape {tuple(waveform.shape)} seems to have its channels in columns: give its rate too, as in "
             "log_mel(array, rate=48000)."
@@ -197,23 +185,22 @@ def log_mel(
                 f"Lengths {tuple(lengths.shape)} go with a batch (B, S) of as many waveforms, "
                 f"not with the shape {tuple(waveform.shape)}."
             )
-        if not WINDOW <= int(lengths.min()) <= int(lengths.max()) <= samples:
+        if not config.window <= int(lengths.min()) <= int(lengths.max()) <= samples:
             raise AudioError(
-                f"The clips of this batch have from {WINDOW} to {samples} samples of their own, not {lengths.tolist()}."
+                f"The clips of this batch have from {config.window} to {samples} samples of their own, not {lengths.tolist()}."
             )
         lengths = to_device_of(lengths, waveform)
         sums = waveform.where(within(lengths, samples), 0).sum(-1)
         waveform = waveform - (sums / lengths).unsqueeze(1)
     if hops is not None:
         assert frames is not None
-        fbank = _paced_fbank(waveform, config.mel_bins, hops, frames)
+        fbank = _paced_fbank(waveform, config, hops, frames)
     else:
         if frames is not None:  # compute no frame that would be cut
-            waveform = waveform[..., : samples_of(max(1, frames))]
-        fbank = kaldi_fbank(waveform, config.mel_bins)
+            waveform = waveform[..., : config.samples_of(max(1, frames))]
+        fbank = kaldi_fbank(waveform, config)
     if lengths is not None:
-        hop = torch.tensor(HOP) if hops is None else to_device_of(hops, waveform)
-        own = 1 + (lengths - window_of(hop)) // hop
+        own = config.frames_of(lengths, None if hops is None else to_device_of(hops, waveform))
         fbank = fbank.where(within(own, fbank.shape[1]).unsqueeze(-1), 0)
     if frames is not None:
         fbank = torch.nn.functional.pad(fbank, (0, 0, 0, frames - fbank.shape[-2]))

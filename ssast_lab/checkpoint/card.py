@@ -84,7 +84,8 @@ def _facts(model: nn.Module) -> Iterator[tuple[str, str]]:
     )
     yield (
         "features",
-        f"16 kHz, Kaldi log-mel, {config.audio.mel_bins} bins, (x - ({config.audio.mean:g})) / (2 * {config.audio.std:g})",
+        f"{config.audio.sample_rate / 1000:g} kHz, Kaldi log-mel, {config.audio.mel_bins} bins from {config.audio.band[0]:g} to "
+        f"{config.audio.band[1]:g} Hz, (x - ({config.audio.mean:g})) / (2 * {config.audio.std:g})",
     )
     if isinstance(model, Classifier):
         names = ", ".join(config.labels[:40]) + (" ..." if len(config.labels) > 40 else "")

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from ssast_lab.checkpoint.official import SETTINGS, to_official
 from ssast_lab.checkpoint.own import CONFIG, Model, save
 from ssast_lab.checkpoint.tensors import CheckpointError
 from ssast_lab.checkpoint.to_huggingface import to_huggingface
-from ssast_lab.config import SIZES, ModelConfig, to_dict
+from ssast_lab.config import SIZES, AudioConfig, ModelConfig, to_dict
 from ssast_lab.model import SSAST, Classifier, EncoderModel
 
 Target = Literal["ours", "transformers", "official", "onnx", "torch"]
@@ -114,13 +114,14 @@ def _make(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Path
 def _transformers(model: Model) -> Made:
     files, notes = to_huggingface(model)
     remote = any("trust_remote_code=True." in note for note in notes)
-    trust = ", trust_remote_code=True" if remote else ""
+    trust, rate = ", trust_remote_code=True" if remote else "", model.config.audio.sample_rate  # type: ignore[union-attr]
     if isinstance(model, Classifier):
         lines = ["from transformers import pipeline", f'classify = pipeline("audio-classification", model="FOLDER"{trust})',
                  'print(classify("bird.flac"))']  # fmt: skip
     else:
         lines = ["from transformers import AutoFeatureExtractor, AutoModel", f'model = AutoModel.from_pretrained("FOLDER"{trust})',
-                 'features = AutoFeatureExtractor.from_pretrained("FOLDER")(wave, sampling_rate=16000, return_tensors="pt")',
+                 f'extract = AutoFeatureExtractor.from_pretrained("FOLDER"{trust})',
+                 f'features = extract(wave, sampling_rate={rate}, return_tensors="pt")',
                  "embedding = model(**features).last_hidden_state[:, 2:].mean(1)"]  # fmt: skip
     return Made(files, _code(lines), tuple(notes))
 
@@ -142,6 +143,11 @@ def _official(model: Model) -> Made:
     sizes = [
         name for name, size in SIZES.items() if size == dict(width=config.width, depth=config.depth, heads=config.heads)
     ]
+    if not config.audio.alike(AudioConfig(config.audio.mel_bins)):
+        notes.append(
+            f"The official code computes the features of whatever rate a file has, over all frequencies from 20 Hz on: give it files of "
+            f"{config.audio.sample_rate} Hz, and the band from {config.audio.band[0]:g} to {config.audio.band[1]:g} Hz."
+        )
     if not sizes or sizes == ["nano"]:
         notes.append(
             "The official code builds encoders of the sizes tiny, small and base; for this one its class has to be changed."
@@ -171,8 +177,12 @@ def _graph(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Pat
     config: ModelConfig = model.config  # type: ignore[assignment]
     labels = list(config.labels) if isinstance(model, Classifier) else []
     if to == "onnx":
-        told = {"labels": json.dumps(labels, ensure_ascii=False), "sample_rate": "16000", "input": takes}
-        told |= {"mean": repr(config.audio.mean), "std": repr(config.audio.std)}
+        told = {
+            "labels": json.dumps(labels, ensure_ascii=False),
+            "sample_rate": str(config.audio.sample_rate),
+            "input": takes,
+        }
+        told |= {name: json.dumps(value) for name, value in asdict(config.audio).items() if name != "sample_rate"}
         made = graph.to_onnx(model, takes, file, told)
     else:
         made = graph.to_torch(model, takes, file)
@@ -182,7 +192,7 @@ def _graph(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Pat
         small = folder / "model.int8.onnx"
         graph.to_int8(file, small)
         measured.append(_measured(small.name, graph.compare(model, made, small), small))
-    unit = "frames" if takes == "features" else "samples at 16 kHz"
+    unit = "frames" if takes == "features" else f"samples at {config.audio.sample_rate / 1000:g} kHz"
     length = (
         f"sounds of any length, which are cut or padded to {config.frames} frames as in training"
         if made.window
@@ -194,12 +204,12 @@ def _graph(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Pat
             "It holds the encoder: the mask token and the pretext heads, which only pretraining needs, are not in it."
         )
     files = {CONFIG: _json(_description(model, made, takes))} | ({"labels.json": _json(labels)} if labels else {})
-    return Made(files, _code(_calls(to, takes, made, labels)), tuple(notes), tuple(measured))
+    return Made(files, _code(_calls(to, takes, made, labels, config.audio.sample_rate)), tuple(notes), tuple(measured))
 
 
-def _calls(to: Target, takes: graph.Input, made: graph.Graph, labels: list[str]) -> list[str]:
+def _calls(to: Target, takes: graph.Input, made: graph.Graph, labels: list[str], rate: int) -> list[str]:
     given = "wave" if takes == "waveform" else "features"
-    shape = "(B, S) float32 at 16 kHz" if takes == "waveform" else "(B, T, F) float32, normalised log-mel"
+    shape = f"(B, S) float32 at {rate / 1000:g} kHz" if takes == "waveform" else "(B, T, F) float32, normalised log-mel"
     answer = ["print(labels[logits[0].argmax()])"] if labels else []
     read = ["import json", 'labels = json.load(open("labels.json", encoding="utf-8"))'] if labels else []
     if to == "onnx":

@@ -3,7 +3,7 @@
 It has any number of clips in a batch, and any length up to the model's window (a classifier that hears waveforms takes any: it cuts
 and pads them as it was trained). With the features in the graph, one file goes from a waveform to its embedding or label.
 
-Axes: B batch, S samples at 16 kHz, T frames, F mel bins, N patches, K tokens, D width, L labels.
+Axes: B batch, S samples at the model's rate, T frames, F mel bins, N patches, K tokens, D width, L labels.
 """
 
 import time
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssast_lab import audio
-from ssast_lab.audio.features import FFT, PREEMPHASIS, mel_filters, window
+from ssast_lab.audio.features import PREEMPHASIS, mel_filters, window
 from ssast_lab.checkpoint.tensors import CheckpointError
 from ssast_lab.config import AudioConfig
 from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
@@ -51,26 +51,26 @@ class Features(nn.Module):
         self.shape: Tensor
         self.filters: Tensor
         cpu = torch.device("cpu")
-        self.register_buffer("shape", window(cpu).clone())
-        self.register_buffer("filters", mel_filters(config.mel_bins, cpu, torch.float32).clone())
+        self.register_buffer("shape", window(cpu, config).clone())
+        self.register_buffer("filters", mel_filters(config, cpu, torch.float32).clone())
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, S) -> (B, T, F)"""
         if self.frames is None:
             return self._normalised(self._fbank(waveform - waveform.mean(-1, keepdim=True)))
-        samples, size = audio.samples_of(self.frames), waveform.shape[-1]
+        samples, size = self.config.samples_of(self.frames), waveform.shape[-1]
         place = torch.arange(samples)
         own = (place < size).float()
         waveform = F.pad(waveform, (0, samples))[:, :samples]  # never longer, nor shorter, whatever its length
         waveform = waveform - waveform.sum(-1, keepdim=True) / own.sum()
-        heard = place[: self.frames] * audio.HOP + audio.WINDOW <= size
+        heard = place[: self.frames] * self.config.hop + self.config.window <= size
         return self._normalised(torch.where(heard[:, None], self._fbank(waveform), 0.0))
 
     def _fbank(self, waveform: Tensor) -> Tensor:
-        frames = waveform.unfold(-1, audio.WINDOW, audio.HOP)
+        frames = waveform.unfold(-1, self.config.window, self.config.hop)
         frames = frames - frames.mean(-1, keepdim=True)
         before = torch.cat((frames[..., :1], frames[..., :-1]), dim=-1)
-        spectrum = torch.view_as_real(torch.fft.rfft((frames + -PREEMPHASIS * before) * self.shape, n=FFT))
+        spectrum = torch.view_as_real(torch.fft.rfft((frames + -PREEMPHASIS * before) * self.shape, n=self.config.fft))
         power = spectrum.square().sum(-1)
         return (power @ self.filters).clamp(min=audio.EPSILON).log()
 
@@ -91,7 +91,7 @@ class Traceable(nn.Module):
         self.graph = Graph(
             takes,
             (("logits",) if self.head is not None else ()) + ("embedding", "tokens"),
-            model.config.frames if takes == "features" else audio.samples_of(model.config.frames),
+            model.config.frames if takes == "features" else model.config.audio.samples_of(model.config.frames),
             takes == "waveform" and fixed is not None,
         )
 
@@ -131,10 +131,12 @@ def traced(model: nn.Module, takes: Input = "features") -> tuple[torch.export.Ex
         )
     with torch.no_grad():
         whole = Traceable(model.cpu().eval(), takes).eval()
-        config, graph = model.config, whole.graph
+        config, features, graph = model.config, model.config.audio, whole.graph
         usual = min(config.frames, max(config.patch[1] + config.stride[1], 3 * config.frames // 4))
         least = config.patch[1]
-        size, smallest = (usual, least) if takes == "features" else (audio.samples_of(usual), audio.samples_of(least))
+        size, smallest = (
+            (usual, least) if takes == "features" else (features.samples_of(usual), features.samples_of(least))
+        )
         shape = (2, size, config.audio.mel_bins) if takes == "features" else (2, size)
         sizes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
         if smallest < graph.largest:
@@ -239,12 +241,14 @@ class Comparison:
 
 def sounds(model: SSAST | Classifier | EncoderModel, takes: Input, graph: Graph) -> list[Tensor]:
     """(1, S) or (1, T, F) each: the built-in sounds, as long as the graph takes them."""
-    most = audio.samples_of(model.config.frames)
-    waves = [audio.load_waveform(sound["path"])[None, :most] for sound in audio.builtin_sounds().values()][:CLIPS]
+    features = model.config.audio
+    most = features.samples_of(model.config.frames)
+    files = [sound["path"] for sound in audio.builtin_sounds().values()][:CLIPS]
+    waves = [audio.load_waveform(file, to_rate=features.sample_rate)[None, :most] for file in files]
     if takes == "waveform":
         return waves
     frames = model.config.frames if isinstance(model, Classifier) else None
-    return [audio.log_mel(wave, model.config.audio, frames) for wave in waves]
+    return [audio.log_mel(wave, features, frames) for wave in waves]
 
 
 @torch.no_grad()

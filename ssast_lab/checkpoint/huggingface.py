@@ -185,17 +185,21 @@ def _features(folder: Path, mel_bins: int, frames: int) -> AudioConfig:
     if not where.is_file():
         return AudioConfig(mel_bins=mel_bins)
     values = _json(where)
-    for name, expected in (("num_mel_bins", mel_bins), ("max_length", frames), ("sampling_rate", 16_000)):
+    for name, expected in (("num_mel_bins", mel_bins), ("max_length", frames)):
         if values.get(name, expected) != expected:
             raise HuggingFaceError(
                 f"{where}: {name} is {str(values[name])[:100]}, where the model needs {expected} to hear as it was trained."
             )
-    if values.get("do_normalize", True) is False:
-        return AudioConfig(mel_bins, mean=0.0, std=0.5)  # (x - 0) / (2 * 0.5)
     usual = AudioConfig()
+    plain = values.get("do_normalize", True) is False  # (x - 0) / (2 * 0.5)
     try:
         return AudioConfig(
-            mel_bins, _number(values, "mean", usual.mean, where), _number(values, "std", usual.std, where)
+            mel_bins,
+            0.0 if plain else _number(values, "mean", usual.mean, where),
+            0.5 if plain else _number(values, "std", usual.std, where),
+            values.get("sampling_rate", usual.sample_rate),
+            _number(values, "low_freq", usual.low, where),
+            _number(values, "high_freq", math.nan, where) if "high_freq" in values else None,
         )
     except ConfigError as error:
         raise HuggingFaceError(f"{where}: {error}") from None

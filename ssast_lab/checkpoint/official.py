@@ -15,7 +15,7 @@ from ssast_lab.checkpoint import names
 from ssast_lab.checkpoint.layouts import Layout, LayoutWarning, layouts, said, strides_of
 from ssast_lab.checkpoint.report import LoadReport, report
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, skeleton
-from ssast_lab.config import SIZES, AudioConfig, ModelConfig, Pooling
+from ssast_lab.config import SIZES, AudioConfig, ModelConfig, Pooling, to_dict
 from ssast_lab.model import SPECIAL, SSAST, Classifier, EncoderModel
 
 TABLE: names.Table = [
@@ -266,7 +266,10 @@ def to_official(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for head in ("head", "head_dist"):  # which scripts that load with strict=True miss
         state[f"module.v.{head}.weight"] = torch.zeros(IMAGENET, config.width)
         state[f"module.v.{head}.bias"] = torch.zeros(IMAGENET)
-    settings: dict[str, Any] = {"audio": {"mean": config.audio.mean, "std": config.audio.std}}
+    heard = {
+        name: value for name, value in to_dict(config.audio).items() if name != "mel_bins"
+    }  # which the state tells
+    settings: dict[str, Any] = {"audio": heard}
     if isinstance(model, SSAST):
         sizes = {"module.p_input_fdim": config.audio.mel_bins, "module.p_input_tdim": config.frames}
         state = {name: torch.tensor(size) for name, size in sizes.items()} | state

@@ -5,6 +5,7 @@ is written for them; what they cannot is carried by the classes of ``modeling_ss
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ssast_lab.checkpoint.huggingface import FEATURES, HEAD, MODEL_TYPE, OURS, PREFIX, WRAPPED, names_of
 from ssast_lab.checkpoint.official import NO_DISTILLATION
 from ssast_lab.checkpoint.tensors import CheckpointError
-from ssast_lab.config import ModelConfig
+from ssast_lab.config import AudioConfig, ModelConfig
 from ssast_lab.model import SSAST, Classifier, EncoderModel
 
 WRAPPER = "modeling_ssast"
@@ -34,13 +35,15 @@ def to_huggingface(model: nn.Module) -> tuple[dict[str, bytes], list[str]]:
         raise CheckpointError(NO_DISTILLATION.format("transformers' AST"))
     reasons = _reasons(kind, config)
     wrapped = bool(reasons)
+    official = AudioConfig()
+    narrow = config.audio.band != replace(official, sample_rate=config.audio.sample_rate).band
     files = {
         "model.safetensors": to_safetensors(_weights(model, kind, wrapped), metadata={"format": "pt"}),
         "config.json": _json(_description(kind, config, wrapped)),
-        FEATURES: _json(_features(config)),
+        FEATURES: _json(_features(config, narrow)),
     }
     notes = []
-    if wrapped or kind is SSAST:
+    if wrapped or narrow or kind is SSAST:
         files[f"{WRAPPER}.py"] = Path(__file__).with_name(f"{WRAPPER}.txt").read_bytes()
     if wrapped:
         notes.append(
@@ -51,6 +54,16 @@ def to_huggingface(model: nn.Module) -> tuple[dict[str, bytes], list[str]]:
         notes.append(
             "ASTModel loads the encoder and leaves the mask token and both pretext heads, for which it has no place: "
             f"AutoModelForPreTraining with trust_remote_code=True loads them too ({WRAPPER}.py)."
+        )
+    if narrow:
+        notes.append(
+            f"ASTFeatureExtractor hears everything from 20 Hz to half the rate, this model {config.audio.band[0]:g} to "
+            f"{config.audio.band[1]:g} Hz: SSASTFeatureExtractor in {WRAPPER}.py carries that, load it with trust_remote_code=True."
+        )
+    if config.audio.sample_rate != official.sample_rate:
+        notes.append(
+            f"Its features are of {config.audio.sample_rate} Hz, for which transformers needs torchaudio: without it, "
+            "ASTFeatureExtractor knows windows of 16 kHz only."
         )
     if kind is not Classifier:
         notes.append(
@@ -107,9 +120,11 @@ def _description(kind: type, config: ModelConfig, wrapped: bool) -> dict[str, An
     return said | ({"auto_map": auto} if auto else {})
 
 
-def _features(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "feature_extractor_type": "ASTFeatureExtractor",
+def _features(config: ModelConfig, narrow: bool) -> dict[str, Any]:
+    low, high = config.audio.band
+    own = {"low_freq": low, "high_freq": high, "auto_map": {"AutoFeatureExtractor": f"{WRAPPER}.SSASTFeatureExtractor"}}
+    return (own if narrow else {}) | {
+        "feature_extractor_type": "SSASTFeatureExtractor" if narrow else "ASTFeatureExtractor",
         "do_normalize": True,
         "feature_size": 1,
         "max_length": config.frames,
@@ -118,7 +133,7 @@ def _features(config: ModelConfig) -> dict[str, Any]:
         "padding_side": "right",
         "padding_value": 0.0,
         "return_attention_mask": False,
-        "sampling_rate": 16_000,
+        "sampling_rate": config.audio.sample_rate,
         "std": config.audio.std,
     }
 

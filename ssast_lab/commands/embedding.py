@@ -124,10 +124,12 @@ def near(arguments: list[str]) -> None:
         """
         known = read(library)
         notices: list[audio.AudioWarning] = []
-        wave = audio.load_waveform(query, start, None if end is None else end - start, notices=notices)
+        embedder = embedder_of(known, model, device)
+        seconds = None if end is None else end - start
+        wave = audio.load_waveform(query, start, seconds, notices=notices, to_rate=embedder.rate)
         for notice in notices:
             print(notice, file=sys.stderr)
-        asked = embedder_of(known, model, device)(wave, audio.SAMPLE_RATE)
+        asked = embedder(wave, embedder.rate)
         found = search(known, asked.clip, top)
         rows = [[one.file, f"{one.start:.2f}", f"{one.end:.2f}", f"{one.score:.4f}"] for one in found]
         head = ["file", "start", "end", "score"]

@@ -33,24 +33,29 @@ def data(arguments: list[str]) -> None:
         if looked.seconds:
             print(f"Next: ssast-lab data statistics {shlex.join(sources)}")
 
-    def statistics(sources: Sounds, limit: int = 10_000) -> None:
+    def statistics(sources: Sounds, limit: int = 10_000, features: str = "") -> None:
         """Mean and standard deviation of the log-mel features of a corpus, which normalise it.
 
         Args:
             sources: folders, sound files, manifests or tar shards.
             limit: at most so many clips are heard.
+            features: telephone-8k, birds-48k or bats-96k; by default those of 16 kHz.
         """
         from ssast_lab.commands.progress import tell
+        from ssast_lab.config import audio_config
         from ssast_lab.data import find_clips
         from ssast_lab.data import statistics as measure
 
         unreadable: dict[str, str] = {}
         noticed: dict[str, str] = {}
         found, bar = find_clips(sources), sys.stderr.isatty()
-        mean, std, clips = measure(found, limit, progress=bar, unreadable=unreadable, noticed=noticed)
+        mean, std, clips = measure(
+            found, limit, progress=bar, unreadable=unreadable, noticed=noticed, config=audio_config(features)
+        )
         tell(unreadable, noticed)
         print(f"mean {mean:.7f}, standard deviation {std:.7f} over {clips} clips")
-        print(f"Next: ssast-lab pretrain quick-nano-patch-400 --data.train {shlex.join(sources)} --model.audio.mean={mean:.4f} "
+        recipe = f"quick-nano-patch-400{'-' * bool(features)}{features}"
+        print(f"Next: ssast-lab pretrain {recipe} --data.train {shlex.join(sources)} --model.audio.mean={mean:.4f} "
               f"--model.audio.std={std:.4f}")  # fmt: skip
 
     def corpus(out: Path, size: str = "large", workers: int = os.cpu_count() or 1, cache: Path | None = None) -> None:

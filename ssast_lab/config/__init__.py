@@ -27,19 +27,21 @@ from ssast_lab.config.settings import (
     to_dict,
 )
 from ssast_lab.config.shapes import (
+    AUDIO,
     SHAPES,
     SIZES,
     AudioConfig,
     ConfigError,
     ModelConfig,
     Pooling,
+    audio_config,
     check_choices,
     model_config,
 )
 
 __all__ = [
-    "SHAPES", "SIZES", "AudioConfig", "ConfigError", "DataConfig", "FineTuneConfig", "LabelledConfig",
+    "AUDIO", "SHAPES", "SIZES", "AudioConfig", "ConfigError", "DataConfig", "FineTuneConfig", "LabelledConfig",
     "LearningConfig", "Loss", "MaskConfig", "ModelConfig", "Optimizer", "Pooling", "Precision", "PretrainConfig",
-    "RunConfig", "Schedule", "SoftmaxOver", "Start", "TrainingConfig", "TuningConfig", "check_choices",
+    "RunConfig", "Schedule", "SoftmaxOver", "Start", "TrainingConfig", "TuningConfig", "audio_config", "check_choices",
     "finetune_config", "finetune_recipes", "from_dict", "model_config", "pretrain_config", "renamed", "to_dict",
 ]  # fmt: skip

@@ -12,12 +12,13 @@ from ssast_lab.config.settings import (
     TrainingConfig,
     TuningConfig,
 )
-from ssast_lab.config.shapes import SHAPES, SIZES, AudioConfig, ConfigError, model_config
+from ssast_lab.config.shapes import AUDIO, SHAPES, SIZES, AudioConfig, ConfigError, model_config
 
 
 def pretrain_config(name: str, **data: Any) -> PretrainConfig:
     """A recipe by name: ``"official-base-patch-400"`` or ``"modern-tiny-frame-250"``, that is recipe, size, patches and how
-    many of them are hidden (400, 250 and 100 in the paper); ``"modern-base-patch-400-2048"`` names the batch as well.
+    many of them are hidden (400, 250 and 100 in the paper); ``"modern-base-patch-400-2048"`` names the batch as well, and
+    ``"quick-tiny-patch-400-birds-48k"`` features of ``AUDIO``.
     ``data`` are the fields of :class:`DataConfig`.
 
     *official* is the published code's recipe (``src/pretrain/run_mask_*.sh``, ``src/traintest_mask.py``), which pads short clips
@@ -26,7 +27,9 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
     batches, which learns more from the clips that a CPU has time for. Both predict a quarter of the hidden patches in each step
     and all of them in the last tenth, which takes about a third of the time for the same learning.
     """
-    recipe, size, kind, *numbers = [*name.split("-"), "", "", ""][: max(4, name.count("-") + 1)]
+    features = next((one for one in AUDIO if name.endswith(f"-{one}")), "")
+    words = name.removesuffix(f"-{features}").split("-")
+    recipe, size, kind, *numbers = [*words, "", "", ""][: max(4, len(words))]
     if (
         recipe not in ("official", "modern", "quick")
         or not 1 <= len(numbers) <= 2
@@ -34,9 +37,10 @@ def pretrain_config(name: str, **data: Any) -> PretrainConfig:
     ):
         raise ConfigError(
             f'There is no recipe {name!r}: names are like "official-base-patch-400" or "modern-nano-frame-250", '
-            f"with official, modern or quick, {', '.join(SIZES)}, patch or frame, and the number of hidden patches."
+            f"with official, modern or quick, {', '.join(SIZES)}, patch or frame, the number of hidden patches, and, for another "
+            f"sample rate, {' or '.join(AUDIO)}."
         )
-    model = model_config(f"{size}-{kind}")
+    model = model_config("-".join(filter(None, (size, kind, features))))
     count = int(numbers[0])
     mask = MaskConfig(count, (3, 5) if kind == "patch" else None)
     if recipe == "official":

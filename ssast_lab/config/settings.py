@@ -54,7 +54,7 @@ class MaskConfig:
 # Fields that older runs and caches do not have, with the defaults that mean what was done then.
 _LATER: dict[str, Any] = dict(
     norm_eps=None, distillation=True, fewest=None, sampled=None, start_from="", settle=0.1, cooldown=0.2,
-    mix=0.0, level=0.0, stretch=0.0, tilt=0.0, share=None, pack=False,
+    mix=0.0, level=0.0, stretch=0.0, tilt=0.0, share=None, pack=False, sample_rate=16_000, low=20.0, high=None,
 )  # fmt: skip
 
 

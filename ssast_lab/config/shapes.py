@@ -5,11 +5,14 @@ AudioConfig and ModelConfig are checked when they are built; presets are had by 
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from torch import Tensor
 
 from ssast_lab.patches import PatchGrid
 
 Pooling = Literal["mean", "cls"]
+N = TypeVar("N", int, Tensor)
 
 
 class ConfigError(ValueError):
@@ -26,20 +29,86 @@ def check_choices(config: Any) -> None:
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """How sound becomes the model's input: Kaldi log-mel features, normalised as (fbank - mean) / (2 * std).
+    """How sound becomes the model's input: Kaldi log-mel features of frames of 25 ms every 10 ms, normalised as
+    (fbank - mean) / (2 * std).
 
-    The defaults are the official statistics of AudioSet and LibriSpeech together.
+    The defaults are the official ones: 16 kHz, and the statistics of AudioSet and LibriSpeech together. ``AUDIO`` names others.
     """
 
     mel_bins: int = 128
     mean: float = -4.2677393  # of the log-mel features, as ssast-lab data statistics finds it
     std: float = 4.5689974  # their standard deviation, likewise
+    sample_rate: int = 16_000  # Hz, a multiple of 200, of which 25 and 10 ms are whole numbers of samples
+    low: float = 20.0  # Hz, where the mel bands begin
+    high: float | None = None  # Hz, where they end; None: at half the sample rate
 
     def __post_init__(self) -> None:
         if not isinstance(self.mel_bins, int) or self.mel_bins < 1:
             raise ConfigError(f"mel_bins must be a positive whole number, not {self.mel_bins}.")
+        numbers = (self.mean, self.std, self.low, 1.0 if self.high is None else self.high)
+        if not all(isinstance(value, int | float) for value in numbers):
+            raise ConfigError(f"mean, std, low and high are numbers, not {', '.join(map(repr, numbers))}.")
         if not math.isfinite(self.mean) or not 0 < self.std < math.inf:
             raise ConfigError(f"mean and std must be finite and std positive, not {self.mean} and {self.std}.")
+        if not isinstance(self.sample_rate, int) or self.sample_rate % 200 or not 1000 <= self.sample_rate <= 1_000_000:
+            raise ConfigError(
+                "sample_rate is a multiple of 200 Hz from 1000 to 1000000, such as 8000, 32000 or 48000, to which sounds of any rate "
+                f"are resampled, not {self.sample_rate}."
+            )
+        low, high = self.band
+        if not 0 <= low < high <= self.sample_rate / 2:
+            raise ConfigError(
+                f"The mel bands lie between 0 and {self.sample_rate / 2:g} Hz, half the sample rate, and low is below high, "
+                f"not {low:g} and {high:g}."
+            )
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Hz, from where to where the model hears."""
+        return self.low, self.sample_rate / 2 if self.high is None else self.high
+
+    def alike(self, other: "AudioConfig") -> bool:
+        """Whether the features differ in their normalisation alone."""
+        return replace(self, mean=other.mean, std=other.std) == other
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next, 10 ms."""
+        return self.sample_rate // 100
+
+    @property
+    def window(self) -> int:
+        """Samples that one frame looks at, 25 ms, and so the shortest sound."""
+        return self.sample_rate // 40
+
+    @property
+    def fft(self) -> int:
+        """Samples to which a window is zero-padded: the next power of two, as in Kaldi."""
+        return 1 << (self.window - 1).bit_length()
+
+    @property
+    def pace(self) -> int:
+        """Samples: hops are multiples of it where sound is heard faster or slower, so that their spectra are of whole samples."""
+        return self.hop // math.gcd(self.hop, self.fft)
+
+    def window_of(self, hop: N) -> N:
+        """The samples that a frame looks at where frames lie ``hop`` samples apart."""
+        return (self.window - 1) * hop // self.hop + 1
+
+    def samples_of(self, frames: N, hop: N | int | None = None) -> N:
+        """How many samples so many frames look at: the least for which :meth:`frames_of` gives them."""
+        hop = self.hop if hop is None else hop
+        return self.window_of(hop) + (frames - 1) * hop  # type: ignore[return-value, type-var]
+
+    def frames_of(self, samples: N, hop: N | int | None = None) -> N:
+        """T, the number of whole frames in so many samples (Kaldi's snip_edges); none is negative."""
+        hop = self.hop if hop is None else hop
+        frames = 1 + (samples - self.window_of(hop)) // hop  # type: ignore[type-var, operator]
+        return frames.clamp(min=0) if isinstance(frames, Tensor) else max(0, frames)  # type: ignore[return-value]
+
+    def seconds_of(self, frames: int) -> float:
+        """How much sound so many frames look at."""
+        return self.samples_of(frames) / self.sample_rate
 
 
 @dataclass(frozen=True)
@@ -85,7 +154,21 @@ class ModelConfig:
 
     @property
     def grid(self) -> PatchGrid:
-        return PatchGrid(self.audio.mel_bins, self.frames, self.patch, self.stride)
+        return PatchGrid(self.audio.mel_bins, self.frames, self.patch, self.stride, self.audio.band)
+
+
+AUDIO: dict[str, AudioConfig] = {
+    "telephone-8k": AudioConfig(64, sample_rate=8_000),
+    "birds-48k": AudioConfig(sample_rate=48_000, low=150.0, high=15_000.0),
+    "bats-96k": AudioConfig(sample_rate=96_000, low=8_000.0),
+}  # features by name, beside the official ones
+
+
+def audio_config(name: str = "") -> AudioConfig:
+    """Features by name; "" for the official ones."""
+    if name and name not in AUDIO:
+        raise ConfigError(f"There are no features {name!r}; there are {', '.join(AUDIO)}.")
+    return AUDIO[name] if name else AudioConfig()
 
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -98,10 +181,14 @@ SHAPES: dict[str, tuple[int, int]] = {"patch": (16, 16), "frame": (128, 2)}
 
 
 def model_config(name: str, **changes: Any) -> ModelConfig:
-    """A preset such as ``"tiny-patch"`` or ``"base-frame"``, with any field changed."""
-    size, _, kind = name.partition("-")
-    if size not in SIZES or kind not in SHAPES:
+    """A preset such as ``"tiny-patch"`` or ``"base-frame"``, with any field changed. ``"tiny-patch-birds-48k"`` names features of
+    ``AUDIO`` as well; its frames are as high as these have mel bins."""
+    size, kind, features = [*name.split("-", 2), "", ""][:3]
+    if size not in SIZES or kind not in SHAPES or features not in ("", *AUDIO):
         names = ", ".join(f"{s}-{k}" for s in SIZES for k in SHAPES)
-        raise ConfigError(f"There is no model preset {name!r}; there are {names}.")
-    shape = SHAPES[kind]
-    return replace(ModelConfig(**SIZES[size], patch=shape, stride=shape), **changes)
+        raise ConfigError(
+            f"There is no model preset {name!r}; there are {names}, each also with {', '.join(f'-{one}' for one in AUDIO)}."
+        )
+    audio = audio_config(features)
+    shape = SHAPES[kind] if kind == "patch" else (audio.mel_bins, SHAPES[kind][1])
+    return replace(ModelConfig(**SIZES[size], patch=shape, stride=shape, audio=audio), **changes)

@@ -1,6 +1,6 @@
 """Which piece of which clip stands in which batch, and how it becomes features.
 
-Axes: B clips of a batch, S samples at 16 kHz. A batch is a function of (seed, step): which clips, where they are cut, and
+Axes: B clips of a batch, S samples at the rate of the corpus. A batch is a function of (seed, step): which clips, where they are cut, and
 what stands in for an unreadable one are drawn from generators keyed by the place in the run, never from global random state.
 """
 
@@ -86,11 +86,11 @@ class Batch(NamedTuple):
         begins = torch.nn.functional.pad(self.frames.diff(dim=1) != 1, (1, 0))
         return begins.cumsum(1)[:, :: grid.shape[1]].repeat(1, grid.rows)
 
-    def is_sound(self, frames: int, hops: Tensor) -> Tensor:
+    def is_sound(self, config: AudioConfig, frames: int, hops: Tensor) -> Tensor:
         """(B, T) bool, on the CPU: the frames of a window of so many that are no padding."""
         if self.frames is not None:
             return torch.ones(self.frames.shape, dtype=torch.bool)
-        return audio.within(1 + (self.lengths - audio.window_of(hops)) // hops, frames)
+        return audio.within(config.frames_of(self.lengths, hops), frames)
 
     def to(self, device: torch.device | str) -> "Batch":
         moved: dict[str, Any] = {
@@ -146,6 +146,7 @@ class Files:
 
     clips: Sequence[Clip]
     samples: int  # S
+    rate: int = audio.SAMPLE_RATE  # Hz
 
     def crop(
         self,
@@ -167,7 +168,7 @@ class Files:
                 if clip.name not in unreadable:
                     notices: list[audio.AudioWarning] = []
                     try:
-                        waveform = read_piece(clip, float(fraction), int(limit), notices)
+                        waveform = read_piece(clip, float(fraction), int(limit), notices, self.rate)
                         noticed |= told(clip, notices)
                         break
                     except (audio.AudioError, OSError) as error:
@@ -198,7 +199,7 @@ def expanded(waveform: Tensor) -> Tensor:
 
 class Memory:
     """A corpus that is held whole on the device that trains: no loader is needed. Its samples are kept in 16 bits where those
-    of every clip are exactly that, as those of 16-bit files at 16 kHz are, else as they were decoded: a float file may be louder
+    of every clip are exactly that, as those of 16-bit files at the same rate are, else as they were decoded: a float file may be louder
     than full scale, and what a coder or the resampler gives lies between the steps of 16 bits."""
 
     def __init__(
@@ -208,6 +209,7 @@ class Memory:
         device: torch.device | str = "cpu",
         workers: int = 2,
         progress: bool = False,
+        rate: int = audio.SAMPLE_RATE,
     ) -> None:
         self.unreadable: dict[str, str] = {}
         self.noticed: dict[str, str] = {}
@@ -215,7 +217,7 @@ class Memory:
         def decode(clip: Clip) -> Tensor | None:
             notices: list[audio.AudioWarning] = []
             try:
-                waveform = compact(read_whole(clip, notices))
+                waveform = compact(read_whole(clip, notices, rate))
                 self.noticed |= told(clip, notices)
                 return waveform
             except (audio.AudioError, OSError) as error:
@@ -341,12 +343,12 @@ def _started(loader: Iterable[Batch | DataError]) -> Iterator[Batch | DataError]
         return iter(loader)
 
 
-def unreadable(clips: Sequence[Clip], fraction: float, samples: int) -> dict[str, str]:
+def unreadable(clips: Sequence[Clip], fraction: float, samples: int, rate: int = audio.SAMPLE_RATE) -> dict[str, str]:
     """Name -> why, of clips of which this piece (:func:`ssast_lab.data.read_piece`) cannot be read."""
 
     def why(clip: Clip) -> str:
         try:
-            read_piece(clip, fraction, samples, [])
+            read_piece(clip, fraction, samples, [], rate)
         except (audio.AudioError, OSError) as error:
             return str(error)
         return ""

@@ -1,6 +1,6 @@
 """Unlabelled sound: folders, manifests and shards, and what is kept aside to be measured on.
 
-Axes: S samples at 16 kHz.
+Axes: S samples at the rate that is asked for.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ssast_lab import audio
+from ssast_lab.config import AudioConfig
 from ssast_lab.data import arrow, folders, lists
 from ssast_lab.data.errors import DataError, Passed, tell
 from ssast_lab.data.streams import Stream
@@ -273,22 +274,28 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
 
-def read_piece(clip: Clip, fraction: float, samples: int, notices: list[audio.AudioWarning] | None = None) -> Tensor:
-    """(at most ``samples``,) float32 of a clip (:func:`ssast_lab.audio.load_piece`)."""
+def read_piece(
+    clip: Clip,
+    fraction: float,
+    samples: int,
+    notices: list[audio.AudioWarning] | None = None,
+    rate: int = audio.SAMPLE_RATE,
+) -> Tensor:
+    """(at most ``samples``,) float32 of a clip at a rate in Hz (:func:`ssast_lab.audio.load_piece`)."""
     if clip.part is None:
-        return audio.load_piece(clip.open(), fraction, samples, notices)
+        return audio.load_piece(clip.open(), fraction, samples, notices, rate)
     begin, end = clip.part
-    room = round((end - begin) * audio.SAMPLE_RATE) - samples
-    start = begin + int(fraction * (room + 1)) / audio.SAMPLE_RATE if room > 0 else begin
-    return audio.load_waveform(clip.open(), start, min(samples / audio.SAMPLE_RATE, end - start), notices=notices)[
-        :samples
-    ]
+    room = round((end - begin) * rate) - samples
+    start = begin + int(fraction * (room + 1)) / rate if room > 0 else begin
+    seconds = min(samples / rate, end - start)
+    return audio.load_waveform(clip.open(), start, seconds, notices=notices, to_rate=rate)[:samples]
 
 
-def read_whole(clip: Clip, notices: list[audio.AudioWarning] | None = None) -> Tensor:
-    """(S,) float32: all of a clip (:func:`ssast_lab.audio.load_waveform`)."""
+def read_whole(clip: Clip, notices: list[audio.AudioWarning] | None = None, rate: int = audio.SAMPLE_RATE) -> Tensor:
+    """(S,) float32: all of a clip at a rate in Hz (:func:`ssast_lab.audio.load_waveform`)."""
     begin, end = clip.part or (0.0, None)
-    return audio.load_waveform(clip.open(), begin, None if end is None else end - begin, notices=notices)
+    seconds = None if end is None else end - begin
+    return audio.load_waveform(clip.open(), begin, seconds, notices=notices, to_rate=rate)
 
 
 def seconds_of(clips: Sequence[Clip], sample: int = 500) -> float:
@@ -338,6 +345,7 @@ def statistics(
     progress: bool = False,
     unreadable: dict[str, str] | None = None,
     noticed: dict[str, str] | None = None,
+    config: AudioConfig = audio.OFFICIAL,
 ) -> tuple[float, float, int]:
     """(mean, standard deviation, clips) of the un-normalised log-mel of at most ``limit`` clips: what normalises a corpus.
 
@@ -348,7 +356,8 @@ def statistics(
     for index in tqdm(chosen, "statistics", disable=not progress):
         clip, notices = clips[index], list[audio.AudioWarning]()
         try:
-            fbank = audio.kaldi_fbank(read_piece(clip, 0.5, 10 * audio.SAMPLE_RATE, notices)).double()
+            piece = read_piece(clip, 0.5, 10 * config.sample_rate, notices, config.sample_rate)
+            fbank = audio.kaldi_fbank(piece, config).double()
         except (audio.AudioError, OSError) as error:
             if unreadable is not None:
                 unreadable[clip.name] = str(error)

@@ -1,6 +1,6 @@
 """Windows that are sound from end to end: where a clip is shorter than the window, pieces of others follow it.
 
-Axes: B rows of a batch, S samples at 16 kHz, T frames of the window.
+Axes: B rows of a batch, S samples, T frames of the window.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssast_lab import audio
+from ssast_lab.config import AudioConfig
 from ssast_lab.data.batches import TRIES, Batch, Corpus
 from ssast_lab.data.errors import DataError
 from ssast_lab.data.streams import Stream
@@ -25,10 +26,11 @@ class Window:
 
     frames: int  # T
     patch: int  # frames of a patch
+    config: AudioConfig = audio.OFFICIAL
 
-    def own(self, lengths: Tensor, hops: Tensor | int = audio.HOP) -> Tensor:
+    def own(self, lengths: Tensor, hops: Tensor | None = None) -> Tensor:
         """(B,) samples of clips -> (B,) frames of their whole patches, at most T."""
-        frames = (1 + (lengths - audio.window_of(hops)) // hops).clamp(0, self.frames)  # type: ignore[type-var]
+        frames = self.config.frames_of(lengths, hops).clamp(max=self.frames)
         return frames // self.patch * self.patch
 
 
@@ -56,7 +58,7 @@ def fill(batch: Batch, corpus: Corpus, window: Window, keys: Sequence[tuple[int,
         room = window.frames - filled[rows]
         found = corpus.crop(
             indices, fractions, [(*keys[row], Stream.FILLING, turn) for row in rows.tolist()],
-            audio.samples_of(room, hops[rows]).numpy(),
+            window.config.samples_of(room, hops[rows]).numpy(),
         )  # fmt: skip
         got = window.own(found.lengths, hops[rows]).minimum(room)
         pieces.append(_Piece(rows, filled[rows], ends[rows], got, found))
@@ -97,7 +99,7 @@ def _laid_out(
     batch: Batch, pieces: Sequence[_Piece], window: Window, hops: Tensor, ends: Tensor, names: Sequence[Sequence[str]]
 ) -> Batch:
     """The pieces of each row in one waveform, and which of its frames make up the window."""
-    lengths = audio.samples_of(ends - GAP, hops)
+    lengths = window.config.samples_of(ends - GAP, hops)
     waveforms = batch.waveforms.new_zeros(len(lengths), int(lengths.max()))
     chosen = torch.empty(len(lengths), window.frames, dtype=torch.int64)
     short: dict[str, str] = {}
@@ -110,7 +112,7 @@ def _laid_out(
                 name = piece.batch.names[place]
                 short[name] = f"{name!r} is too short for a patch of this model, and was left out."
                 continue
-            start, size = begin * int(hops[row]), audio.samples_of(frames, int(hops[row]))
+            start, size = begin * int(hops[row]), window.config.samples_of(frames, int(hops[row]))
             waveforms[row, start : start + size] = piece.batch.waveforms[place, :size]
             chosen[row, filled : filled + frames] = torch.arange(begin, begin + frames)
         batch = batch.told_of(piece.batch)

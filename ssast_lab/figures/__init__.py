@@ -14,9 +14,7 @@ from ssast_lab.figures.relations import attention, coverage, match
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,
-    HOP_SECONDS,
     LOUDNESS,
-    WINDOW_SECONDS,
     colour_range,
     error,
     gallery,
@@ -32,10 +30,8 @@ from ssast_lab.figures.theme import RIGHT, WRONG, palette, picture
 __all__ = [
     "DEVIATION",
     "HIDDEN",
-    "HOP_SECONDS",
     "LOUDNESS",
     "RIGHT",
-    "WINDOW_SECONDS",
     "WRONG",
     "Dot",
     "Line",

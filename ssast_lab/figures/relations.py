@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ssast_lab.figures.sounds import DEVIATION, HOP_SECONDS, LOUDNESS, TICKS, WINDOW_SECONDS
+from ssast_lab.figures.sounds import DEVIATION, LOUDNESS, ticks_of
 from ssast_lab.figures.theme import FONT, TEXT
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def attention(record: Attention, patch: int, layer: int = -1, head: int | None =
     where = f"layer {range(len(record.weights))[layer] + 1}, " + (
         "mean of all heads" if head is None else f"head {head + 1}"
     )
-    frame = dict(type="rect", x0=_seconds(record.start, first), x1=_seconds(record.start, end), y0=low - 0.5, y1=high - 0.5,
+    frame = dict(type="rect", x0=_seconds(grid, record.start, first), x1=_seconds(grid, record.start, end), y0=low - 0.5, y1=high - 0.5,
                  line=dict(color=PIN, width=2))  # fmt: skip
     heat = _heatmap(grid, record.start, 100 * weights, "%{z:.2f} % of the attention")
     bar = dict(title=dict(text="%"), thickness=10)
@@ -104,18 +104,21 @@ def _heatmap(grid: PatchGrid, start: float, values: np.ndarray, words: str) -> d
 
 
 def _axes(grid: PatchGrid) -> dict[str, Any]:
-    ticks = dict(tickvals=[grid.mel_bin(hertz) for hertz in TICKS], ticktext=list(TICKS.values()))
+    hertzes = ticks_of(grid)
+    ticks = dict(tickvals=[grid.mel_bin(hertz) for hertz in hertzes], ticktext=[*hertzes.values()])
     bins = dict(range=[-0.5, grid.mel_bins - 0.5], title=dict(text="Hz"), showgrid=False, zeroline=False)
     return dict(xaxis=dict(title=dict(text="seconds"), showgrid=False, zeroline=False), yaxis=bins | ticks)
 
 
-def _seconds(start: float, frame: float) -> float:
-    return start + frame * HOP_SECONDS + (WINDOW_SECONDS - HOP_SECONDS) / 2
+def _seconds(grid: PatchGrid, start: float, frame: float) -> float:
+    return start + frame * grid.hop + (grid.window - grid.hop) / 2
 
 
 def _middles(grid: PatchGrid, start: float) -> np.ndarray:
     """(columns,) seconds"""
-    return np.array([_seconds(start, column * grid.stride[1] + grid.shape[1] / 2) for column in range(grid.columns)])
+    return np.array(
+        [_seconds(grid, start, column * grid.stride[1] + grid.shape[1] / 2) for column in range(grid.columns)]
+    )
 
 
 def _bins(grid: PatchGrid) -> np.ndarray:

@@ -20,14 +20,31 @@ from ssast_lab.figures.theme import FONT, RIGHT, TEXT, WRONG, axis_name, palette
 
 if TYPE_CHECKING:
     from ssast_lab.analysis import Reconstruction
+    from ssast_lab.patches import PatchGrid
 
-HOP_SECONDS, WINDOW_SECONDS = 0.010, 0.025  # a frame every 10 ms looks at 25 ms of sound
-TICKS = {100: "100", 250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k"}  # Hz
+TICKS = {
+    100: "100",
+    250: "250",
+    500: "500",
+    1000: "1k",
+    2000: "2k",
+    4000: "4k",
+    8000: "8k",
+    16_000: "16k",
+    32_000: "32k",
+}  # Hz
+FEW = (250, 1000, 4000, 16_000)  # of them, where there is little room
 
 LOUDNESS = tuple(sequential.Magma)
 DEVIATION = ("#9bd7ff", "#3f8fe0", "#1d4478", "#16181d", "#74291f", "#df5f33", "#ffd592")  # too quiet, right, too loud
 HIDDEN = "#8a9099"
 ROWS, ALONE = (102, 25, 22, 38), (260, 0, 26, 42)  # pixels of a row, between rows, above and below them
+
+
+def ticks_of(grid: PatchGrid, few: bool = False) -> dict[int, str]:
+    """Hz -> label, of those in the grid's band."""
+    low, high = grid.band
+    return {hertz: label for hertz, label in TICKS.items() if low <= hertz <= high and (hertz in FEW or not few)}
 
 
 def spectrogram(record: Reconstruction) -> go.Figure:
@@ -75,7 +92,7 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
         text = dict(text=f"<b>{title}</b>", x=column * (wide + between), y=1, yshift=20, font=dict(size=12))
         notes.append(heading | text)
     for line, (name, record) in enumerate(records):
-        pictures, bins = Pictures(record), record.grid.mel_bins
+        pictures, bins, few = Pictures(record), record.grid.mel_bins, ticks_of(record.grid, few=True)
         begin, end = edge(record, 0), edge(record, record.grid.frames)
         high = 1 - line * (row + gap) / inner
         caption = f"{name}: MSE {record.mse:.3f}, {record.accuracy:.1%} recognised"
@@ -89,7 +106,8 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
             )  # fmt: skip
             layout["yaxis" + y[1:]] = ticks | dict(
                 domain=[max(high - row / inner, 0), high], anchor=x, range=[-0.5, bins - 0.5],
-                tickvals=[record.grid.mel_bin(hertz) for hertz in (250, 1000, 4000)], ticktext=["250 Hz", "1k", "4k"],
+                tickvals=[record.grid.mel_bin(hertz) for hertz in few],
+                ticktext=[f"{label} Hz" if label.isdigit() else label for label in few.values()],
                 showticklabels=column == 0,
             )  # fmt: skip
             images.append(dict(source=pictures.of(picture), xref=x, yref=y, x=begin, y=bins - 0.5, sizex=end - begin,
@@ -113,7 +131,7 @@ TITLES = {
 def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     """The named pictures in rows over one time axis."""
     grid, pictures, texts = record.grid, Pictures(record), _hover(record)
-    begin, end = edge(record, 0), edge(record, grid.frames)
+    begin, end, hertzes = edge(record, 0), edge(record, grid.frames), ticks_of(grid)
     row, gap, top, bottom = ROWS if len(names) > 1 else ALONE
     inner = len(names) * row + (len(names) - 1) * gap
     heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
@@ -126,8 +144,8 @@ def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
         axis = axis_name("y", place + 1)
         axes["yaxis" + axis[1:]] = dict(
             domain=[max(high - row / inner, 0), high], anchor="x", range=[-0.5, grid.mel_bins + 0.1],
-            tickvals=[grid.mel_bin(hertz) for hertz in TICKS], ticks="outside", ticklen=3, tickcolor=TEXT,
-            ticktext=["" if row < 200 and hertz == 250 else label for hertz, label in TICKS.items()],  # no room there
+            tickvals=[grid.mel_bin(hertz) for hertz in hertzes], ticks="outside", ticklen=3, tickcolor=TEXT,
+            ticktext=["" if row < 200 and hertz == 250 else label for hertz, label in hertzes.items()],  # no room there
             tickfont=dict(size=10), showgrid=False, zeroline=False, title=dict(text="Hz", standoff=2, font=dict(size=10)),
         ) | (dict(matches="y") if place else {})  # fmt: skip
         images.append(
@@ -227,7 +245,7 @@ def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -
     return dict(
         type="heatmap", z=state.astype(np.uint8), zmin=0, zmax=2, showscale=False, opacity=0.82, yaxis=axis,
         text=texts, hovertemplate="%{text}<extra></extra>",
-        x0=edge(record, 0) + grid.shape[1] * HOP_SECONDS / 2, dx=grid.stride[1] * HOP_SECONDS,
+        x0=edge(record, 0) + grid.shape[1] * grid.hop / 2, dx=grid.stride[1] * grid.hop,
         y0=grid.shape[0] / 2 - 0.5, dy=grid.stride[0],
         colorscale=[(at, colour) for colour, ends in zip(colours, ((0, 0.25), (0.25, 0.75), (0.75, 1))) for at in ends],
     )  # fmt: skip
@@ -239,7 +257,7 @@ def _lines(record: Reconstruction, axis: str) -> dict:
     begin, end = edge(record, 0), edge(record, grid.frames)
     rows = [row * grid.stride[0] - 0.5 for row in range(1, grid.rows)]
     numbers = range(1, grid.columns + 1) if grid.rows > 1 else ()
-    columns = [begin + number * grid.stride[1] * HOP_SECONDS for number in numbers]
+    columns = [begin + number * grid.stride[1] * grid.hop for number in numbers]
     ends = [((begin, end), (at, at)) for at in rows]
     ends += [((at, at), (-0.5, grid.mel_bins - 0.5)) for at in columns if at < end]
     return dict(
@@ -274,7 +292,7 @@ def _hover(record: Reconstruction) -> np.ndarray:
     words = []
     for patch in range(grid.count):
         low, high = bands[patch // grid.columns]
-        begin, end = (record.start + seconds for seconds in grid.seconds(patch, HOP_SECONDS, WINDOW_SECONDS))
+        begin, end = (record.start + seconds for seconds in grid.seconds(patch))
         text = f"<b>{kind} {patch}</b>  {begin:.2f}–{end:.2f} s, {low:.0f}–{high:.0f} Hz<br>"
         if record.mask[patch]:
             place = int(record.rank[patch])
@@ -296,4 +314,4 @@ def _hidden(record: Reconstruction) -> np.ndarray:
 
 def edge(record: Reconstruction, frame: int) -> float:
     """Seconds at the left edge of a frame's column; the frame's window of 25 ms is centred on the column."""
-    return record.start + frame * HOP_SECONDS + (WINDOW_SECONDS - HOP_SECONDS) / 2
+    return record.start + frame * record.grid.hop + (record.grid.window - record.grid.hop) / 2

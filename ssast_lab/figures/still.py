@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import hex_to_rgb, sequential
 
 from ssast_lab.figures.charts import HUES, INK, RULE, smoothed
-from ssast_lab.figures.sounds import TICKS, TITLES, Pictures, edge
+from ssast_lab.figures.sounds import TITLES, Pictures, edge, ticks_of
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def still(record: Reconstruction, names: Sequence[str] = ("spectrogram", "masked
         pen.text((SCALE * LEFT, top - SCALE * 4), title, ink, font, anchor="ls")
         image = pictures.image(name).convert("RGBA").resize(size, Image.Resampling.NEAREST)
         whole.paste(image, (SCALE * LEFT, top))
-        for hertz in (250, 1000, 4000):
+        for hertz, label in ticks_of(grid, few=True).items():
             y = top + SCALE * ROW * (1 - (grid.mel_bin(hertz) + 0.5) / grid.mel_bins)
-            pen.text((SCALE * (LEFT - 4), y), f"{TICKS[hertz]}", ink, font, anchor="rm")
+            pen.text((SCALE * (LEFT - 4), y), label, ink, font, anchor="rm")
     begin, end = edge(record, 0), edge(record, grid.frames)
     step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10) if (end - begin) / step <= 11)
     for count in range(int(np.ceil(begin / step)), int(end / step) + 1):

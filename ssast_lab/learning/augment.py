@@ -22,10 +22,10 @@ DECIBEL = math.log(10) / 10  # in log energy
 PARTNER = 10.0  # dB by which a partner is made louder or softer at most before it is mixed in
 
 
-def hops(stretch: float) -> list[int]:
+def hops(stretch: float, config: AudioConfig = audio.OFFICIAL) -> list[int]:
     """The samples from one frame to the next that stand for the paces from 1 - stretch to 1 + stretch, in order."""
-    steps = math.floor(stretch * audio.HOP / audio.PACE)
-    return [audio.HOP + audio.PACE * step for step in range(-steps, steps + 1)]
+    steps = math.floor(stretch * config.hop / config.pace)
+    return [config.hop + config.pace * step for step in range(-steps, steps + 1)]
 
 
 @dataclass
@@ -34,12 +34,13 @@ class AugmentingPlan(data.Plan):
 
     settings: TrainingConfig = field(default_factory=TrainingConfig)
     window: data.Window | None = None  # None: what a clip leaves of the window is padding
+    config: AudioConfig = audio.OFFICIAL
 
     def __getitem__(self, step: int) -> data.Batch:
         batch, s = super().__getitem__(step), self.settings
         changes = self._draw(step) if any((s.mix, s.level, s.stretch, s.tilt)) else None
         if self.window is not None:
-            hops = torch.full(batch.lengths.shape, audio.HOP) if changes is None else changes.hop
+            hops = torch.full(batch.lengths.shape, self.config.hop) if changes is None else changes.hop
             keys = [(self.seed, int(place)) for place in self.places(step)]
             batch = data.fill(batch, self.corpus, self.window, keys, hops)
         return batch if changes is None else batch.told_of(changes.partners)._replace(changes=changes)
@@ -53,7 +54,7 @@ class AugmentingPlan(data.Plan):
         has_partner = torch.rand(clips, generator=generator) < s.mix
         indices = torch.randint(len(self.corpus.clips), clips, generator=generator)
         fractions = torch.rand(clips, generator=generator, dtype=torch.float64)
-        paces = torch.tensor(hops(s.stretch))
+        paces = torch.tensor(hops(s.stretch, self.config))
         hop = paces[torch.randint(len(paces), clips, generator=generator)]
 
         level, tilt, partner_level = decibels[self.rows].unbind(1)
@@ -82,9 +83,9 @@ def features(batch: data.Batch, config: AudioConfig, frames: int) -> Tensor:
 
 def _heard(batch: data.Batch, config: AudioConfig, frames: int, hop: Tensor) -> tuple[Tensor, Tensor]:
     """(B, T, F) normalised log-mel at a pace, and (B, T, 1) where it is no padding."""
-    hop = hop.where(batch.lengths >= audio.window_of(hop), audio.HOP)
+    hop = hop.where(batch.lengths >= config.window_of(hop), config.hop)
     fbank = batch.features(config, frames, hop)
-    return fbank, to_device_of(batch.is_sound(frames, hop), fbank).unsqueeze(2)
+    return fbank, to_device_of(batch.is_sound(config, frames, hop), fbank).unsqueeze(2)
 
 
 def mix(one: Tensor, other: Tensor, decibels: Tensor, config: AudioConfig) -> Tensor:

@@ -151,7 +151,7 @@ class FineTuning(TrainingTask[Evaluation]):
         self.told = {"loss": self.loss}
         self.classifier = self._classifier()
         self.model = self.classifier.config
-        self.samples = audio.samples_of(self.model.frames)
+        self.samples, self.rate = self.model.audio.samples_of(self.model.frames), self.model.audio.sample_rate
         self.clips, self.held_out = self.split.train.clips, others[0].clips
         if len(self.clips) < self.settings.batch:
             raise ConfigError(
@@ -192,7 +192,9 @@ class FineTuning(TrainingTask[Evaluation]):
         lengths = []
         for clip in self.split.train.clips:
             with suppress(audio.AudioError, OSError):  # training meets them again, and counts them
-                lengths.append(audio.frames_of(round(audio.info(clip.open(), []).seconds * audio.SAMPLE_RATE)))
+                lengths.append(
+                    model.audio.frames_of(round(audio.info(clip.open(), []).seconds * model.audio.sample_rate))
+                )
         step = math.lcm(16, model.patch[1])
         usual = np.quantile(lengths, 0.9) if lengths else model.frames
         return min(math.ceil(usual / step) * step, model.frames)
@@ -201,7 +203,7 @@ class FineTuning(TrainingTask[Evaluation]):
         """Raises :class:`LabelError` with all clips to judge by that cannot be read."""
         clips = list(dict.fromkeys(clip for part in self.split.others for clip in part.clips))
         own = clips[accelerator.process_index :: accelerator.num_processes]
-        broken = dict(gather_object([*unreadable(own, data.BEGINNING, self.samples).items()]))
+        broken = dict(gather_object([*unreadable(own, data.BEGINNING, self.samples, self.rate).items()]))
         if broken:
             listed = "; ".join(f"{name} ({why.rstrip('.')})" for name, why in broken.items())
             raise LabelError(f"{len(broken)} of the {len(clips)} clips to judge by cannot be read: {listed}.")
@@ -413,7 +415,7 @@ def logits(
     Raises :class:`ssast_lab.data.labelled.LabelError` for a clip that cannot be read.
     """
     config, device = classifier.config, classifier.linear.weight.device
-    plan = _InOrder(data.Files(clips, audio.samples_of(config.frames)), batch, 0)
+    plan = _InOrder(data.Files(clips, config.audio.samples_of(config.frames), config.audio.sample_rate), batch, 0)
     steps = range(math.ceil(len(clips) / batch))
     scores = []
     for part in data.batches(plan, steps, workers=2 if len(clips) > 500 else 0):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssast_lab import audio, data
+from ssast_lab import data
 from ssast_lab.analysis import Reconstruction
 from ssast_lab.config import ConfigError, DataConfig, LearningConfig, RunConfig
 from ssast_lab.learning.task import EvaluationResult, Forward, StepResult
@@ -137,7 +137,8 @@ class Autoregression(Forecasting):
         super().__init__(config)
         assert isinstance(config.model, APCConfig)
         self.model = config.model
-        self.samples = self.held_out_samples = audio.samples_of(self.model.frames)
+        self.samples = self.held_out_samples = self.model.audio.samples_of(self.model.frames)
+        self.rate = self.model.audio.sample_rate
 
     def build(self) -> APC:
         return APC(self.model)
@@ -152,7 +153,7 @@ class Autoregression(Forecasting):
         self, forward: Forward, model: APC, batch: data.Batch, drawn: Sequence[Tensor]
     ) -> Autoregressive:
         fbank = batch.features(self.model.audio, self.model.frames)
-        frames = (to_device_of(batch.lengths, fbank) - audio.WINDOW).div(audio.HOP, rounding_mode="floor") + 1
+        frames = self.model.audio.frames_of(to_device_of(batch.lengths, fbank))
         return autoregression(forward(fbank), fbank, frames, self.model.ahead)
 
 

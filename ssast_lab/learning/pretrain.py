@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssast_lab import analysis, audio, checkpoint, data, masking, objectives
+from ssast_lab import analysis, checkpoint, data, masking, objectives
 from ssast_lab.analysis import Reconstruction
 from ssast_lab.config import ConfigError, MaskConfig, PretrainConfig, RunConfig, TrainingConfig, to_dict
 from ssast_lab.learning import augment
@@ -67,8 +67,11 @@ def pretrain(
 def on_lengths(clips: Sequence[data.Clip], config: PretrainConfig) -> str:
     """What is to be known where most clips are much shorter than the window, by the headers of some of them; "" where they are not."""
     seconds = np.array([*filter(None, (data.estimated(clips[place]) for place in data.spread(len(clips), LOOKED_AT)))])
-    frames = (seconds * audio.SAMPLE_RATE - audio.WINDOW) / audio.HOP + 1
-    model, window = config.model, audio.samples_of(config.model.frames) / audio.SAMPLE_RATE
+    model, features = config.model, config.model.audio
+    frames, window = (
+        (seconds * features.sample_rate - features.window) / features.hop + 1,
+        features.seconds_of(model.frames),
+    )
     filled = float((frames / model.frames).clip(0, 1).mean()) if len(frames) else 1.0
     if filled > FILLED:
         return ""
@@ -119,9 +122,11 @@ class Pretraining(UnlabelledTask[Evaluation]):
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config)
-        self.held_out_samples = audio.samples_of(config.model.frames)
-        self.samples = audio.samples_of(config.model.frames, augment.hops(config.training.stretch)[-1])
-        self.window = data.Window(config.model.frames, config.model.patch[1])
+        model, features = config.model, config.model.audio
+        self.rate = features.sample_rate
+        self.held_out_samples = features.samples_of(model.frames)
+        self.samples = features.samples_of(model.frames, augment.hops(config.training.stretch, features)[-1])
+        self.window = data.Window(model.frames, model.patch[1], features)
         self.better = "min" if config.training.nce_weight == 0 else "max"
 
     def build(self) -> SSAST:
@@ -152,7 +157,9 @@ class Pretraining(UnlabelledTask[Evaluation]):
 
     def plan(self, corpus: data.Corpus, rows: slice) -> data.Plan:
         s = self.settings
-        return augment.AugmentingPlan(corpus, s.batch, s.seed, rows, s, self.window if s.pack else None)
+        return augment.AugmentingPlan(
+            corpus, s.batch, s.seed, rows, s, self.window if s.pack else None, self.config.model.audio
+        )
 
     def draw(self, step: int) -> tuple[Tensor, ...]:
         """(B, N) masks, and (B, K) which of the hidden patches are predicted, in steps that do not predict all."""

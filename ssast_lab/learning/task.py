@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ssast_lab import data
+from ssast_lab import audio, data
 from ssast_lab.analysis import Reconstruction
 from ssast_lab.config import LearningConfig
 from ssast_lab.learning.run import Run
@@ -100,6 +100,7 @@ class TrainingTask(ABC, Generic[E]):
     clips: Sequence[data.Clip]
     held_out: Sequence[data.Clip]
     samples: int  # S
+    rate: int = audio.SAMPLE_RATE  # Hz, at which clips are heard
     lr_multipliers: Mapping[str, float] = {}  # beginning of a parameter's name -> its learning rate, as a multiple
     told: Mapping[str, Any] = {}  # JSON: what a checkpoint says of itself beside its recipe
     better: Literal["min", "max"] = "min"  # whether a low or a high score of an evaluation is good

@@ -18,7 +18,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from ssast_lab import audio, data
+from ssast_lab import data
 from ssast_lab.config import ConfigError, RunConfig, to_dict
 from ssast_lab.learning import heard, processes
 from ssast_lab.learning.interrupts import Interrupts
@@ -152,11 +152,11 @@ def _corpus(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator, pro
         free = psutil.virtual_memory().available / accelerator.num_processes
         if device.type == "cuda":
             free = min(free, torch.cuda.mem_get_info(device)[0])
-        in_memory = 4 * audio.SAMPLE_RATE * data.seconds_of(task.clips) < free / 3
+        in_memory = 4 * task.rate * data.seconds_of(task.clips) < free / 3
         in_memory = all(gather_object([in_memory]))
     if in_memory:
-        return data.Memory(task.clips, task.samples, device, max(run.workers, 1), progress)
-    return data.Files(task.clips, task.samples)
+        return data.Memory(task.clips, task.samples, device, max(run.workers, 1), progress, task.rate)
+    return data.Files(task.clips, task.samples, task.rate)
 
 
 def _show(bar: tqdm, result: StepResult[E]) -> None:

@@ -97,7 +97,7 @@ class UnlabelledEvaluator(Evaluator[E]):
         self.clips = len(task.held_out)
         rows = np.arange(self.clips)[accelerator.process_index :: accelerator.num_processes]  # of this process
         keys = [(task.settings.seed, data.Stream.HELD_OUT, int(row)) for row in rows]
-        corpus = data.Files(task.held_out, task.held_out_samples)
+        corpus = data.Files(task.held_out, task.held_out_samples, task.rate)
         self.parts: list[Part] = []
         self.unreadable, self.noticed = {}, {}
         self.shown: Part | None = None

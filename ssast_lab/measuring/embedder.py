@@ -1,6 +1,6 @@
 """Any sound in, embeddings with their times out: of a file, an array, a folder.
 
-Axes: W windows, B windows of a batch, S samples at 16 kHz, T steps in time, R bands of frequency, N = R * T tokens, D width
+Axes: W windows, B windows of a batch, S samples at the model's rate, T steps in time, R bands of frequency, N = R * T tokens, D width
 (twice that where mean and deviation are pooled). Seconds are from the beginning of a sound; a span of them is (start, end).
 """
 
@@ -74,7 +74,7 @@ class Embedder(Listener):
     def __call__(self, sound: Sound, rate: int | None = None) -> Embedding:
         """Everything about one sound. It takes as much memory as the result: of a long sound :meth:`stream` or :meth:`many` gives
         the windows alone. An array comes with its ``rate`` in Hz. :class:`ssast_lab.audio.AudioError` for what is no sound."""
-        blocks = (block[:, None] for block in audio.waveform_blocks(sound, rate))
+        blocks = (block[:, None] for block in audio.waveform_blocks(sound, rate, to_rate=self.rate))
         tokens, spans, step_seconds, pooled = self._joined(blocks)
         patches = tokens[0].float().cpu().numpy()
         rows = np.concatenate([part.float().cpu().numpy() for part in pooled])
@@ -89,7 +89,7 @@ class Embedder(Listener):
         )
 
     def tokens(self, waveforms: Tensor) -> tuple[Tensor, np.ndarray]:
-        """(B, S) at 16 kHz, all equally long -> (B, T, R, D), and (T, 2) their seconds."""
+        """(B, S) at the model's rate, all equally long -> (B, T, R, D), and (T, 2) their seconds."""
         tokens, _, step_seconds, _ = self._joined([waveforms.T])
         return tokens, step_seconds
 

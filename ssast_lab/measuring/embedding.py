@@ -1,6 +1,6 @@
 """Embeddings of many clips, cached by the content of the clips.
 
-Axes: C clips, S samples at 16 kHz, D width.
+Axes: C clips, S samples at the upstream's rate, D width.
 """
 
 import os
@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ssast_lab import audio, files
+from ssast_lab.config import AudioConfig
 from ssast_lab.data import Clip, told
 from ssast_lab.measuring.upstreams import Upstream, UpstreamError, check_pooling
 
@@ -69,13 +70,14 @@ def embed_clips(
     return np.stack([known[digest] for digest in digests]) if digests else np.empty((0, upstream.layers, 0), np.float32)
 
 
-def trimmed(samples: int) -> int:
+def trimmed(samples: int, rate: int = audio.SAMPLE_RATE) -> int:
     """How many samples of a clip are embedded. The number of frames is rounded down to a multiple of a power of two that is
     at most 16 (0.16 s) and at most a sixteenth of the clip: so there are sixteen lengths between any duration and its double,
     and one every 0.16 s beyond 5 s."""
-    frames = audio.frames_of(samples)
+    clock = AudioConfig(sample_rate=rate)
+    frames = clock.frames_of(samples)
     step = min(16, 1 << max(0, (frames // 16).bit_length() - 1))
-    return audio.samples_of(frames // step * step)
+    return clock.samples_of(frames // step * step)
 
 
 def _embeddings(
@@ -89,7 +91,7 @@ def _embeddings(
 ) -> Iterator[tuple[bytes, np.ndarray]]:
     """(digest, (layers, D)) of each clip, batch by batch; ``ahead`` clips are decoded in advance."""
     upstream = upstream.to(device)
-    most = BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"]) * audio.SAMPLE_RATE
+    most = BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"]) * upstream.rate
     waiting: dict[int, list[tuple[bytes, Tensor]]] = {}  # by length, until they fill a batch
 
     def embedded(batch: list[tuple[bytes, Tensor]]) -> Iterator[tuple[bytes, np.ndarray]]:
@@ -97,7 +99,9 @@ def _embeddings(
         rows = upstream.embed(waveforms, pooling).float().cpu().numpy()
         yield from ((digest, row) for (digest, _), row in zip(batch, rows, strict=True))
 
-    for digest, waveform in zip(clips, map_ahead(pool, partial(_decode, noticed), clips.values(), ahead), strict=True):
+    for digest, waveform in zip(
+        clips, map_ahead(pool, partial(_decode, noticed, upstream.rate), clips.values(), ahead), strict=True
+    ):
         samples = len(waveform)
         batch = waiting.setdefault(samples, [])
         batch.append((digest, waveform))
@@ -123,16 +127,16 @@ def map_ahead(
             future.cancel()
 
 
-def _decode(noticed: dict[str, str] | None, clip: Clip) -> Tensor:
+def _decode(noticed: dict[str, str] | None, rate: int, clip: Clip) -> Tensor:
     """(S,) float32, trimmed."""
     notices: list[audio.AudioWarning] = []
     try:
-        waveform = audio.load_waveform(clip.open(), notices=None if noticed is None else notices)
+        waveform = audio.load_waveform(clip.open(), notices=None if noticed is None else notices, to_rate=rate)
     except (audio.AudioError, OSError) as error:
         raise _unreadable(clip, error) from None
     if noticed is not None:
         noticed |= told(clip, notices)
-    return waveform[: trimmed(len(waveform))]
+    return waveform[: trimmed(len(waveform), rate)]
 
 
 def _check(clip: Clip) -> audio.AudioInfo:

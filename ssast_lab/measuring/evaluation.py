@@ -160,13 +160,13 @@ def evaluate(
             f"not {', '.join(map(str, counts)) or 'none'}."
         )
     clips = _clips(sources)
-    samples = audio.samples_of(grid.frames)
+    samples, rate = _window(model)
     kinds, unreadable, noticed, outcomes = kinds_of(clips), dict[str, str](), dict[str, str](), list[Outcome]()
     waiting: dict[int, list[tuple[int, Excerpt]]] = {}  # by the number of patches, until they fill a batch
     for index, clip in enumerate(tqdm(clips, "evaluating", disable=not progress)):
         notices: list[audio.AudioWarning] = []
         try:
-            sound = excerpt(data.read_piece(clip, data.MIDDLE, samples, notices), model.config)
+            sound = excerpt(data.read_piece(clip, data.MIDDLE, samples, notices, rate), model.config)
         except (audio.AudioError, OSError) as error:
             unreadable[clip.name] = str(error)
             continue
@@ -223,11 +223,11 @@ def examples(
     """(kind and name, reconstruction) of ``number`` of the clips that :func:`evaluate` measures, evenly spread over the list,
     with the same masks. Clips that cannot be read are skipped."""
     clips = _clips(sources)
-    kinds, samples = kinds_of(clips), audio.samples_of(model.grid.frames)
+    kinds, (samples, rate) = kinds_of(clips), _window(model)
     shown = []
     for index in data.spread(len(clips), number):
         try:
-            sound = excerpt(data.read_piece(clips[index], data.MIDDLE, samples, []), model.config)
+            sound = excerpt(data.read_piece(clips[index], data.MIDDLE, samples, [], rate), model.config)
         except (audio.AudioError, OSError):
             continue
         if sound.grid.count > 1:
@@ -236,6 +236,12 @@ def examples(
             caption = name if kinds[index] == ALL else f"{kinds[index]} {name}"
             shown.append((caption, reconstruct(model, sound.fbank, mask)))
     return shown
+
+
+def _window(model: SSAST) -> tuple[int, int]:
+    """S, and at which rate in Hz."""
+    features = model.config.audio
+    return features.samples_of(model.grid.frames), features.sample_rate
 
 
 def _clips(sources: Iterable[str | os.PathLike[str] | data.Clip]) -> list[data.Clip]:

@@ -2,7 +2,7 @@
 
     hear-validator ssast_lab.measuring.hear --model tiny-patch
 
-Axes: B sounds, S samples at 16 kHz, T time steps, E values of an embedding.
+Axes: B sounds, S samples at the model's rate, T time steps, E values of an embedding.
 """
 
 import math

@@ -1,6 +1,6 @@
 """A frozen model that is led through sounds of any length, window by window, in memory that does not grow with their length.
 
-Axes: C sounds, W windows, B windows of a batch, S samples at 16 kHz, D values of a row. Seconds are from the beginning of a sound.
+Axes: C sounds, W windows, B windows of a batch, S samples at the model's rate, D values of a row. Seconds are from the beginning of a sound.
 """
 
 import os
@@ -83,8 +83,6 @@ class Listener(ABC):
     ``hop`` seconds; the last one ends with the sound, so that nothing is left out and nothing padded.
     """
 
-    rate = audio.SAMPLE_RATE
-
     def __init__(
         self,
         model: Model,
@@ -104,6 +102,7 @@ class Listener(ABC):
             found = model if isinstance(model, Layered) else upstream(model)
         if not isinstance(found, Layered):
             raise UpstreamError(f"{found.name} is no model with tokens: ssast-lab probe and compare measure it.")
+        self.rate = found.rate
         if seconds is not None and not 0 < seconds * self.rate <= found.window:
             raise UpstreamError(
                 f"A window of {found.name} has more than 0 and at most {found.window / self.rate:g} s, not {seconds}: longer sounds "
@@ -140,7 +139,7 @@ class Listener(ABC):
     def stream(self, sound: Sound, rate: int | None = None) -> Iterator[Row]:
         """The windows of one sound, one after another. An array comes with its ``rate`` in Hz. :class:`ssast_lab.audio.AudioError` for
         what is no sound, as soon as that is met."""
-        for spans, batch in self.batches(self.pieces(audio.waveform_blocks(sound, rate))):
+        for spans, batch in self.batches(self.pieces(audio.waveform_blocks(sound, rate, to_rate=self.rate))):
             for span, values in zip(spans, self.rows(batch), strict=True):
                 yield Row(*span, values)
 
@@ -225,7 +224,9 @@ class _Begun:
         self.first: list[tuple[Span, Tensor]] = []
         try:
             opened = sound.open() if isinstance(sound, Clip) else sound
-            self.rest = listener.pieces(audio.waveform_blocks(opened, rate, notices=self.notices))
+            self.rest = listener.pieces(
+                audio.waveform_blocks(opened, rate, notices=self.notices, to_rate=listener.rate)
+            )
             self.first += islice(self.rest, AT_ONCE)
         except (audio.AudioError, OSError) as error:
             self.error = error

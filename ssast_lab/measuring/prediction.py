@@ -1,6 +1,6 @@
 """What classifiers, and heads that are kept beside a model, say of sounds of any length.
 
-Axes: B windows of a batch, W windows, S samples at 16 kHz, T frames, F mel bins, D width, L labels.
+Axes: B windows of a batch, W windows, S samples at the model's rate, T frames, F mel bins, D width, L labels.
 """
 
 import os
@@ -108,7 +108,7 @@ class Predictor(Listener):
         if self.classifier is None:
             return super().prepared(piece)
         config = self.classifier.config
-        seconds = min(audio.frames_of(len(piece)), config.frames) * audio.HOP / self.rate
+        seconds = min(config.audio.frames_of(len(piece)), config.frames) * config.grid.hop
         return seconds, audio.log_mel(piece, config.audio, frames=config.frames)
 
     @torch.inference_mode()
@@ -158,9 +158,10 @@ def predict(
 ) -> dict[str, Prediction]:
     """What a fine-tuned classifier (under the name "labels") or the heads of a model say of one sound, as a whole and window by window.
 
-    ``sound`` is a path, or an array with its ``rate`` in Hz: 16000 if none is given, as of :func:`ssast_lab.load_waveform`. ``options``
+    ``sound`` is a path, or an array with its ``rate`` in Hz, the model's if none is given. ``options``
     are those of :class:`Predictor`, which answers for many sounds without loading the model anew.
     """
+    predictor = Predictor(model, **options)
     if rate is None and isinstance(sound, np.ndarray | Tensor):
-        rate = audio.SAMPLE_RATE
-    return Predictor(model, **options)(sound, rate)
+        rate = predictor.rate
+    return predictor(sound, rate)

@@ -1,6 +1,6 @@
 """Upstreams: frozen models behind one interface, which turn sound into embeddings.
 
-Axes: B clips of a batch, S samples at 16 kHz, T frames, F mel bins, N tokens, D width. The vocabulary is that of SUPERB
+Axes: B clips of a batch, S samples at the upstream's rate, T frames, F mel bins, N tokens, D width. The vocabulary is that of SUPERB
 (Yang et al., Interspeech 2021): an upstream gives representations, layer by layer, and a small model is trained on them.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssast_lab import audio, checkpoint, files
-from ssast_lab.config import AudioConfig, to_dict
+from ssast_lab.config import to_dict
 from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, EncoderModel
 from ssast_lab.predictive import APC, LATENT_HOP, REACH, Wav2Vec
 
@@ -34,12 +34,13 @@ class Upstream(Protocol):
     name: str
     key: str  # SHA-256 of weights and settings: upstreams with equal keys give equal embeddings, up to rounding
     layers: int
+    rate: int  # Hz, of the waveforms that it embeds
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the model to a device. Waveforms must then be on that device."""
 
     def embed(self, waveforms: Tensor, pooling: str) -> Tensor:
-        """(B, S) float32 at 16 kHz, all equally long -> (B, layers, D) float32, the first layer first.
+        """(B, S) float32 at its rate, all equally long -> (B, layers, D) float32, the first layer first.
 
         ``pooling`` over time (and frequency) is "mean", "max", "cls" (the mean of [CLS] and distillation) or "statistics"
         (mean and standard deviation, concatenated: D is doubled). :class:`UpstreamError` for any other."""
@@ -66,17 +67,19 @@ class Layered:
         step: int,
         overlap: int = 0,
         special: int = 0,
-        bands: Sequence[tuple[float, float]] = ((0.0, audio.SAMPLE_RATE / 2),),
+        bands: Sequence[tuple[float, float]] | None = None,
+        rate: int = audio.SAMPLE_RATE,
     ) -> None:
         """``tokens``: (B, S) -> for each layer (B, N, D), of which the first ``special`` tokens belong to no place in the sound.
         ``window``: by how many samples each window starts after the one before. A window is ``overlap`` samples longer than
         that, since the last frame's analysis window reaches so far. ``least``: the shortest sound, in samples, which is what one
         token sees; ``step``: by how many samples the next token in time lies after it. ``bands``: (R, 2) Hz, what the tokens of
-        one time see, the lowest first: N = R * T tokens run row by row, time fastest.
+        one time see, the lowest first; None: all below half the ``rate``. N = R * T tokens run row by row, time fastest.
         ``settings`` (JSON): everything beside the weights that decides the embeddings; it goes into the key."""
         self.name, self.layers = name, layers
         self.module = module.eval().requires_grad_(False)
-        self.window, self.least, self.overlap, self.step, self.bands = window, least, overlap, step, tuple(bands)
+        self.window, self.least, self.overlap, self.step = window, least, overlap, step
+        self.rate, self.bands = rate, tuple(bands or ((0.0, rate / 2),))
         self.key = _key(settings, module.state_dict())
         self._tokens, self._special = tokens, special
 
@@ -129,10 +132,10 @@ class LogMel:
     """The baseline without a model: mean and standard deviation over time of each mel bin of the log-mel features, and of
     the differences between neighbouring frames. ``pooling`` changes nothing."""
 
-    name, layers = "logmel", 1
+    name, layers, rate = "logmel", 1, audio.SAMPLE_RATE
 
     def __init__(self) -> None:
-        self.key = _key({"kind": "logmel", "audio": asdict(AudioConfig())}, {})
+        self.key = _key({"kind": "logmel", "audio": to_dict(audio.OFFICIAL)}, {})
 
     def to(self, device: torch.device | str) -> Self:
         return self
@@ -140,7 +143,7 @@ class LogMel:
     @torch.no_grad()
     def embed(self, waveforms: Tensor, pooling: str) -> Tensor:
         check_pooling(pooling)
-        fbank = audio.log_mel(_padded(waveforms, audio.samples_of(2)))
+        fbank = audio.log_mel(_padded(waveforms, audio.OFFICIAL.samples_of(2)))
         statistics = [value for x in (fbank, fbank.diff(dim=1)) for value in (x.mean(1), x.std(1, correction=0))]
         return torch.cat(statistics, dim=1)[:, None]
 
@@ -174,10 +177,10 @@ def weight_bytes(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, m
 def of_encoder(name: str, encoder: Encoder) -> Layered:
     """The tokens after each block of our encoder. Those of the last layer have passed the final norm."""
     config = encoder.config
-    inner = range(config.depth - 1)
+    features, inner = config.audio, range(config.depth - 1)
 
     def tokens(waveforms: Tensor) -> list[Tensor]:
-        encoding = encoder(audio.log_mel(waveforms, config.audio), layers=inner)
+        encoding = encoder(audio.log_mel(waveforms, features), layers=inner)
         return [*(encoding.layers[layer] for layer in inner), encoding.tokens]
 
     of_head = ("labels", "pooling")  # these do not change any token
@@ -188,10 +191,11 @@ def of_encoder(name: str, encoder: Encoder) -> Layered:
         tokens,
         layers=config.depth,
         settings={"kind": "encoder", "config": settings},
-        window=config.frames * audio.HOP,
-        least=audio.samples_of(config.patch[1]),
-        step=config.stride[1] * audio.HOP,
-        overlap=audio.WINDOW - audio.HOP,
+        window=config.frames * features.hop,
+        least=features.samples_of(config.patch[1]),
+        step=config.stride[1] * features.hop,
+        overlap=features.window - features.hop,
+        rate=features.sample_rate,
         special=SPECIAL,
         bands=[config.grid.hertz(row * config.grid.columns) for row in range(config.grid.rows)],
     )
@@ -219,24 +223,25 @@ def of_torchaudio(name: str, model: nn.Module) -> Layered:
             "window": LONGEST_SAMPLES,
         },
         window=LONGEST_SAMPLES,
-        least=max(least, audio.WINDOW),
+        least=max(least, audio.OFFICIAL.window),
         step=step,
     )
 
 
 def of_apc(name: str, model: APC) -> Layered:
     """The output of each LSTM layer."""
-    config = model.config
+    config, features = model.config, model.config.audio
     return Layered(
         name,
         model,
-        lambda waveforms: model.hidden(audio.log_mel(waveforms, config.audio)),
+        lambda waveforms: model.hidden(audio.log_mel(waveforms, features)),
         layers=config.depth,
-        settings={"kind": "apc", "config": asdict(config)},
-        window=config.frames * audio.HOP,
-        least=audio.WINDOW,
-        step=audio.HOP,
-        overlap=audio.WINDOW - audio.HOP,
+        settings={"kind": "apc", "config": to_dict(config)},
+        window=config.frames * features.hop,
+        least=features.window,
+        step=features.hop,
+        overlap=features.window - features.hop,
+        rate=features.sample_rate,
     )
 
 

@@ -1,6 +1,6 @@
 """Windows of sounds.
 
-Axes: W windows, S samples at 16 kHz, L layers, D width.
+Axes: W windows, S samples at the upstream's rate, L layers, D width.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssast_lab import audio
 from ssast_lab.measuring.upstreams import Upstream
 
 BATCH_SECONDS = 16  # of sound that is embedded at once
@@ -46,8 +45,8 @@ def cut(blocks: Iterable[Tensor], window: int, hop: int, least: int = 1, grid: i
 
 def embed_windows(upstream: Upstream, waveform: Tensor, seconds: float) -> Iterator[tuple[list[float], np.ndarray]]:
     """(S,) -> where some windows begin, in seconds, and (W, L, D) float16, some windows at a time."""
-    window = round(seconds * audio.SAMPLE_RATE)
+    window = round(seconds * upstream.rate)
     pieces = cut([waveform], window, window, round(SHORTEST * window))
     while group := [*islice(pieces, max(int(BATCH_SECONDS / seconds), 1))]:
         embeddings = upstream.embed(torch.stack([piece for _, piece in group]), "mean").half().cpu().numpy()
-        yield [first / audio.SAMPLE_RATE for first, _ in group], embeddings
+        yield [first / upstream.rate for first, _ in group], embeddings

@@ -12,7 +12,7 @@ from ssast_lab.measuring.timesteps import TimeSteps
 
 
 class SsastEncoder(TimeSteps):
-    """(B, S) or (S,) at 16 kHz -> (B, T, D). For another model write a class of your own that inherits::
+    """(B, S) or (S,) at the model's rate -> (B, T, D). For another model write a class of your own that inherits::
 
     from ssast_lab.measuring import xares
 

@@ -19,7 +19,7 @@ from ssast_lab import analysis, audio, figures
 from ssast_lab.analysis import Excerpt, Reconstruction
 from ssast_lab.config import AudioConfig
 from ssast_lab.model import SSAST
-from ssast_lab.patches import HIGHEST_HERTZ, LOWEST_HERTZ, PatchGrid
+from ssast_lab.patches import PatchGrid
 
 DECIBEL = 10 / math.log(10)  # of a natural logarithm of energy
 SILENCE = math.log(torch.finfo(torch.float32).eps)  # log-mel of no sound
@@ -51,10 +51,10 @@ def picture(record: Reconstruction, config: AudioConfig, key: str, stroke: int |
     noun = "patch" if grid.rows > 1 else "frame"
     return {
         "key": key, "stroke": stroke, "stretch": stretch(record), "noun": noun, "plural": PLURAL[noun],
-        "start": record.start, "hop": figures.HOP_SECONDS, "window": figures.WINDOW_SECONDS, "offset": (figures.WINDOW_SECONDS - figures.HOP_SECONDS) / 2,
+        "start": record.start, "hop": grid.hop, "window": grid.window, "offset": (grid.window - grid.hop) / 2,
         "grid": {"bins": grid.mel_bins, "frames": grid.frames, "shape": grid.shape, "stride": grid.stride,
                  "rows": grid.rows, "columns": grid.columns},
-        "hertz": [LOWEST_HERTZ, HIGHEST_HERTZ],
+        "hertz": grid.band,
         "floor": floor, "step": step, "low": low, "high": high, "most": (high - low) / 2,  # all in dB
         "original": levels(record, record.original, config), "reconstructed": levels(record, record.reconstruction, config),
         "mask": text(record.mask.astype(np.uint8)), "rank": text(record.rank.astype("<i4")),
@@ -94,9 +94,13 @@ def sounds(record: Reconstruction, original: Tensor, inversions: Tensor, key: st
     gain = ROOM / max(float(versions.abs().max()), ROOM)  # what is beyond full scale turns all of them down
     samples = (versions * gain * 32767).round().to(torch.int16).numpy()
     named = zip(("original", "masked", "reconstructed", "ceiling"), samples, strict=True)
-    return {"key": key, "stretch": stretch(record), "rate": audio.SAMPLE_RATE, "scale": 1 / 32767, "gain": gain} | {
-        name: text(version) for name, version in named
-    }
+    return {
+        "key": key,
+        "stretch": stretch(record),
+        "rate": record.audio.sample_rate,
+        "scale": 1 / 32767,
+        "gain": gain,
+    } | {name: text(version) for name, version in named}
 
 
 def painted_mask(hidden: Any, grid: PatchGrid) -> Tensor:

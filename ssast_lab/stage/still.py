@@ -52,7 +52,7 @@ def _(record: Reconstruction) -> dict[str, Any]:
     png, words = figures.still(record), summary(record)
     heard = inverted(record, record.audio).numpy()
     heard = heard / max(float(np.abs(heard).max()), 1.0)  # all at one gain, so that they compare
-    players = "".join(player(heard[place], title) for title, place in HEARD.items())
+    players = "".join(player(heard[place], title, record.audio.sample_rate) for title, place in HEARD.items())
     return {
         "text/plain": words,
         "image/png": png,

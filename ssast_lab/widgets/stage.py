@@ -48,7 +48,7 @@ class Seen:
 class Stage(anywidget.AnyWidget):
     """A sound, what is hidden of it, and what a model makes of that.
 
-    ``sound`` is the name of a built-in one, a file, or a waveform (S,) at 16 kHz; ``model`` a name that :func:`ssast_lab.load`
+    ``sound`` is the name of a built-in one, a file, or a waveform (S,) at the model's rate; ``model`` a name that :func:`ssast_lab.load`
     knows, or a model; ``start`` the second at which its window begins. ``mask`` is (N,) bool, True = hidden: painting sets it, and
     setting it paints. ``layer`` is what is seen, ``pinned`` the patch that was clicked (-1: none), ``view`` a panel below
     ("masks", "reconstruction", "recognition" or "attention"; "": none). ``record`` is what the model made of it.
@@ -88,7 +88,7 @@ class Stage(anywidget.AnyWidget):
         """From the sound or the model on; the mask stays where it fits, else as large a share is hidden."""
         before = self.mask
         self.network: SSAST = checkpoint.load(self.model) if isinstance(self.model, str | os.PathLike) else self.model  # type: ignore[assignment]
-        self.waveform = waveform_of(self.sound)
+        self.waveform = waveform_of(self.sound, self.network.config.audio.sample_rate)
         self.excerpt = analysis.excerpt(self.waveform, self.network.config, self.start)
         if mask is None and before is not None and len(before) == self.excerpt.grid.count:
             mask = before
@@ -171,7 +171,7 @@ class Stage(anywidget.AnyWidget):
         return inversions
 
     def _hear(self) -> None:
-        first = round(self.record.start * audio.SAMPLE_RATE)
+        first = round(self.record.start * self.seen.config.sample_rate)
         self.send({"sounds": stage.sounds(self.record, self.waveform[first:], self.sounds(), self.seen.key)})
 
     def _answer(self, do: str, asked: Any, ticket: Any) -> None:
@@ -192,10 +192,10 @@ class Stage(anywidget.AnyWidget):
         return data | {"image/png": stage.picture_of(self.record)}, metadata
 
 
-def waveform_of(sound: Any) -> Tensor:
-    """(S,) at 16 kHz, of a built-in sound's name, a file or a waveform."""
+def waveform_of(sound: Any, rate: int = audio.SAMPLE_RATE) -> Tensor:
+    """(S,) at a rate, of a built-in sound's name, a file or a waveform."""
     if isinstance(sound, str) and sound in audio.builtin_sounds():
         sound = audio.builtin_sounds()[sound]["path"]
     if isinstance(sound, str | os.PathLike):
-        return audio.load_waveform(sound)
+        return audio.load_waveform(sound, to_rate=rate)
     return torch.as_tensor(sound, dtype=torch.float32)

@@ -50,7 +50,9 @@ class Curves:
             self.record = step.reconstructions[0]
             title = f"A held-out clip after {step.step} steps"
             sound = stage.player(
-                audio.invert(torch.from_numpy(self.record.reconstruction), self.record.audio), "drawn by the model"
+                audio.invert(torch.from_numpy(self.record.reconstruction), self.record.audio),
+                "drawn by the model",
+                self.record.audio.sample_rate,
             )
             self._picture = f"<p><b>{title}</b>: {html.escape(stage.summary(self.record))}</p>{stage.picture_html(stage.picture_of(self.record), title)}<div>{sound}</div>"
 

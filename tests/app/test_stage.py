@@ -275,7 +275,7 @@ def test_the_keyboard_reaches_every_patch(ten, models, sounds):
 def test_it_plays_on_the_audio_clock_and_switches_without_losing_the_place(ten):
     page, record = ten
     until(page, "s.ready")
-    assert stage(page, "s.length") == pytest.approx(audio.samples_of(record.grid.frames) / 16000)
+    assert stage(page, "s.length") == pytest.approx(audio.OFFICIAL.samples_of(record.grid.frames) / 16000)
     page.mouse.click(*place(page, 10))
     begun = stage(page, "s.time")
     assert begun == pytest.approx((record.grid.bounds(10)[2] + 8) * 0.01 + 0.0075, abs=0.02)
@@ -345,7 +345,7 @@ def test_sounds_have_one_gain_and_belong_to_the_mask(ten, sounds):
         name: np.frombuffer(base64.b64decode(sent[name]), "<i2")
         for name in ("original", "masked", "reconstructed", "ceiling")
     }
-    length = audio.samples_of(record.grid.frames)
+    length = audio.OFFICIAL.samples_of(record.grid.frames)
     assert {len(samples) for samples in heard.values()} == {length}
     gain = heard["original"].astype(float) @ wave[:length].numpy() / float(wave[:length].square().sum())
     assert gain == pytest.approx(32767, rel=0.05)

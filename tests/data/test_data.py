@@ -16,7 +16,7 @@ from tiny import RATE, write_clips
 from ssast_lab import audio, data
 from ssast_lab.config import AudioConfig
 
-SAMPLES = audio.WINDOW + 63 * audio.HOP  # 64 frames
+SAMPLES = audio.OFFICIAL.window + 63 * audio.OFFICIAL.hop  # 64 frames
 
 
 @pytest.fixture(scope="module")

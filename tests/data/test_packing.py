@@ -11,7 +11,7 @@ from ssast_lab.config import AudioConfig, TrainingConfig
 from ssast_lab.learning import augment
 
 AUDIO, WINDOW = AudioConfig(), data.Window(64, 16)
-SAMPLES = audio.samples_of(64)
+SAMPLES = audio.OFFICIAL.samples_of(64)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def plan(corpus, batch=6, seed=3, rows=None, **settings):
     )
 
 
-def pieces(batch: data.Batch, row: int, hop: int = audio.HOP):
+def pieces(batch: data.Batch, row: int, hop: int = audio.OFFICIAL.hop):
     """(name, first frame of the window, its end, waveform) of what a row is made of."""
     frames = batch.frames[row]
     seams = [0, *((frames.diff() != 1).nonzero()[:, 0] + 1).tolist(), len(frames)]
@@ -39,7 +39,7 @@ def pieces(batch: data.Batch, row: int, hop: int = audio.HOP):
     assert len(names) == len(seams) - 1
     for name, begin, end in zip(names, seams, seams[1:], strict=False):
         first = int(frames[begin]) * hop
-        yield name, begin, end, batch.waveforms[row, first : first + audio.samples_of(end - begin, hop)]
+        yield name, begin, end, batch.waveforms[row, first : first + audio.OFFICIAL.samples_of(end - begin, hop)]
 
 
 def is_a_stretch(piece: torch.Tensor, name: str) -> bool:
@@ -95,7 +95,7 @@ def test_files_memory_workers_rows_and_repetition_make_the_same_windows(noises):
 
 def test_at_another_pace_a_window_is_all_sound_as_well(noises):
     """With all that varies the sounds, of which only the pace is undone here."""
-    packed = plan(data.Files(noises, audio.samples_of(64, 200)), stretch=0.25, mix=0.5)
+    packed = plan(data.Files(noises, audio.OFFICIAL.samples_of(64, 200)), stretch=0.25, mix=0.5)
     paces = set()
     for step in range(3):
         batch = packed[step]

@@ -26,11 +26,11 @@ NOTHING = (160, 0, 0)  # hop, level, tilt
 ALL = dict(mix=0.5, level=6.0, stretch=0.1, tilt=6.0)
 
 
-def noise(seed: int, samples: int = audio.samples_of(FRAMES), loud: float = 0.1) -> torch.Tensor:
+def noise(seed: int, samples: int = audio.OFFICIAL.samples_of(FRAMES), loud: float = 0.1) -> torch.Tensor:
     return loud * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
 
 
-def batch_of(*sounds: torch.Tensor, samples: int = audio.samples_of(FRAMES, 180)):
+def batch_of(*sounds: torch.Tensor, samples: int = audio.OFFICIAL.samples_of(FRAMES, 180)):
     waveforms = torch.zeros(len(sounds), samples)
     for row, sound in zip(waveforms, sounds, strict=True):
         row[: len(sound)] = sound
@@ -108,7 +108,7 @@ def test_mixed_noises_are_the_noise_of_both():
 
 
 def test_silence_adds_nothing_and_is_no_louder():
-    sound, silence = batch_of(noise(0), torch.zeros(audio.samples_of(FRAMES))).features(AUDIO, FRAMES)[:, None]
+    sound, silence = batch_of(noise(0), torch.zeros(audio.OFFICIAL.samples_of(FRAMES))).features(AUDIO, FRAMES)[:, None]
     torch.testing.assert_close(augment.mix(sound, silence, torch.tensor([10.0]), AUDIO), sound)
     torch.testing.assert_close(augment.mix(silence, sound, torch.zeros(1), AUDIO), sound)
     for changes in ((160, 20, 0), (160, -20, 0), (170, 5, 12)):
@@ -125,7 +125,9 @@ def test_a_partner_is_mixed_into_its_own_row_at_its_own_length():
     batch = with_changes(own, *[NOTHING] * 3, mixed=[1, 2], partner_level=[2.0, -5.0], partners=partner)
     found = augment.features(batch, AUDIO, FRAMES)
     assert torch.equal(found[0], plain[0])
-    for row, (level, frames) in enumerate([(2.0, audio.frames_of(4000)), (-5.0, audio.frames_of(5000))]):
+    for row, (level, frames) in enumerate(
+        [(2.0, audio.OFFICIAL.frames_of(4000)), (-5.0, audio.OFFICIAL.frames_of(5000))]
+    ):
         mixed = augment.mix(plain[row + 1 :][:1], other[row : row + 1], torch.tensor([level]), AUDIO)[0]
         torch.testing.assert_close(found[row + 1, :frames], mixed[:frames])
         torch.testing.assert_close(found[row + 1, frames:], plain[row + 1, frames:])
@@ -164,7 +166,7 @@ def test_nothing_falls_below_the_least_energy():
 
 @pytest.mark.parametrize("hop", [130, 145, 155, 165, 175, 200])
 def test_a_tone_is_heard_where_it_would_be(hop):
-    seconds = torch.arange(audio.samples_of(FRAMES, 200)) / audio.SAMPLE_RATE
+    seconds = torch.arange(audio.OFFICIAL.samples_of(FRAMES, 200)) / audio.SAMPLE_RATE
 
     def tone(hertz: float) -> torch.Tensor:
         return 0.5 * torch.sin(2 * math.pi * hertz * seconds)
@@ -197,8 +199,8 @@ def test_faster_is_resampled(hop, name):
 def test_padding_stays_what_it_is(samples, hop):
     sound = noise(5, samples)
     found = changed(batch_of(sound), (hop, 6, 6))[0]
-    pace = hop if samples >= audio.window_of(hop) else 160
-    frames = 1 + (samples - audio.window_of(pace)) // pace
+    pace = hop if samples >= audio.OFFICIAL.window_of(hop) else 160
+    frames = 1 + (samples - audio.OFFICIAL.window_of(pace)) // pace
     assert frames >= 1
     padding = batch_of(sound).features(AUDIO, FRAMES)[0, -1, 0]
     assert padding.item() == pytest.approx(PADDING, abs=1e-6)

@@ -23,7 +23,7 @@ from ssast_lab.learning.unlabelled import find_clips
 
 STEPS = 50
 ROUNDING = 3e-5  # several processes add in another order
-SAMPLES = audio.WINDOW + 63 * audio.HOP
+SAMPLES = audio.OFFICIAL.window + 63 * audio.OFFICIAL.hop
 COMPARED = ("loss", "nce", "mse", "held_out_loss", "held_out_nce", "held_out_mse")
 
 

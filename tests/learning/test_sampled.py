@@ -108,7 +108,7 @@ def test_a_sampled_run_resumed_is_the_undisturbed_run(kind, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
     _, (clip,) = find_clips(asked.data, 0)
     patches = whole[-1].reconstructions[0].grid.count  # of the held-out clip, or of a whole window
-    frames = min(audio.frames_of(round(audio.info(clip.path).seconds * 16000)), 64)
+    frames = min(audio.OFFICIAL.frames_of(round(audio.info(clip.path).seconds * 16000)), 64)
     assert patches == frames // shape["patch"][1] * (128 // shape["patch"][0])
     assert whole[-1].evaluation.masked == round(12 * patches / 32)
 

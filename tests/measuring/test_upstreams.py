@@ -68,7 +68,7 @@ def test_a_batch_is_its_clips_one_by_one(saved, speechlike, pooling):
 
 
 def test_layers_are_the_tokens_after_each_block_and_the_last_norm(model, saved):
-    waves = noise(2, audio.samples_of(FRAMES))
+    waves = noise(2, audio.OFFICIAL.samples_of(FRAMES))
     x = model.encoder.patch_embedding(patchify(audio.log_mel(waves), model.grid))
     special = torch.cat((model.encoder.cls_token, model.encoder.distillation_token), 1).expand(2, -1, -1)
     x = torch.cat((special, x), 1) + model.encoder.positions
@@ -89,7 +89,7 @@ def test_layers_are_the_tokens_after_each_block_and_the_last_norm(model, saved):
 
 
 def test_a_short_sound_is_taken_at_its_own_length(model, saved):
-    short = noise(1, audio.samples_of(32))
+    short = noise(1, audio.OFFICIAL.samples_of(32))
     grid = model.encoder.grid_of(audio.log_mel(short))
     positions = resample_positions(model.encoder.positions, model.grid, grid)
     assert positions.shape[1] == SPECIAL + model.grid.count // 2
@@ -98,15 +98,17 @@ def test_a_short_sound_is_taken_at_its_own_length(model, saved):
 
 
 def test_a_long_sound_is_the_mean_of_its_windows(saved):
-    found, window = upstream(saved), audio.samples_of(FRAMES)
-    sound = noise(1, 4 * FRAMES * audio.HOP)
-    step = FRAMES * audio.HOP
+    found, window = upstream(saved), audio.OFFICIAL.samples_of(FRAMES)
+    sound = noise(1, 4 * FRAMES * audio.OFFICIAL.hop)
+    step = FRAMES * audio.OFFICIAL.hop
     first, second = (found.embed(sound[:, start : start + window], "mean") for start in (0, step))
-    half = found.embed(sound[:, 2 * step : 2 * step + audio.samples_of(32)], "mean")
+    half = found.embed(sound[:, 2 * step : 2 * step + audio.OFFICIAL.samples_of(32)], "mean")
     close(found.embed(sound[:, : step + window], "mean"), (first + second) / 2)
-    close(found.embed(sound[:, : 2 * step + audio.samples_of(32)], "mean"), (2 * first + 2 * second + half) / 5)
+    close(
+        found.embed(sound[:, : 2 * step + audio.OFFICIAL.samples_of(32)], "mean"), (2 * first + 2 * second + half) / 5
+    )
     # A last window of less than a quarter is left out, whatever is in it.
-    rest = step + window + 15 * audio.HOP
+    rest = step + window + 15 * audio.OFFICIAL.hop
     close(found.embed(sound[:, :rest], "mean"), (first + second) / 2)
 
 
@@ -121,7 +123,7 @@ def test_a_very_short_sound_is_zero_padded(model, saved, speechlike):
     blip = noise(1, 200)
     frames = model.config.patch[1]
     for found, least in (
-        (upstream(saved), audio.samples_of(frames)),
+        (upstream(saved), audio.OFFICIAL.samples_of(frames)),
         (speechlike, 400),
         (upstream("logmel"), 560),
     ):
@@ -149,7 +151,7 @@ def test_speech_models_give_every_layer_of_torchaudio(speechlike):
     features = speechlike.module.feature_extractor
     least = 10 + 7 * 5 + 3 * 20  # of kernels 10, 8 and 4 at strides 5, 20 and 80
     assert features(noise(1, least), None)[0].shape[1] == 1
-    assert speechlike.least == max(least, audio.WINDOW)
+    assert speechlike.least == max(least, audio.OFFICIAL.window)
     with pytest.raises(UpstreamError, match=r"no \[CLS\]"):
         speechlike.embed(waves, "cls")
 
@@ -284,9 +286,9 @@ def test_equally_long_clips_go_together(tmp_path):
 
 
 def test_little_is_trimmed():
-    samples = np.arange(audio.WINDOW, 20 * audio.SAMPLE_RATE, 37)
+    samples = np.arange(audio.OFFICIAL.window, 20 * audio.SAMPLE_RATE, 37)
     kept = np.array([trimmed(int(count)) for count in samples])
-    frames, left = (np.array([audio.frames_of(int(count)) for count in counts]) for counts in (samples, kept))
+    frames, left = (np.array([audio.OFFICIAL.frames_of(int(count)) for count in counts]) for counts in (samples, kept))
     assert (kept <= samples).all()
     assert (frames - left < np.maximum(frames / 16, 1)).all()
     assert (frames - left < 16).all()

@@ -63,13 +63,13 @@ def test_other_records_show_themselves(nano, kind):
     made = {
         "attention": lambda: analysis.attend(nano, fbank),
         "match": lambda: analysis.match(nano, fbank, mask),
-        "excerpt": lambda: analysis.excerpt(torch.randn(audio.samples_of(64)), nano.config),
+        "excerpt": lambda: analysis.excerpt(torch.randn(audio.OFFICIAL.samples_of(64)), nano.config),
     }
     assert set(made[kind]()._repr_mimebundle_()) - {"text/plain"} or kind != "excerpt"
 
 
 def test_a_stage_answers_what_is_painted(nano):
-    shown = widgets.Stage(torch.randn(audio.samples_of(64)), nano)
+    shown = widgets.Stage(torch.randn(audio.OFFICIAL.samples_of(64)), nano)
     sent, changes = [], []
     shown.send = lambda message, buffers=None: sent.append(message)
     shown.observe(lambda change: changes.append(change["new"]), "mask")
@@ -87,7 +87,7 @@ def test_a_stage_answers_what_is_painted(nano):
 
 
 def test_a_mask_that_does_not_fit_is_refused(nano):
-    shown = widgets.Stage(torch.randn(audio.samples_of(64)), nano)
+    shown = widgets.Stage(torch.randn(audio.OFFICIAL.samples_of(64)), nano)
     before = shown.mask
     with pytest.raises(traitlets.TraitError, match=f"of {nano.grid.count} patches"):
         shown.mask = np.ones(nano.grid.count + 1, bool)
@@ -95,14 +95,14 @@ def test_a_mask_that_does_not_fit_is_refused(nano):
 
 
 def test_another_sound_keeps_the_mask_where_it_fits_and_its_share_elsewhere(nano):
-    shown = widgets.Stage(torch.randn(audio.samples_of(64)), nano)
+    shown = widgets.Stage(torch.randn(audio.OFFICIAL.samples_of(64)), nano)
     mask = np.arange(nano.grid.count) % 2 == 0
     shown.mask = mask
     first = shown.record
-    shown.sound = torch.randn(audio.samples_of(64))
+    shown.sound = torch.randn(audio.OFFICIAL.samples_of(64))
     assert np.array_equal(shown.mask, mask)
     assert shown.record is not first
-    shown.sound = torch.randn(audio.samples_of(32))
+    shown.sound = torch.randn(audio.OFFICIAL.samples_of(32))
     assert len(shown.mask) == shown.excerpt.grid.count < nano.grid.count
     assert shown.mask.mean() == pytest.approx(0.5, abs=0.07)
 
@@ -123,7 +123,7 @@ def test_the_controls_follow_what_was_painted_and_chosen(nano):
     assert np.flatnonzero(shown.stage.mask).tolist() == [3]
     chosen.value = "water"
     assert shown.stage.sound == "water"
-    shown.stage.sound = torch.randn(audio.samples_of(32))
+    shown.stage.sound = torch.randn(audio.OFFICIAL.samples_of(32))
     assert chosen.value is None
     assert count.max == shown.stage.excerpt.grid.count < nano.grid.count
 
@@ -138,7 +138,7 @@ def test_models_are_compared_at_the_same_share(nano):
 
 
 def test_for_a_page_a_widget_is_its_picture_and_sounds(nano, monkeypatch):
-    shown = widgets.Stage(torch.randn(audio.samples_of(64)), nano)
+    shown = widgets.Stage(torch.randn(audio.OFFICIAL.samples_of(64)), nano)
     assert "image/png" in shown._repr_mimebundle_()[0]
     monkeypatch.setenv("SSAST_LAB_STILL", "1")
     bundle = shown._repr_mimebundle_()

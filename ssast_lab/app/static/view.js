@@ -1,6 +1,6 @@
 // Draws the panels of a stage: layers of a picture one under another, the grid, the axes, and what is pointed at.
 (() => {
-  const TICKS = [100, 250, 500, 1000, 2000, 4000, 8000]; // Hz
+  const TICKS = [100, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000]; // Hz
   const MARGIN = { left: 40, right: 34, top: 4, bottom: 26 }; // pixels
   const HEADING = 20; // above each of several panels
 
@@ -183,7 +183,7 @@
     context.strokeStyle = ink.quiet;
     context.lineWidth = 1;
     let before = Infinity;
-    for (const hertz of TICKS) {
+    for (const hertz of TICKS.filter((one) => picture.data.hertz[0] <= one && one <= picture.data.hertz[1])) {
       const y = at.y(Math.min(picture.binOf(hertz), bins));
       if (before - y < 15) continue;
       before = y;

@@ -10,7 +10,7 @@ import torch
 from ssast_lab import audio
 from ssast_lab.app import uploads
 from ssast_lab.app.maps import Builtin, SoundMap, Source
-from ssast_lab.app.sources import Sound
+from ssast_lab.app.sources import Sound, load_model
 from ssast_lab.app.stage import text
 from ssast_lab.app.state import Common, Seen, Wish
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
@@ -115,17 +115,17 @@ def act(asked: Asked, common: Common) -> Wish:
         raise Refusal("This map is no longer here: measure it again.")
     if type(window) is not int or not 0 <= window < len(made.sound):
         raise Refusal("There is no such window on the map.")
-    source = made.sources[made.sound[window]]
+    source, rate = made.sources[made.sound[window]], load_model(made.model).config.audio.sample_rate
     try:
-        waveform = source.waveform([])
+        waveform = source.waveform([], rate)
     except audio.AudioError as error:
         raise Refusal(str(error)) from None
     about = "built in" if isinstance(source, Builtin) else "your sound, from the map"
-    return Wish(sound=Sound(source.name, about, waveform), start=made.second[window])
+    return Wish(sound=Sound(source.name, about, waveform, rate), start=made.second[window])
 
 
 CODE = """
-windows = [ssast_lab.excerpt(part, model.config) for part in wave.split(32_000) if len(part) > 8_000]  # of two seconds
+windows = [ssast_lab.excerpt(part, model.config) for part in wave.split(2 * model.config.audio.sample_rate) if len(part) > model.config.audio.window * 10]  # of two seconds
 with torch.no_grad():
     dots = torch.cat([model.encoder(window.fbank[None]).patches.mean(1) for window in windows])  # (windows, D)
 print(f"{len(dots)} windows of {dots.shape[1]} values each")

@@ -183,7 +183,9 @@ def act(asked: Asked, common: Common) -> Wish:
         raise Refusal(ONLY_PRETRAINED)
     kind = "frame" if opened.model.config.grid.rows == 1 else "patch"
     title, note = (plain(opened.about.get(part, "")) for part in ("title", "note"))
-    common.models[name] = Model(path, kind, title or name, note, public=False)
+    common.models[name] = Model(
+        path, kind, title or name, note, public=False, rate=opened.model.config.audio.sample_rate
+    )
     return Wish(model=name)
 
 

@@ -37,6 +37,10 @@ def rival(seen: Seen, seed: int) -> Seen:
     if model is None:
         raise Refusal("There is no model of the other kind here.")
     config = load_model(model.path).config
+    if not config.audio.alike(seen.config):
+        raise Refusal(
+            f"The {model.kind} model to compare with hears other frequencies than this one, so that the two do not see the same picture."
+        )
     (_, shape), (_, stride) = config.patch, config.stride
     columns = (min(len(seen.record.original), config.frames) - shape) // stride + 1
     if columns < 1:
@@ -87,7 +91,7 @@ def classified(seen: Seen, common: Common, name: Any) -> Answer | None:
         return {"name": name, "trouble": "It has no labels: it was not fine-tuned to name sounds."}
     config, grid = model.config, seen.record.grid
     fbank = renormalised(seen.record.original, seen.config, config.audio)[: config.frames].astype(np.float32)
-    if config.audio.mel_bins != seen.config.mel_bins or len(fbank) < config.patch[1]:
+    if not config.audio.alike(seen.config) or len(fbank) < config.patch[1]:
         return {"name": name, "trouble": "Its features are of another kind, or the sound is too short for it."}
     sound = torch.from_numpy(fbank)
     whole, left = analysis.classify(model, sound), None
@@ -179,7 +183,8 @@ def later(seen: Seen, asked: Asked, seed: float | None = None) -> Answer:
 
 CODE = """
 other = ssast_lab.load("tiny-frame" if excerpt.grid.rows > 1 else "tiny-patch")
-until = round(excerpt.start * audio.SAMPLE_RATE) + audio.samples_of(excerpt.grid.frames)
+heard = model.config.audio
+until = round(excerpt.start * heard.sample_rate) + heard.samples_of(excerpt.grid.frames)
 beside = ssast_lab.excerpt(wave[:until], other.config, excerpt.start)
 hidden = ssast_lab.draw_mask(beside, float(mask.float().mean()), seed=SEED)
 theirs = ssast_lab.reconstruct(other, beside.fbank, hidden, beside.start)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssast_lab import audio, checkpoint, data, files, masking, metrics
+from ssast_lab import checkpoint, data, files, masking, metrics
 from ssast_lab.config import FineTuneConfig, to_dict
 from ssast_lab.data import labelled
 from ssast_lab.data.labelled import Split
@@ -86,7 +86,7 @@ def occluded_logits(
     """(shares, C, L) of the beginning of each clip, as a classifier is judged. Patches that are hidden at one share are hidden at every
     larger one, and are the same in both ways. :class:`StudyError` for a clip that cannot be read."""
     settings, device = classifier.config, classifier.linear.weight.device
-    corpus = data.Files(clips, audio.samples_of(settings.frames))
+    corpus = data.Files(clips, settings.audio.samples_of(settings.frames), settings.audio.sample_rate)
     logits: list[list[np.ndarray]] = [[] for _ in shares]
     for begin in range(0, len(clips), BATCH):
         rows = np.arange(begin, min(begin + BATCH, len(clips)))
@@ -95,7 +95,7 @@ def occluded_logits(
             raise StudyError(f"A test clip cannot be read: {next(iter(batch.unreadable.values()))}")
         batch = batch.to(device)
         fbank = batch.features(settings.audio, settings.frames)
-        lengths = [max(min(audio.frames_of(int(n)), settings.frames), 1) for n in batch.lengths]
+        lengths = [max(min(settings.audio.frames_of(int(n)), settings.frames), 1) for n in batch.lengths]
         means = torch.stack([clip[:length].mean() for clip, length in zip(fbank, lengths, strict=True)])
         for place, share in enumerate(shares):
             mask = draw_mask(classifier, share, [(seed, int(row)) for row in rows])
