@@ -44,6 +44,21 @@ def attention(record: Attention, patch: int, layer: int = -1, head: int | None =
     return go.Figure(dict(data=[heat | dict(colorscale=list(LOUDNESS), zmin=0, colorbar=bar)], layout=layout))
 
 
+def received(record: Attention) -> dict[str, np.ndarray]:
+    """(N,) percent by layer: how much all patches attend to each in the mean, in the first, middle and last layer, and over all."""
+    depth, special = len(record.weights), record.weights.shape[-1] - record.grid.count
+    layers = {f"layer {layer + 1}": record.among_patches(layer).mean(0) for layer in sorted({0, depth // 2, depth - 1})}
+    rollout = record.rollout()[special:, special:].mean(0)
+    return {name: 100 * values for name, values in (layers | {"all layers (rollout)": rollout}).items()}
+
+
+def places(record: Match) -> dict[str, np.ndarray]:
+    """(N,) by what it is: the place of the true patch for each prediction; NaN where the patch was visible."""
+    ranks = np.full(record.grid.count, np.nan)
+    ranks[record.patches] = record.rank
+    return {f"Place of the true patch among {len(record.patches)} (0: recognised)": ranks}
+
+
 def match(record: Match, among_predictions: bool = False) -> go.Figure:
     """How likely each hidden patch (column) is to be what is predicted at each (row): the paper's softmax over the patches, or
     the official code's over the predictions. The diagonal is right."""
