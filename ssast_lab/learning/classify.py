@@ -3,7 +3,6 @@
 Axes: B clips of the global batch, C clips of a set, L labels.
 """
 
-import json
 import math
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -294,7 +293,7 @@ class FineTuning(TrainingTask[Evaluation]):
         run.note({}, {name: what for name, what in noticed.items() if name not in known})
         with run.writing():
             reports = [_report(judgement) | {"split": self.split.told()} for judgement in judgements]
-            files.write(run.path / REPORT, json.dumps(reports, indent=1))
+            files.write(run.path / REPORT, files.to_json(reports, indent=1))
         return tuple(judgements)
 
 

@@ -254,6 +254,13 @@ def test_several_labels_are_learned_with_bce(model, task, tmp_path):
     assert last.judgements[0].scores.accuracy is None
     assert last.judgements[0].scores.mean_average_precision.value > 0.9
     assert np.isnan(last.evaluation.accuracy)
+    assert np.isnan(Run(tmp_path / "run").metrics()[-1]["held_out_accuracy"])
+    Run(tmp_path / "run").export(tmp_path / "alone", {})
+    written = [*tmp_path.glob("run/*.json"), *tmp_path.glob("*/**/config.json"), tmp_path / "run" / "metrics.jsonl"]
+    for path in written:  # figures that are not known are null, as JSON has no NaN
+        for text in [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines():
+            json.loads(text, parse_constant=lambda name, path=path: pytest.fail(f"{path} has {name}"))
+    assert {"report.json", "config.json"} <= {path.name for path in written}
     with pytest.raises(LabelError, match="several labels or none, which cross-entropy cannot learn"):
         classify.FineTuning(asked(model, tmp_path / "table.csv", loss="ce"))
 
