@@ -105,13 +105,16 @@ class Run:
 
         ``stable_steps`` says how many steps of a run of a given length are the same in a longer one. A run whose length is
         changed goes on from its last checkpoint among these. ``verdict`` says what has become of its clips: where they are the
-        same they may lie in another place now. Raises :class:`RunError` where the folder holds another run."""
+        same they may lie in another place now. A run that ended before its first step is begun anew, whatever its configuration.
+        Raises :class:`RunError` where the folder holds another run."""
         settings = self.path / "config.json"
         if not settings.exists():
             if self.checkpoints():
                 raise RunError(
                     f"{self.path} has checkpoints but no {settings.name} to go with them: choose another folder."
                 )
+            return 0
+        if not self.worked():
             return 0
         if not resume:
             raise RunError(
@@ -135,6 +138,10 @@ class Run:
             why = f" {verdict.changed}" if verdict and verdict.changed and differences.keys() <= set(PLACES) else ""
             raise RunError(f"The run in {self.path} was started with another configuration: {changes}.{why}")
         return max(self.checkpoints(), default=0)
+
+    def worked(self) -> bool:
+        """Whether a step was done, so that there is something to keep."""
+        return bool(self.checkpoints() or self.metrics())
 
     def _prolonged(self, before: int, now: int, stable_steps: Callable[[int], int]) -> int:
         """The checkpoint to go on from when a run of ``before`` steps becomes one of ``now``."""
@@ -169,6 +176,9 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             for partial in list(self.path.glob("**/.writing-*")):
                 shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
+            if not self.worked():  # its clips are read again, and may be others
+                for list_ in ("unreadable.tsv", "noticed.tsv"):
+                    (self.path / list_).unlink(missing_ok=True)
             self._forget_after(start, mended)
             best = self.best()
             if best and best["step"] > start:

@@ -130,6 +130,10 @@ def _open(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator) -> tu
     accelerator.wait_for_everyone()  # until all have looked
     if main:
         folder.lock()
+        if not run.resume and (folder.path / "config.json").exists():
+            logging.getLogger("ssast_lab").warning(
+                f"The run in {folder.path} had ended before its first step: it begins anew."
+            )
         folder.begin(
             run_config, start, heard.record(task.sets(), run.contents, answers), verdict.mended if verdict else ()
         )

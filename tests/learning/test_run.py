@@ -44,6 +44,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(tmp_path):
     assert run.open(CONFIG, resume=False) == run.open(CONFIG, resume=True) == 0
     assert not run.path.exists()  # open only looks
     run.begin(CONFIG, 0)
+    run.log({"step": 1, "loss": 1.0})
     with pytest.raises(RunError, match=r"There is a run in .*resume it"):
         run.open(CONFIG, resume=False)
     assert run.open(CONFIG, resume=True) == 0
@@ -237,6 +238,7 @@ def test_unreadable_clips_of_any_name(tmp_path):
     for name in names:
         run.note({name: "cannot be\nread\tat all"}, {})
     assert run.unreadable() == dict.fromkeys(names, "cannot be read at all")
+    run.log({"step": 1, "loss": 1.0})
     run.begin(CONFIG, 0)
     assert [*run.unreadable()] == names
 
