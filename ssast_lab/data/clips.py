@@ -237,7 +237,7 @@ def split_in_time(clip: Clip, held_out: int) -> tuple[list[Clip], list[Clip]]:
     """(training, held-out) of a single recording, whose last tenth is set aside, in at most ``held_out`` pieces of 10 s.
     :class:`DataError` for one that is too short for that."""
     try:
-        seconds = audio.info(clip.open(), []).seconds
+        seconds = audio.info(clip.open(), [], damage=False).seconds
     except (audio.AudioError, OSError) as error:
         raise DataError(f"The one sound to learn from cannot be read: {error}") from None
     aside = TENTH * seconds

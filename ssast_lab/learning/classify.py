@@ -188,7 +188,9 @@ class FineTuning(TrainingTask[Evaluation]):
         lengths = []
         for clip in self.split.train.clips:
             with suppress(audio.AudioError, OSError):  # training meets them again, and counts them
-                lengths.append(audio.frames_of(round(audio.info(clip.open(), []).seconds * audio.SAMPLE_RATE)))
+                lengths.append(
+                    audio.frames_of(round(audio.info(clip.open(), [], damage=False).seconds * audio.SAMPLE_RATE))
+                )
         step = math.lcm(16, model.patch[1])
         usual = np.quantile(lengths, 0.9) if lengths else model.frames
         return min(math.ceil(usual / step) * step, model.frames)
