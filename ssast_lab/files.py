@@ -1,7 +1,8 @@
-"""Atomic file writes, checksums, and names that can be printed."""
+"""Atomic file writes, strict JSON, checksums, and names that can be printed."""
 
 import hashlib
 import json
+import math
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,20 @@ def write(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):  # where nothing can be written, there is nothing to remove
             aside.unlink(missing_ok=True)
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Strict JSON, with the options of :func:`json.dumps`: Python's own writes NaN and Infinity, which others refuse to read. Here a
+    number that is not finite is null."""
+    return json.dumps(_without_nan(value), allow_nan=False, **options)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256(*parts: Any) -> str:

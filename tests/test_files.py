@@ -1,10 +1,14 @@
 """Files are whole or not there, whatever comes between."""
 
+import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from ssast_lab import files
+from ssast_lab.metrics import Interval
 
 
 def test_text_and_bytes_are_written_and_replace_what_was_there(tmp_path):
@@ -39,3 +43,14 @@ def test_several_that_write_one_file_never_mix(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(write_and_read, texts * 3))
     assert [file.name for file in tmp_path.iterdir()] == ["shared"]
+
+
+def test_json_has_nothing_that_others_refuse():
+    content = {"a": [1.5, math.nan], "b": {"c": (math.inf, -math.inf, np.float64("nan"))}, "ü": [True, None, "NaN", 3]}
+    content["interval"] = Interval(0.5, math.nan, 0.75, 2)
+    text = files.to_json(content, ensure_ascii=False)
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {
+        "a": [1.5, None], "b": {"c": [None, None, None]}, "ü": [True, None, "NaN", 3], "interval": [0.5, None, 0.75, 2]
+    }  # fmt: skip
+    assert "ü" in text
+    assert math.isnan(content["a"][1])  # what is given stays as it was

@@ -98,6 +98,13 @@ def test_figures_draw_without_torch():
             assert not any(name.split(".")[0] in ("torch", "torchaudio") for name in imported(path))
 
 
+def test_all_json_is_strict():
+    """Written by ``files.to_json``; scripts of the page quote their strings themselves."""
+    for path in FILES:
+        if path != PACKAGE / "files.py" and wing_of(path) != "app":
+            assert not re.search(r"json\.dumps?\(", path.read_text(encoding="utf-8")), f"{path}: use files.to_json"
+
+
 def python(script, *arguments, folder):
     """Runs a script in a fresh interpreter."""
     run = [sys.executable, "-c", script, *arguments]

@@ -17,6 +17,7 @@ from ssast_lab.config import FineTuneConfig, LabelledConfig, ModelConfig, Traini
 from ssast_lab.data.labelled import read_labelled
 from ssast_lab.learning import augment, classify
 from ssast_lab.learning.run import Run
+from ssast_lab.learning.variation import LabelledPlan
 from ssast_lab.measuring.compare import compare
 from ssast_lab.measuring.embedding import embed_clips
 from ssast_lab.measuring.evaluation import evaluate
@@ -61,7 +62,7 @@ def test_in_fine_tuning(places, tmp_path):
 def test_of_a_partner(places):
     """Only the file that was not cut is drawn by itself; the other one is mixed into it."""
     clips = [data.Clip(path) for path in (str(places.folder / "00.wav"), places.cut[0])]
-    tuned = classify.LabelledPlan(
+    tuned = LabelledPlan(
         data.Files(clips, SAMPLES), 4, 0, targets=np.eye(2, dtype=np.float32), mixup=1.0, chances=np.array([1.0, 1.0])
     )
     packed = augment.AugmentingPlan(

@@ -225,7 +225,7 @@ def test_exports(trained, calls, tmp_path):
     assert again.config.audio == BIRDS
     from transformers import AutoFeatureExtractor
 
-    with pytest.raises(Exception, match="trust_remote_code|SSASTFeatureExtractor"):
+    with pytest.raises(Exception, match=r"trust_remote_code|SSASTFeatureExtractor"):
         AutoFeatureExtractor.from_pretrained(tmp_path / "transformers", trust_remote_code=False)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "transformers", trust_remote_code=True)
     theirs = extractor((wave - wave.mean()).numpy(), sampling_rate=48_000, return_tensors="pt")["input_values"][0]

@@ -7,7 +7,7 @@ trainings.py       visitors' trainings, each a process of its own
 uploads.py         sounds that a view's script sent: files, folders and zips
 maps.py            visitors' maps: windows of many sounds, embedded a slice at a time
 state.py           what the page keeps of a visitor, and what all share
-stage.py           what the stage is given: pictures, sounds, a painted mask
+stage.py           the stage on the page: its scripts, its look, where it lies
 reconstruction.py  from an excerpt and a mask to the record and its figures
 code.py            the Python lines that make the same
 handlers.py        what happens when something is touched

@@ -14,9 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ssast_lab import analysis, audio, checkpoint
+from ssast_lab import analysis, audio, checkpoint, stage
 from ssast_lab.analysis import Excerpt
-from ssast_lab.app import stage
 from ssast_lab.app.reconstruction import (
     CLUSTERS,
     NEXT_TO_NOTHING,

@@ -1,17 +1,11 @@
-"""The stage on the page. What it is given and gives back is made in ``ssast_lab.stage``, for the page and the notebooks alike."""
+"""The stage on the page: its scripts, its look, and where it lies. What it is given and gives back is made in ``ssast_lab.stage``,
+for the page and the notebooks alike."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssast_lab.stage import PLURAL, hidden_values, inverted, levels, painted_mask, picture, sounds, stretch, text
-
 if TYPE_CHECKING:
     import gradio as gr
-
-__all__ = [
-    "PLURAL", "SCRIPTS", "STATIC", "head", "hidden_values", "inverted", "lay_out", "levels", "painted_mask", "picture", "script",
-    "sounds", "stretch", "style", "text",
-]  # fmt: skip
 
 STATIC = Path(__file__).parent / "static"
 # each needs those before it; then each view's

@@ -9,6 +9,7 @@ loss, and with a header that tells the truth, its end is looked at and then it t
 
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ class Sound:
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[np.ndarray]:
         """(n, K) float32 each, together the samples from ``first`` to ``last`` (None: the end) as far as there are any."""
         return self.reader(self, first, last)
+
+    def read_through(self) -> None:
+        """To its end without hearing any of it, and all of it where it must be decoded, so that what is wrong with it is found."""
+        known, self.frames = self.frames, None  # else it is sought in
+        for _ in self.blocks(first=sys.maxsize):
+            pass
+        self.frames = known
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import stat
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ MARGIN = 0.1  # seconds read on either side of a crop, for the resampler
 WHOLE = 120  # seconds; of a sound that is no longer, a piece is cut from the whole
 CANCELLED = 10 ** (-6 / 10)  # of the loudest channel's power: -6 dB
 BEYOND = 1e-3  # of a sound's power, that is left below half the rate
-_KNOWN: dict[tuple, "_Measured"] = {}  # of files that had to be decoded to know how long they are
+_KNOWN: dict[tuple, "_Measured"] = {}  # of files that do not change, with or without the damage within
 
 
 @dataclass(frozen=True)
@@ -192,30 +191,32 @@ def load_piece(
         whole = load_waveform(path, notices=notices, to_rate=to_rate)
         start = int(fraction * max(0, len(whole) - samples + 1))
         return whole[start : start + samples].clone() if len(whole) > 2 * samples else whole[start : start + samples]
-    room = round(info(path, notices=[]).seconds * to_rate) - samples
+    room = round(info(path, [], damage=False).seconds * to_rate) - samples
     if room <= 0:
         return load_waveform(path, notices=notices, to_rate=to_rate)[:samples]
     start = int(fraction * (room + 1))
     return load_waveform(path, start / to_rate, samples / to_rate, notices=notices, to_rate=to_rate)[:samples]
 
 
-def info(path: Source, notices: list[AudioWarning] | None = None) -> AudioInfo:
-    """Length, rate, channels and format, without decoding where the header is known to tell the truth: in uncompressed
-    files, and in those without loss whose end is where it should be. Of others it is remembered while they do not change."""
+def info(path: Source, notices: list[AudioWarning] | None = None, damage: bool = True) -> AudioInfo:
+    """Length, rate, channels and format, and in ``notices`` (or by :func:`warnings.warn`) what should be known of the file. Any but an
+    uncompressed one is decoded for that, which takes about a second for an hour at 16 kHz, and is remembered while it does not change.
+
+    Without ``damage`` this is left out where the header is known to tell the truth: in files without loss whose end is where it
+    should be. They may be damaged within; their length is right all the same."""
     key = _identity(path)
-    measured = _KNOWN.get(key) if key else None
+    measured = _KNOWN.get((*key, damage)) or _KNOWN.get((*key, True)) if key else None
     if measured is None:
         with _opened(path) as sound:
-            frames = sound.frames
-            if frames is None:
-                for _ in sound.blocks(first=sys.maxsize):  # to its end, without hearing any of it
-                    pass
-                frames = sound.length or 0
+            if damage or sound.frames is None:
+                sound.read_through()
+            frames = sound.length if sound.frames is None else sound.frames
+            frames = frames or 0
             _check_length(round(frames * SAMPLE_RATE / sound.rate), SAMPLE_RATE)
             known = AudioInfo(frames / sound.rate, sound.rate, sound.channels, sound.format)
             measured = _Measured(known, tuple(_of_length(sound)))
         if key:
-            _KNOWN[key] = measured
+            _KNOWN[(*key, damage)] = measured
     _say(measured.notices, path, notices)
     return measured.info
 

@@ -137,7 +137,8 @@ def _quality(about: Mapping[str, Any]) -> Iterator[str]:
         yield _table(names, ([_number(steps[place][name]) for name in names] for place in sorted(chosen)))
     held_out = about.get("held_out")
     if isinstance(held_out, dict):
-        yield "These weights: " + ", ".join(f"{name} {_number(value)}" for name, value in held_out.items()) + "."
+        known = {name: value for name, value in held_out.items() if value is not None}
+        yield "These weights: " + ", ".join(f"{name} {_number(value)}" for name, value in known.items()) + "."
     judged = about.get("report")
     for judgement in filter(lambda one: isinstance(one, dict), judged if isinstance(judged, list) else ()):
         figures = {

@@ -1,7 +1,6 @@
 """A model for others: a folder that transformers, the official code, onnxruntime or plain PyTorch loads, with its card."""
 
 import io
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from ssast_lab.checkpoint.own import CONFIG, Model, save
 from ssast_lab.checkpoint.tensors import CheckpointError
 from ssast_lab.checkpoint.to_huggingface import to_huggingface
 from ssast_lab.config import SIZES, AudioConfig, ModelConfig, to_dict
+from ssast_lab.files import to_json
 from ssast_lab.model import SSAST, Classifier, EncoderModel
 
 Target = Literal["ours", "transformers", "official", "onnx", "torch"]
@@ -178,11 +178,11 @@ def _graph(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Pat
     labels = list(config.labels) if isinstance(model, Classifier) else []
     if to == "onnx":
         told = {
-            "labels": json.dumps(labels, ensure_ascii=False),
+            "labels": to_json(labels, ensure_ascii=False),
             "sample_rate": str(config.audio.sample_rate),
             "input": takes,
         }
-        told |= {name: json.dumps(value) for name, value in asdict(config.audio).items() if name != "sample_rate"}
+        told |= {name: to_json(value) for name, value in asdict(config.audio).items() if name != "sample_rate"}
         made = graph.to_onnx(model, takes, file, told)
     else:
         made = graph.to_torch(model, takes, file)
@@ -244,4 +244,4 @@ def _code(lines: list[str]) -> str:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    return (to_json(value, indent=1, ensure_ascii=False) + "\n").encode()

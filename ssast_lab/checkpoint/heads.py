@@ -49,7 +49,7 @@ def save_head(head: Head, folder: str | os.PathLike[str], model: str | os.PathLi
     tensors = {"weight": head.weight.float().contiguous(), "bias": head.bias.float().contiguous()}
     path = Path(folder) / f"{head.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, to_safetensors(tensors, metadata={"format": FORMAT, "head": json.dumps(said)}))
+    files.write(path, to_safetensors(tensors, metadata={"format": FORMAT, "head": files.to_json(said)}))
     return path
 
 

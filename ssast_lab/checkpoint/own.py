@@ -15,6 +15,7 @@ from ssast_lab.checkpoint.huggingface import HuggingFaceError, from_huggingface
 from ssast_lab.checkpoint.report import LoadReport, report
 from ssast_lab.checkpoint.tensors import CheckpointError, fill, read_tensors, skeleton
 from ssast_lab.config import ModelConfig, from_dict, to_dict
+from ssast_lab.files import to_json
 from ssast_lab.model import SSAST, Classifier, EncoderModel
 from ssast_lab.predictive import APC, APCConfig, Wav2Vec, Wav2VecConfig
 
@@ -59,7 +60,7 @@ def save(model: Model, path: str | os.PathLike[str], about: dict[str, Any] | Non
     aside.mkdir(parents=True)
     try:
         (aside / WEIGHTS).write_bytes(weights)
-        (aside / CONFIG).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (aside / CONFIG).write_text(to_json(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if path.is_dir():  # a folder cannot be renamed over another one that has files in it
             shutil.rmtree(replaced(path), ignore_errors=True)
             path.rename(replaced(path))

@@ -4,7 +4,6 @@ The names are those of transformers 4, which 5 reads as well. What its ``ASTMode
 is written for them; what they cannot is carried by the classes of ``modeling_ssast.py``, which goes into the folder.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ssast_lab.checkpoint.huggingface import FEATURES, HEAD, MODEL_TYPE, OURS, P
 from ssast_lab.checkpoint.official import NO_DISTILLATION
 from ssast_lab.checkpoint.tensors import CheckpointError
 from ssast_lab.config import AudioConfig, ModelConfig
+from ssast_lab.files import to_json
 from ssast_lab.model import SSAST, Classifier, EncoderModel
 
 WRAPPER = "modeling_ssast"
@@ -154,4 +154,4 @@ def _weights(model: nn.Module, kind: type, wrapped: bool) -> dict[str, Tensor]:
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    return (to_json(values, indent=2, ensure_ascii=False) + "\n").encode()

@@ -145,7 +145,6 @@ def near(arguments: list[str]) -> None:
 
 def predict(arguments: list[str]) -> None:
     """``ssast-lab predict MODEL FILES...``"""
-    import json
 
     import tyro
 
@@ -209,7 +208,7 @@ def predict(arguments: list[str]) -> None:
         tell(left_out, noticed)
         if out:
             content = (
-                json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
+                files.to_json(answers, indent=1, ensure_ascii=False) + "\n"
                 if out.suffix == ".json"
                 else _csv(_cells(answers))
             )

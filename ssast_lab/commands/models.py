@@ -98,7 +98,6 @@ def _next(loaded: Any, model: str, evaluated: bool) -> str:
 
 
 def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None, pictures: Path | None) -> None:
-    import json
     from dataclasses import asdict
 
     import torch
@@ -124,7 +123,7 @@ def _evaluate(model: Any, folder: str, counts: tuple[int, ...], out: Path | None
             "noticed": report.noticed,
         }
     if out:
-        files.write(out, json.dumps(reports if sets else reports[""], indent=1, ensure_ascii=False) + "\n")
+        files.write(out, files.to_json(reports if sets else reports[""], indent=1, ensure_ascii=False) + "\n")
     if pictures:
         from ssast_lab import figures as draw
 

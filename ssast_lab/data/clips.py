@@ -38,6 +38,7 @@ TENTH, PIECE, SHORTEST = (
     10.0,
     0.5,
 )  # of a single recording: what is held out, in pieces of so many seconds; and its least seconds
+FEW = 500  # clips whose lengths are looked at before some are held out: among more, one alone hardly counts
 MIDDLE = 0.5  # where the pretext task is measured: a recording often begins and ends with silence
 
 
@@ -220,13 +221,19 @@ def rows_of(path: str, sounds: arrow.Sounds, passed: Passed) -> Iterator[Clip | 
 
 def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
     """(training, held-out): ``held_out`` clips drawn by the seed are set aside, with whatever else is the same sound: a
-    manifest may list one twice, and sources may overlap."""
+    manifest may list one twice, and sources may overlap. Clips are counted, not seconds, but one that has most of the time of a few
+    (an hour among short ones) is not held out, where only one window of it would be measured on."""
     if not 0 < held_out < len(clips):
         raise DataError(
             f"{held_out} of {len(clips)} clips cannot be held out, for some must be left to train on: "
             "add sounds, or name the ones to hold out (--data.held-out)."
         )
-    aside = set(np.random.default_rng([seed, Stream.SPLIT]).permutation(len(clips))[:held_out].tolist())
+    drawn_order = np.random.default_rng([seed, Stream.SPLIT]).permutation(len(clips))
+    if len(clips) <= FEW:
+        seconds = np.array([estimated(clip) for clip in clips])
+        too_long = seconds > min(max(TENTH, 3 / len(clips)), 0.75) * seconds.sum()
+        drawn_order = drawn_order[np.argsort(too_long[drawn_order], kind="stable")]  # the last to be drawn
+    aside = set(drawn_order[:held_out].tolist())
     drawn = {_identity(clip): clip for i, clip in enumerate(clips) if i in aside}
     train = [clip for clip in clips if _identity(clip) not in drawn]
     if not train:
@@ -238,7 +245,7 @@ def split_in_time(clip: Clip, held_out: int) -> tuple[list[Clip], list[Clip]]:
     """(training, held-out) of a single recording, whose last tenth is set aside, in at most ``held_out`` pieces of 10 s.
     :class:`DataError` for one that is too short for that."""
     try:
-        seconds = audio.info(clip.open(), []).seconds
+        seconds = audio.info(clip.open(), [], damage=False).seconds
     except (audio.AudioError, OSError) as error:
         raise DataError(f"The one sound to learn from cannot be read: {error}") from None
     aside = TENTH * seconds

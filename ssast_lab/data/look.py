@@ -122,7 +122,7 @@ def _heard(clip: Clip) -> _Heard | str:
     loudest, full, count, content = 0.0, 0, 0, hashlib.sha256()
     notices: list[audio.AudioWarning] = []
     try:
-        info = audio.info(clip.open(), [])
+        info = audio.info(clip.open(), [], damage=False)
         for block in audio.waveform_blocks(clip.open(), notices=notices):
             samples = block.numpy()
             if len(samples):

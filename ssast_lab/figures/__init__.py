@@ -10,7 +10,7 @@ still.py   pictures without a browser
 
 from ssast_lab.figures.charts import Dot, Line, curves, dots, learned, lines, smoothed
 from ssast_lab.figures.grids import maps, matrix, points, series, waveform
-from ssast_lab.figures.relations import attention, coverage, match
+from ssast_lab.figures.relations import attention, coverage, match, places, received
 from ssast_lab.figures.sounds import (
     DEVIATION,
     HIDDEN,
@@ -54,7 +54,9 @@ __all__ = [
     "palette",
     "patch_grid",
     "picture",
+    "places",
     "points",
+    "received",
     "reconstruction",
     "series",
     "smoothed",

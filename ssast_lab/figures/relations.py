@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ssast_lab.figures.sounds import DEVIATION, LOUDNESS, ticks_of
+from ssast_lab.figures.sounds import DEVIATION, LOUDNESS, edge, ticks_of
 from ssast_lab.figures.theme import FONT, TEXT
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def attention(record: Attention, patch: int, layer: int = -1, head: int | None =
     where = f"layer {range(len(record.weights))[layer] + 1}, " + (
         "mean of all heads" if head is None else f"head {head + 1}"
     )
-    frame = dict(type="rect", x0=_seconds(grid, record.start, first), x1=_seconds(grid, record.start, end), y0=low - 0.5, y1=high - 0.5,
+    frame = dict(type="rect", x0=edge(grid, record.start, first), x1=edge(grid, record.start, end), y0=low - 0.5, y1=high - 0.5,
                  line=dict(color=PIN, width=2))  # fmt: skip
     heat = _heatmap(grid, record.start, 100 * weights, "%{z:.2f} % of the attention")
     bar = dict(title=dict(text="%"), thickness=10)
@@ -42,6 +42,21 @@ def attention(record: Attention, patch: int, layer: int = -1, head: int | None =
         | dict(title=dict(text=f"What patch {patch} attends to: {where}"), shapes=[frame], height=280)
     )
     return go.Figure(dict(data=[heat | dict(colorscale=list(LOUDNESS), zmin=0, colorbar=bar)], layout=layout))
+
+
+def received(record: Attention) -> dict[str, np.ndarray]:
+    """(N,) percent by layer: how much all patches attend to each in the mean, in the first, middle and last layer, and over all."""
+    depth, special = len(record.weights), record.weights.shape[-1] - record.grid.count
+    layers = {f"layer {layer + 1}": record.among_patches(layer).mean(0) for layer in sorted({0, depth // 2, depth - 1})}
+    rollout = record.rollout()[special:, special:].mean(0)
+    return {name: 100 * values for name, values in (layers | {"all layers (rollout)": rollout}).items()}
+
+
+def places(record: Match) -> dict[str, np.ndarray]:
+    """(N,) by what it is: the place of the true patch for each prediction; NaN where the patch was visible."""
+    ranks = np.full(record.grid.count, np.nan)
+    ranks[record.patches] = record.rank
+    return {f"Place of the true patch among {len(record.patches)} (0: recognised)": ranks}
 
 
 def match(record: Match, among_predictions: bool = False) -> go.Figure:
@@ -110,15 +125,9 @@ def _axes(grid: PatchGrid) -> dict[str, Any]:
     return dict(xaxis=dict(title=dict(text="seconds"), showgrid=False, zeroline=False), yaxis=bins | ticks)
 
 
-def _seconds(grid: PatchGrid, start: float, frame: float) -> float:
-    return start + frame * grid.hop + (grid.window - grid.hop) / 2
-
-
 def _middles(grid: PatchGrid, start: float) -> np.ndarray:
     """(columns,) seconds"""
-    return np.array(
-        [_seconds(grid, start, column * grid.stride[1] + grid.shape[1] / 2) for column in range(grid.columns)]
-    )
+    return np.array([edge(grid, start, column * grid.stride[1] + grid.shape[1] / 2) for column in range(grid.columns)])
 
 
 def _bins(grid: PatchGrid) -> np.ndarray:

@@ -93,7 +93,7 @@ def gallery(records: Sequence[tuple[str, Reconstruction]]) -> go.Figure:
         notes.append(heading | text)
     for line, (name, record) in enumerate(records):
         pictures, bins, few = Pictures(record), record.grid.mel_bins, ticks_of(record.grid, few=True)
-        begin, end = edge(record, 0), edge(record, record.grid.frames)
+        begin, end = edge(record.grid, record.start, 0), edge(record.grid, record.start, record.grid.frames)
         high = 1 - line * (row + gap) / inner
         caption = f"{name}: MSE {record.mse:.3f}, {record.accuracy:.1%} recognised"
         notes.append(heading | dict(text=caption, x=0, y=high, yshift=1, xshift=-2))
@@ -131,7 +131,11 @@ TITLES = {
 def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     """The named pictures in rows over one time axis."""
     grid, pictures, texts = record.grid, Pictures(record), _hover(record)
-    begin, end, hertzes = edge(record, 0), edge(record, grid.frames), ticks_of(grid)
+    begin, end, hertzes = (
+        edge(record.grid, record.start, 0),
+        edge(record.grid, record.start, grid.frames),
+        ticks_of(grid),
+    )
     row, gap, top, bottom = ROWS if len(names) > 1 else ALONE
     inner = len(names) * row + (len(names) - 1) * gap
     heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)
@@ -200,12 +204,12 @@ class Pictures:
         original, hidden = record.original, _hidden(record)
         if name == "error":
             scaled = (record.error + self.most) / (2 * self.most)
-            return _image(np.where(hidden, _index(scaled), 255), DEVIATION, None)
+            return coloured(np.where(hidden, shades(scaled), 255), DEVIATION, None)
         if name == "patch_grid":
-            return _image(_index((original - self.low) / (self.high - self.low)), ("#26292e", "#d0d4d9"), HIDDEN)
+            return coloured(shades((original - self.low) / (self.high - self.low)), ("#26292e", "#d0d4d9"), HIDDEN)
         values = record.reconstruction if name == "reconstruction" else original
-        index = _index((values - self.low) / (self.high - self.low))
-        return _image(np.where(hidden, 255, index) if name == "masked" else index, LOUDNESS, HIDDEN)
+        index = shades((values - self.low) / (self.high - self.low))
+        return coloured(np.where(hidden, 255, index) if name == "masked" else index, LOUDNESS, HIDDEN)
 
 
 def colour_range(original: np.ndarray) -> tuple[float, float]:
@@ -214,12 +218,18 @@ def colour_range(original: np.ndarray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-3))
 
 
-def _index(scaled: np.ndarray) -> np.ndarray:
+def shades(scaled: np.ndarray) -> np.ndarray:
     """0..1 -> the first 255 colours of a palette; the last one is kept for what has no value."""
     return (np.clip(scaled, 0, 1) * 254 + 0.5).astype(np.uint8)
 
 
-def _image(index: np.ndarray, ramp: tuple[str, ...], extra: str | None) -> Image.Image:
+def loudness(log_mel: np.ndarray) -> Image.Image:
+    """(T, F) -> the picture, in its own range of colours."""
+    low, high = colour_range(log_mel)
+    return coloured(shades((log_mel - low) / (high - low)), LOUDNESS, HIDDEN)
+
+
+def coloured(index: np.ndarray, ramp: Sequence[str], extra: str | None) -> Image.Image:
     """(T, F) palette indices -> the picture. Colour 255 is ``extra``, or a translucent grey for None."""
     wide = index.astype(np.uint8).repeat(max(1024 // len(index), 1), axis=0)  # else browsers blur a few frames into one
     image = Image.fromarray(np.ascontiguousarray(wide.T[::-1]))
@@ -245,7 +255,7 @@ def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -
     return dict(
         type="heatmap", z=state.astype(np.uint8), zmin=0, zmax=2, showscale=False, opacity=0.82, yaxis=axis,
         text=texts, hovertemplate="%{text}<extra></extra>",
-        x0=edge(record, 0) + grid.shape[1] * grid.hop / 2, dx=grid.stride[1] * grid.hop,
+        x0=edge(record.grid, record.start, 0) + grid.shape[1] * grid.hop / 2, dx=grid.stride[1] * grid.hop,
         y0=grid.shape[0] / 2 - 0.5, dy=grid.stride[0],
         colorscale=[(at, colour) for colour, ends in zip(colours, ((0, 0.25), (0.25, 0.75), (0.75, 1))) for at in ends],
     )  # fmt: skip
@@ -254,7 +264,7 @@ def _cells(record: Reconstruction, axis: str, texts: np.ndarray, tinted: bool) -
 def _lines(record: Reconstruction, axis: str) -> dict:
     """The lines between the patches; between the narrow patches of a frame model they would only make a grey blur."""
     grid = record.grid
-    begin, end = edge(record, 0), edge(record, grid.frames)
+    begin, end = edge(grid, record.start, 0), edge(grid, record.start, grid.frames)
     rows = [row * grid.stride[0] - 0.5 for row in range(1, grid.rows)]
     numbers = range(1, grid.columns + 1) if grid.rows > 1 else ()
     columns = [begin + number * grid.stride[1] * grid.hop for number in numbers]
@@ -312,6 +322,6 @@ def _hidden(record: Reconstruction) -> np.ndarray:
     return cells.T
 
 
-def edge(record: Reconstruction, frame: int) -> float:
-    """Seconds at the left edge of a frame's column; the frame's window of 25 ms is centred on the column."""
-    return record.start + frame * record.grid.hop + (record.grid.window - record.grid.hop) / 2
+def edge(grid: PatchGrid, start: float, frame: float) -> float:
+    """Seconds at the left edge of a frame's column, of a window from ``start`` on; the frame's 25 ms are centred on the column."""
+    return start + frame * grid.hop + (grid.window - grid.hop) / 2

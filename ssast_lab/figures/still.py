@@ -1,12 +1,14 @@
 """Pictures without a browser: a PNG of a record in some 50 ms, that of a confusion matrix, and the curves of a run as SVG. They
 are what a notebook shows where nothing runs, and what changes while something does.
+
+Axes: N patches, L labels.
 """
 
 from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import hex_to_rgb, sequential
 
 from ssast_lab.figures.charts import HUES, INK, RULE, smoothed
-from ssast_lab.figures.sounds import TITLES, Pictures, edge, ticks_of
+from ssast_lab.figures.relations import places, received
+from ssast_lab.figures.sounds import HIDDEN, TITLES, Pictures, coloured, edge, loudness, shades, ticks_of
 from ssast_lab.figures.theme import FONT, RIGHT, TEXT
 
 if TYPE_CHECKING:
-    from ssast_lab.analysis import Reconstruction
+    from ssast_lab.analysis import Attention, Excerpt, Match, Reconstruction
+    from ssast_lab.masking import Coverage
+    from ssast_lab.patches import PatchGrid
 
 ROW, HEADING, LEFT, BELOW, WIDE = 110, 20, 40, 22, 900  # pixels
 SCALE = 2  # pixels of the file for one of the page
@@ -33,27 +38,96 @@ FONTS = (
 CURVES = (("nce", "InfoNCE (nats)"), ("accuracy", "accuracy"), ("mse", "MSE"))
 
 
-def still(record: Reconstruction, names: Sequence[str] = ("spectrogram", "masked", "reconstruction")) -> bytes:
-    """The named pictures (as in :func:`ssast_lab.figures.overview`) in rows over one time axis, as a PNG."""
-    pictures, grid = Pictures(record), record.grid
-    whole = Image.new("RGBA", (SCALE * WIDE, SCALE * (len(names) * (ROW + HEADING) + BELOW)), (0, 0, 0, 0))
+def still(record: Any, names: Sequence[str] = ("spectrogram", "masked", "reconstruction")) -> bytes:
+    """A record as a PNG: the named pictures of a Reconstruction (as in :func:`ssast_lab.figures.overview`) in rows over one time
+    axis, the log-mel of an Excerpt, what each patch receives of an Attention, the ranks of a Match, the rates of a Coverage.
+
+    Raises a TypeError, which says what to do, for anything else.
+    """
+    kinds = [kind.__name__ for kind in type(record).__mro__]
+    draw = next((_STILLS[kind] for kind in kinds if kind in _STILLS), None)
+    if draw is None:
+        raise TypeError(
+            f"There is no picture without a browser of a {kinds[0]}, only of {', '.join(_STILLS)}: "
+            "ssast_lab.figures draws others, and figures.picture(figure, 'png') makes a PNG of such a figure, for which "
+            "pip install 'ssast-lab[pictures]' and Chromium are needed."
+        )
+    return draw(record, names) if draw is _reconstruction else draw(record)
+
+
+def _reconstruction(record: Reconstruction, names: Sequence[str]) -> bytes:
+    pictures = Pictures(record)
+    titles = [TITLES[name].partition("</b>")[0].removeprefix("<b>").format(grid="Patch grid") for name in names]
+    return _rows([(title, pictures.image(name)) for title, name in zip(titles, names)], record.grid, record.start)
+
+
+def _excerpt(record: Excerpt) -> bytes:
+    return _rows([("Spectrogram", loudness(np.asarray(record.fbank)))], record.grid, record.start)
+
+
+def _attention(record: Attention) -> bytes:
+    named = {f"Attention received, {name}": values for name, values in received(record).items()}
+    return _maps(named, record.grid, record.start, "{:.2f} %")
+
+
+def _match(record: Match) -> bytes:
+    return _maps(places(record), record.grid, 0.0, "{:.0f}")
+
+
+def _coverage(record: Coverage) -> bytes:
+    title = f"Share of {record.masks:,} masks that hide a patch"
+    return _maps({title: 100 * record.rate.ravel()}, None, 0.0, "{:.1f} %", record.rate.shape)
+
+
+_STILLS: dict[str, Callable[..., bytes]] = {
+    # by name, as the types themselves would bring torch along
+    "Reconstruction": _reconstruction,
+    "Excerpt": _excerpt,
+    "Attention": _attention,
+    "Match": _match,
+    "Coverage": _coverage,
+}
+
+
+def _maps(
+    named: Mapping[str, np.ndarray],
+    grid: PatchGrid | None,
+    start: float,
+    form: str,
+    shape: tuple[int, ...] | None = None,
+) -> bytes:
+    """A row for each name: (N,) values of patches on one scale, which is told; grey where there is none."""
+    values = np.stack(list(named.values())).astype(float)
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    scale = f"   dark: {form.format(low)}, bright: {form.format(high)}"
+    shape = shape or (grid.rows, grid.columns)  # type: ignore[union-attr]
+    rows = []
+    for name, one in zip(named, values):
+        index = np.where(np.isfinite(one), shades((np.nan_to_num(one) - low) / max(high - low, 1e-12)), 255)
+        rows.append((name + scale, coloured(index.reshape(shape).T, sequential.Viridis, HIDDEN)))
+    return _rows(rows, grid, start)
+
+
+def _rows(rows: Sequence[tuple[str, Image.Image]], grid: PatchGrid | None, start: float) -> bytes:
+    """Pictures, each under its title, over one time axis in seconds where the grid is known."""
+    whole = Image.new("RGBA", (SCALE * WIDE, SCALE * (len(rows) * (ROW + HEADING) + BELOW)), (0, 0, 0, 0))
     pen, ink, font = ImageDraw.Draw(whole), hex_to_rgb(TEXT), ImageFont.load_default(11 * SCALE)
     size = SCALE * (WIDE - LEFT - 2), SCALE * ROW
-    for place, name in enumerate(names):
+    for place, (title, picture) in enumerate(rows):
         top = SCALE * (place * (ROW + HEADING) + HEADING)
-        title = TITLES[name].partition("</b>")[0].removeprefix("<b>").format(grid="Patch grid")
         pen.text((SCALE * LEFT, top - SCALE * 4), title, ink, font, anchor="ls")
-        image = pictures.image(name).convert("RGBA").resize(size, Image.Resampling.NEAREST)
-        whole.paste(image, (SCALE * LEFT, top))
-        for hertz, label in ticks_of(grid, few=True).items():
-            y = top + SCALE * ROW * (1 - (grid.mel_bin(hertz) + 0.5) / grid.mel_bins)
+        whole.paste(picture.convert("RGBA").resize(size, Image.Resampling.NEAREST), (SCALE * LEFT, top))
+        for hertz, label in ticks_of(grid, few=True).items() if grid else ():
+            y = top + SCALE * ROW * (1 - (grid.mel_bin(hertz) + 0.5) / grid.mel_bins)  # type: ignore[union-attr]
             pen.text((SCALE * (LEFT - 4), y), label, ink, font, anchor="rm")
-    begin, end = edge(record, 0), edge(record, grid.frames)
-    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10) if (end - begin) / step <= 11)
-    for count in range(int(np.ceil(begin / step)), int(end / step) + 1):
-        x = SCALE * LEFT + size[0] * (count * step - begin) / (end - begin)
-        pen.line((x, top + SCALE * ROW, x, top + SCALE * (ROW + 4)), ink, SCALE)
-        pen.text((x, top + SCALE * (ROW + 6)), f"{count * step:g} s", ink, font, anchor="mt" if count else "lt")
+    if grid:
+        begin, end = edge(grid, start, 0), edge(grid, start, grid.frames)
+        step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10) if (end - begin) / step <= 11)
+        for count in range(int(np.ceil(begin / step)), int(end / step) + 1):
+            x = SCALE * LEFT + size[0] * (count * step - begin) / (end - begin)
+            pen.line((x, top + SCALE * ROW, x, top + SCALE * (ROW + 4)), ink, SCALE)
+            pen.text((x, top + SCALE * (ROW + 6)), f"{count * step:g} s", ink, font, anchor="mt" if count else "lt")
     file = io.BytesIO()
     whole.quantize(255, Image.Quantize.FASTOCTREE).save(file, "PNG", compress_level=6)
     return file.getvalue()

@@ -17,5 +17,6 @@ unlabelled.py  what all tasks that learn from sound without labels have in commo
 pretrain.py    the masked pretext task: ``for step in pretrain(config)``
 diagnosis.py   what the curves of a run say
 forecast.py    the training of APC and wav2vec
+variation.py   clips of fine-tuning varied: mixup, SpecAugment, noise
 classify.py    fine-tuning: ``for step in fine_tune(config)``
 """

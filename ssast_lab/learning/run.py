@@ -105,7 +105,8 @@ class Run:
 
         ``stable_steps`` says how many steps of a run of a given length are the same in a longer one. A run whose length is
         changed goes on from its last checkpoint among these. ``verdict`` says what has become of its clips: where they are the
-        same they may lie in another place now. Raises :class:`RunError` where the folder holds another run."""
+        same they may lie in another place now. A run that ended before its first step is begun anew, whatever its configuration.
+        Raises :class:`RunError` where the folder holds another run."""
         settings = self.path / "config.json"
         if not settings.exists():
             if self.checkpoints():
@@ -113,12 +114,14 @@ class Run:
                     f"{self.path} has checkpoints but no {settings.name} to go with them: choose another folder."
                 )
             return 0
+        if not self.worked():
+            return 0
         if not resume:
             raise RunError(
                 f"There is a run in {self.path} already: resume it (--run.resume), or choose another folder (--run.folder)."
             )
         before = renamed(_read(settings, "put it back, or choose another folder"))
-        differences = dict(_differences(before, json.loads(json.dumps(config))))
+        differences = dict(_differences(before, json.loads(files.to_json(config))))
         if verdict and not verdict.changed:
             for name in PLACES:
                 differences.pop(name, None)
@@ -135,6 +138,10 @@ class Run:
             why = f" {verdict.changed}" if verdict and verdict.changed and differences.keys() <= set(PLACES) else ""
             raise RunError(f"The run in {self.path} was started with another configuration: {changes}.{why}")
         return max(self.checkpoints(), default=0)
+
+    def worked(self) -> bool:
+        """Whether a step was done, so that there is something to keep."""
+        return bool(self.checkpoints() or self.metrics())
 
     def _prolonged(self, before: int, now: int, stable_steps: Callable[[int], int]) -> int:
         """The checkpoint to go on from when a run of ``before`` steps becomes one of ``now``."""
@@ -169,16 +176,19 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             for partial in list(self.path.glob("**/.writing-*")):
                 shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
+            if not self.worked():  # its clips are read again, and may be others
+                for list_ in ("unreadable.tsv", "noticed.tsv"):
+                    (self.path / list_).unlink(missing_ok=True)
             self._forget_after(start, mended)
             best = self.best()
             if best and best["step"] > start:
                 (self.path / "best.json").unlink()
             environment = self.path / "environment.json"
             starts = _read(environment) if environment.exists() else []
-            files.write(environment, json.dumps([*starts, provenance.environment(start)], indent=1))
+            files.write(environment, files.to_json([*starts, provenance.environment(start)], indent=1))
             if clips is not None:
-                files.write(self.path / heard.FILE, json.dumps(clips))
-            files.write(self.path / "config.json", json.dumps(config, indent=1))
+                files.write(self.path / heard.FILE, files.to_json(clips))
+            files.write(self.path / "config.json", files.to_json(config, indent=1))
             if start:  # the run may have been killed after writing a checkpoint and before noting that it is the best
                 with self.reading(start) as folder:
                     about = checkpoint.describe(folder / "model")["about"]
@@ -222,16 +232,16 @@ class Run:
                 if other not in kept and (best is None or other != best["step"]):
                     shutil.rmtree(path.rename(folder / f".writing-{path.name}"))
 
-    def _note_best(self, step: int, loss: float | None, figure: tuple[str, float] | None = None) -> None:
-        if loss is None or not math.isfinite(loss):
+    def _note_best(self, step: int, loss: float | None, figure: tuple[str, float | None] | None = None) -> None:
+        if not all(value is not None and math.isfinite(value) for value in (loss, figure[1] if figure else 0)):
             return
         best = self.best()
         now: dict[str, Any] = {"step": step, "loss": loss}
         now |= {"by": figure[0], "value": figure[1]} if figure else {}
         if best and figure and "by" not in best:  # of a run begun when 1 - the figure was written in the loss's place
             best = {"value": 1 - best["loss"], "loss": math.inf}
-        if best is None or (now.get("value", 0), -loss) > (best.get("value", 0), -best["loss"]):
-            files.write(self.path / "best.json", json.dumps(now))
+        if best is None or (now.get("value", 0), -now["loss"]) > (best.get("value", 0), -best["loss"]):
+            files.write(self.path / "best.json", files.to_json(now))
 
     def best(self) -> dict[str, Any] | None:
         """The step with the lowest held-out loss, and that loss; where checkpoints are chosen "by" a figure, its step, loss and the
@@ -318,10 +328,10 @@ class Run:
 
     def log(self, line: Mapping[str, Any]) -> None:
         with self.writing(), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(files.to_json(line) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last one that was cut short by a kill is left out."""
+        """The lines of metrics.jsonl, in which null is NaN; a last one that was cut short by a kill is left out."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
@@ -330,7 +340,7 @@ class Run:
         for number, line in enumerate(lines, 1):
             if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
                 raise RunError(f"{path} is damaged (line {number} tells no step): delete it and resume.")
-        return lines
+        return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
     def keep_sample(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         path = self.path / "samples" / f"step-{step:08d}.npz"
@@ -369,7 +379,7 @@ class Run:
 
     def _forget_after(self, step: int, mended: Sequence[str] = ()) -> None:
         """Drops what was logged after the step that a resumed run goes on from: it will be logged again."""
-        lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        lines = [files.to_json(line) + "\n" for line in self.metrics() if line["step"] <= step]
         files.write(self.path / "metrics.jsonl", "".join(lines))
         unreadable = {name: why for name, why in self.unreadable().items() if name not in mended}
         files.write(self.path / "unreadable.tsv", _table(unreadable))  # without a partial last line

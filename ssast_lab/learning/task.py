@@ -109,6 +109,10 @@ class TrainingTask(ABC, Generic[E]):
         """All clips that the task reads, by what they are for."""
         return {"train": self.clips, "held_out": self.held_out}
 
+    def keep_division(self, sets: Mapping[str, Mapping[str, Any]]) -> None:
+        """Called before a run goes on, with what :mod:`ssast_lab.learning.heard` kept of its sets: who divides clips by a rule that may
+        change keeps them as they were."""
+
     def answers(self) -> str:
         """A checksum of what is to be learned of the clips, beside what is in them."""
         return ""

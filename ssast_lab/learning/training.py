@@ -119,17 +119,23 @@ def _accelerator(run: RunConfig) -> Accelerator:
 def _open(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator) -> tuple[Run, int]:
     """The run's folder, ready to be written into, and the step to go on from."""
     folder = Run(run.folder, keep=run.keep, pinned=task.settings.stable_steps(task.steps))
+    before = folder.clips() if run.resume else None
+    if before:
+        task.keep_division(before["sets"])
     # The clips are part of it: from other clips come other batches, and held-out clips that have been trained on.
     clips = {"train": clips_fingerprint(task.clips), "held_out": clips_fingerprint(task.held_out)}
     run_config = to_dict(task.config) | {"clips": clips}
     main, answers = accelerator.is_main_process, task.answers()
-    before = folder.clips() if run.resume else None
     judged = heard.compare(before, task.sets(), answers, [*folder.unreadable()]) if main and before else None
     verdict = gather_object([judged])[0] if before else None  # one looks at the files, all hear of it
     start = folder.open(run_config, run.resume, task.settings.stable_steps, verdict)
     accelerator.wait_for_everyone()  # until all have looked
     if main:
         folder.lock()
+        if not run.resume and (folder.path / "config.json").exists():
+            logging.getLogger("ssast_lab").warning(
+                f"The run in {folder.path} had ended before its first step: it begins anew."
+            )
         folder.begin(
             run_config, start, heard.record(task.sets(), run.contents, answers), verdict.mended if verdict else ()
         )

@@ -4,7 +4,7 @@ Axes: B clips of the global batch.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,12 @@ class UnlabelledTask(TrainingTask[E]):
         self.config, self.settings = config, config.training
         self.steps, self.evaluate_every = config.training.steps, config.training.evaluate_every
         self.clips, self.held_out = find_clips(config.data, config.training.seed)
+
+    def keep_division(self, sets: Mapping[str, Mapping[str, Any]]) -> None:
+        clips = {clip.name: clip for clip in (*self.clips, *self.held_out)}
+        train, held_out = (sets.get(name, {}).get("names", []) for name in ("train", "held_out"))
+        if not self.config.data.held_out and clips.keys() == {*train, *held_out}:
+            self.clips, self.held_out = ([clips[name] for name in names] for names in (train, held_out))
 
     def plan(self, corpus: data.Corpus, rows: slice) -> data.Plan:
         return data.Plan(corpus, self.settings.batch, self.settings.seed, rows)

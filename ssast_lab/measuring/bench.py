@@ -7,7 +7,6 @@ drifts. A step takes log-mel features, draws masks, and does forward, joint loss
 import contextlib
 import importlib
 import io
-import json
 import platform
 import statistics
 import sys
@@ -83,7 +82,7 @@ def bench(
     if feed:
         figures["feed"] = _feed(model, masks, batch, feed)
     if out:
-        files.write(out, json.dumps(figures, indent=1) + "\n")
+        files.write(out, files.to_json(figures, indent=1) + "\n")
     return figures
 
 

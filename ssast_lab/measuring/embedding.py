@@ -140,7 +140,7 @@ def _decode(noticed: dict[str, str] | None, rate: int, clip: Clip) -> Tensor:
 
 
 def _check(clip: Clip) -> audio.AudioInfo:
-    return audio.info(clip.open(), [])
+    return audio.info(clip.open(), [], damage=False)
 
 
 def _all(pool: ThreadPoolExecutor, read: Callable[[Clip], Result], clips: Iterable[Clip]) -> list[Result]:

@@ -87,7 +87,7 @@ class Making:
             return
         place = self.folder / "plan.json"
         if not place.exists():
-            files.write(place, json.dumps(self.plan, indent=1) + "\n")
+            files.write(place, files.to_json(self.plan, indent=1) + "\n")
         elif json.loads(place.read_text(encoding="utf-8")) != self.plan:
             raise LibraryError(
                 f"{self.folder} holds parts of other files or of other embeddings: name another file with --out, or remove that "
@@ -119,7 +119,7 @@ class Making:
             content = io.BytesIO()
             np.savez(
                 content, number=np.array(chosen, np.int64)[table.sound], seconds=table.seconds, embeddings=table.values,
-                said=np.array(json.dumps(said)),
+                said=np.array(files.to_json(said)),
             )  # fmt: skip
             files.write(self._place(number), content.getvalue())
             yield said["left_out"]
@@ -225,7 +225,7 @@ def _write_parquet(
         values = pa.FixedSizeListArray.from_arrays(pa.array(chunk["embeddings"].ravel(), pa.float32()), width)
         table = pa.table({
             "file": pa.array(names, pa.string()), "start": chunk["seconds"][:, 0], "end": chunk["seconds"][:, 1], "embedding": values,
-        }).replace_schema_metadata({"ssast-lab": json.dumps(about)})  # fmt: skip
+        }).replace_schema_metadata({"ssast-lab": files.to_json(about)})  # fmt: skip
         writer = writer or pa.parquet.ParquetWriter(path, table.schema)
         writer.write_table(table)
     assert writer is not None
@@ -244,7 +244,7 @@ def _write_npz(path: Path, chunks: Iterator[tuple[list[str], dict[str, np.ndarra
             start=seconds[:, 0],
             end=seconds[:, 1],
             embedding=embeddings,
-            about=np.array(json.dumps(about)),
+            about=np.array(files.to_json(about)),
         )
 
 

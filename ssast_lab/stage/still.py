@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ssast_lab import audio, figures
 from ssast_lab.analysis import Attention, Excerpt, Match, Reconstruction
-from ssast_lab.model import SPECIAL
 from ssast_lab.stage.data import inverted
 
 HEARD = {"given to the model": 0, "drawn by the model": 1, "the original, by the same way back to sound": 2}
@@ -71,39 +70,26 @@ def summary(record: Reconstruction) -> str:
 
 @bundle.register
 def _(record: Excerpt) -> dict[str, Any]:
-    """Its log-mel, and the sound that it can be made into again."""
-    sound, nothing = record.fbank.numpy(), np.zeros(record.grid.count)
-    nan = float("nan")
-    whole = Reconstruction(
-        record.grid, record.start, sound, nothing > 0, sound, nothing, nothing.astype(int), nan, nan, nan, nan
-    )
-    png = figures.still(whole, ["spectrogram"])
+    png = figures.still(record)
     words = f"{record.grid.frames} frames of {record.grid.mel_bins} mel bins, {record.grid.count} patches"
     return {"text/plain": words, "image/png": png, "text/html": f"<p>{words}</p>{picture_html(png, words)}"}
 
 
 @bundle.register
 def _(record: Attention) -> dict[str, Any]:
-    """How much all patches attend to each, in the first, middle and last layer, and over all layers."""
-    depth = len(record.weights)
-    received = {
-        f"layer {layer + 1}": record.among_patches(layer).mean(0) for layer in sorted({0, depth // 2, depth - 1})
-    }
-    rollout = {"all layers (rollout)": record.rollout()[SPECIAL:, SPECIAL:].mean(0)}
-    figure = figures.maps(received | rollout, record.grid)
+    figure = figures.maps(figures.received(record), record.grid)
     figure.update_layout(
-        title=dict(text="How much attention each patch receives in the mean", font=dict(size=13)), margin_t=60
+        title=dict(text="How much attention each patch receives in the mean, in percent", font=dict(size=13)),
+        margin_t=60,
     )
-    return drawn(figure)
+    return drawn(record, figure)
 
 
 @bundle.register
 def _(record: Match) -> dict[str, Any]:
-    places = np.full(record.grid.count, np.nan)
-    places[record.patches] = record.rank
-    named = {f"place of the true patch among {len(record.patches)} (0: recognised)": places}
-    return drawn(figures.maps(named, record.grid))
+    return drawn(record, figures.maps(figures.places(record), record.grid))
 
 
-def drawn(figure: Any) -> dict[str, Any]:
-    return figure._repr_mimebundle_() or {"text/plain": "A figure"}
+def drawn(record: Any, figure: Any) -> dict[str, Any]:
+    """A figure, and a picture of the record for where no script runs."""
+    return (figure._repr_mimebundle_() or {"text/plain": "A figure"}) | {"image/png": figures.still(record)}

@@ -15,9 +15,9 @@ import soxr
 import torch
 from golden_model import figures, official_state
 from test_huggingface import own, theirs, write
-from visitor import ROOT, visit
+from visitor import ROOT, SHARE, visit
 
-from ssast_lab import audio, checkpoint
+from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.config import model_config
 from ssast_lab.model import SSAST, Classifier, EncoderModel
 
@@ -88,3 +88,11 @@ def server(models, tmp_path_factory):
 def page(browser, server):
     """A fresh visitor who has seen the first built-in sound; nothing may be asked of any other machine."""
     yield from visit(browser, server)
+
+
+@pytest.fixture(scope="session")
+def shown():
+    """Model, excerpt and mask that every visitor sees at first."""
+    model = checkpoint.load("tiny-patch")
+    piece = analysis.excerpt(audio.load_waveform(next(iter(audio.builtin_sounds().values()))["path"]), model.config)
+    return model, piece, analysis.draw_mask(piece, SHARE)

@@ -10,8 +10,8 @@ import torch
 from visitor import STATE, agrees, choose, expected, layers, place, shot, stage, until, upload, visit
 
 from ssast_lab import analysis, audio, checkpoint
+from ssast_lab import stage as core
 from ssast_lab.analysis import Reconstruction
-from ssast_lab.app import stage as core
 from ssast_lab.config import MaskConfig
 from ssast_lab.patches import PatchGrid
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.app.views import VIEWS
 from ssast_lab.config import MaskConfig
@@ -46,6 +48,23 @@ def place(page, patch, along=0.5, up=0.5) -> tuple[float, float]:
                     area.top + panel.y + panel.h * (1 - bin / s.picture.grid.bins)];
         }""", [STATE, patch, along, up],
     ))  # fmt: skip
+
+
+def point_at(page, patch):
+    page.mouse.move(*place(page, patch))
+    until(page, f"s.hover === {patch}")
+
+
+def questions(page):
+    """The list, from now on growing, of what is asked of the server."""
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    return asked
+
+
+def overlay(page):
+    values = stage(page, "s.overlay && Array.from(s.overlay.values, value => Number.isNaN(value) ? null : value)")
+    return np.array(values, float)
 
 
 def visit(browser, server, screen=(1280, 900), **options):

@@ -218,7 +218,9 @@ def test_what_follows_a_damaged_place_keeps_its_time(lively, tmp_path, name, pla
         assert abs(int(matches.argmax()) - 2000) < 48
         if name in ("a.flac", "a.ogg", "v4.mp3", "a.wv", "a.tta"):
             assert np.abs(damaged[len(sound) - 20000 : len(sound) - 4000] - template).max() < 1e-3
-    assert abs(info(path, notices=[]).seconds - len(damaged) / 16000) < 1e-4
+    for damage in (False, True):
+        assert abs(info(path, said := [], damage).seconds - len(damaged) / 16000) < 1e-4
+    assert [*map(str, said)] == [*map(str, notices)]  # what loading tells, too
     for offset in (1.0, 6.5, len(damaged) / 16000 - 1.5):
         crop, _ = heard(path, offset, 1)
         begin = round(offset * 16000)

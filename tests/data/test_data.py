@@ -242,6 +242,28 @@ def test_split_is_a_partition_that_the_seed_decides():
         data.split(clips[:1], 1)
 
 
+def test_a_recording_that_has_most_of_the_time_is_not_held_out(tmp_path):
+    short = write_clips(tmp_path, 20, (0.3, 0.5))
+    soundfile.write(tmp_path / "hour.flac", np.zeros(60 * RATE), RATE)
+    clips = data.find_clips([tmp_path])
+    for seed in range(20):
+        train, held_out = data.split(clips, 2, seed)
+        assert len(held_out) == 2
+        assert str(tmp_path / "hour.flac") in [clip.name for clip in train]
+    two = [data.Clip(str(path)) for path in (tmp_path / "hour.flac", short[0])]
+    assert [data.split(two, 1, seed)[1] for seed in range(5)] == [two[1:]] * 5
+
+
+def test_recordings_of_about_one_length_are_held_out_as_the_seed_draws_them(tmp_path):
+    for count in (2, 7, 25):
+        write_clips(tmp_path / str(count), count, (0.3, 0.55))
+        clips = data.find_clips([tmp_path / str(count)])
+        drawn = [{*data.split(clips, 1, seed)[1]} for seed in range(8)]
+        assert len({clip for one in drawn for clip in one}) > 1
+        order = [np.random.default_rng([seed, data.Stream.SPLIT]).permutation(count) for seed in range(8)]
+        assert drawn == [{clips[places[0]]} for places in order]
+
+
 def test_a_sound_that_is_listed_twice_is_not_on_both_sides(folder, monkeypatch):
     monkeypatch.chdir(folder)
     clips = data.find_clips([folder, "."])  # each by two names

@@ -25,6 +25,7 @@ from ssast_lab.data import labelled
 from ssast_lab.data.labelled import LabelError
 from ssast_lab.learning import classify
 from ssast_lab.learning.run import Run, RunError
+from ssast_lab.learning.variation import LabelledPlan, vary
 from ssast_lab.model import SSAST, Classifier
 
 MODEL = ModelConfig(width=32, depth=2, heads=2, frames=64)
@@ -141,9 +142,9 @@ def test_without_a_validation_set_nothing_is_chosen(model, task, tmp_path):
     assert Run(tmp_path / "run").best() is None
 
 
-def plan(task, **settings) -> tuple[labelled.LabelledSet, classify.LabelledPlan]:
+def plan(task, **settings) -> tuple[labelled.LabelledSet, LabelledPlan]:
     train = labelled.read_labelled(task).where("train")
-    return train, classify.LabelledPlan(data.Files(train.clips, 16_000), 8, 5, targets=train.targets, **settings)
+    return train, LabelledPlan(data.Files(train.clips, 16_000), 8, 5, targets=train.targets, **settings)
 
 
 def test_mixup_mixes_sounds_and_labels_in_one_proportion(task):
@@ -178,18 +179,18 @@ def test_what_varies_a_spectrogram(generator):
     features, fbank = AudioConfig(), torch.randn(3, 64, 128, generator=generator)
     spans = torch.tensor([[10, 20, 5, 9], [0, 0, 0, 0], [127, 128, 0, 64]])
     turned, loud, seeds = torch.tensor([3, -10, 0]), torch.tensor([0.1, 0.0, 0.0]), torch.tensor([1, 2, 3])
-    quiet = classify.vary(fbank, features, False, spans, turned, loud, seeds)
+    quiet = vary(fbank, features, False, spans, turned, loud, seeds)
     silence = (0 - features.mean) / (2 * features.std)
     expected = fbank.clone()
     expected[0, :, 10:20] = expected[0, 5:9] = expected[2] = silence
     assert torch.allclose(quiet, expected)
-    assert classify.vary(fbank.to("meta"), features, False, spans, turned, loud, seeds).is_meta
-    noisy = classify.vary(fbank, features, True, spans, turned, loud, seeds)
+    assert vary(fbank.to("meta"), features, False, spans, turned, loud, seeds).is_meta
+    noisy = vary(fbank, features, True, spans, turned, loud, seeds)
     assert torch.allclose(noisy[1], torch.roll(quiet[1], -10, 0))
     grain = noisy[0] - torch.roll(quiet[0], 3, 0)
     assert 0 <= grain.min() < grain.max() <= 0.1 + 1e-6
     assert float(grain.mean()) == pytest.approx(0.05, abs=0.002)
-    assert torch.equal(noisy, classify.vary(fbank, features, True, spans, turned, loud, seeds))
+    assert torch.equal(noisy, vary(fbank, features, True, spans, turned, loud, seeds))
 
 
 def test_what_is_hidden_is_as_wide_and_lies_where_the_recipe_says(model, task):
@@ -207,7 +208,7 @@ def test_balanced_drawing_hears_every_label_equally_often(task):
     train, _ = plan(task)
     rare = train.take([i for i in range(len(train)) if train.targets[i, 0] or i % 3 == 0])
     chances = (rare.targets @ (1 / rare.targets.sum(0))).cumsum()
-    balanced = classify.LabelledPlan(data.Files(rare.clips, 4000), 30, 5, targets=rare.targets, chances=chances)
+    balanced = LabelledPlan(data.Files(rare.clips, 4000), 30, 5, targets=rare.targets, chances=chances)
     assert rare.targets.sum(0).max() > 2 * rare.targets.sum(0).min()
     drawn = torch.stack([balanced[step].targets.mean(0) for step in range(20)]).mean(0)
     assert torch.allclose(drawn, torch.full((3,), 1 / 3), atol=0.05)
@@ -253,6 +254,13 @@ def test_several_labels_are_learned_with_bce(model, task, tmp_path):
     assert last.judgements[0].scores.accuracy is None
     assert last.judgements[0].scores.mean_average_precision.value > 0.9
     assert np.isnan(last.evaluation.accuracy)
+    assert np.isnan(Run(tmp_path / "run").metrics()[-1]["held_out_accuracy"])
+    Run(tmp_path / "run").export(tmp_path / "alone", {})
+    written = [*tmp_path.glob("run/*.json"), *tmp_path.glob("*/**/config.json"), tmp_path / "run" / "metrics.jsonl"]
+    for path in written:  # figures that are not known are null, as JSON has no NaN
+        for text in [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines():
+            json.loads(text, parse_constant=lambda name, path=path: pytest.fail(f"{path} has {name}"))
+    assert {"report.json", "config.json"} <= {path.name for path in written}
     with pytest.raises(LabelError, match="several labels or none, which cross-entropy cannot learn"):
         classify.FineTuning(asked(model, tmp_path / "table.csv", loss="ce"))
 

@@ -1,8 +1,10 @@
 """What goes wrong in training ends in one sentence, and the last checkpoint stays intact."""
 
 import contextlib
+import json
 import os
 import resource
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -45,6 +47,38 @@ def test_few_clips_and_broken_held_out_ones(clips, tmp_path):
         train(tiny(one, data={"held_out": (broken,)}), here(tmp_path / "broken"))
     with pytest.raises(data.DataError, match="nothing to train on"):
         train(tiny(), here(tmp_path / "nothing"))
+
+
+def test_a_run_that_ended_before_its_first_step_does_not_block_its_folder(clips, tmp_path, caplog):
+    """The same command works as soon as its reason is gone, and so does another; a step that was done is kept."""
+    held_out, run = tmp_path / "held-out.wav", here(tmp_path / "run")
+    shutil.copy(clips / "broken.flac", held_out)
+    config = tiny(clips, data={"held_out": (str(held_out),)}, steps=3)
+    with pytest.raises(data.DataError, match="No clip that can be read was found"):
+        train(config, run)
+    folder = Run(run.folder)
+    folder.note({"gone.wav": "cannot be read"}, {"damaged.wav": "has a gap"})
+    assert (folder.path / "config.json").exists()
+    shutil.copy(write_clips(tmp_path / "one", 1)[0], held_out)
+    assert not caplog.records
+    assert len(train(config, replace(run, unreadable=0.5))) == 3
+    (said,) = caplog.messages
+    assert said == f"The run in {run.folder} had ended before its first step: it begins anew."
+    assert not {"gone.wav", "damaged.wav"} & {*folder.unreadable(), *folder.noticed()}
+    starts = json.loads((folder.path / "environment.json").read_text())
+    assert [start["from_step"] for start in starts] == [0, 0]
+    for again in (run, replace(run, resume=True)):
+        with pytest.raises(RunError, match=r"There is a run in|was started with another configuration"):
+            train(tiny(clips, data={"held_out": (str(held_out),)}, steps=3, seed=5), again)
+    assert len(folder.metrics()) == 3
+
+
+def test_another_configuration_may_follow_a_run_without_a_step(clips, tmp_path):
+    run = here(tmp_path / "run", resume=True)
+    with pytest.raises(data.DataError, match="No clip that can be read was found"):
+        train(tiny(clips, data={"held_out": (str(clips / "broken.flac"),)}), run)
+    assert len(train(tiny(clips, steps=2), replace(run, unreadable=0.5))) == 2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["steps"] == 2
 
 
 def test_micro_batches_that_do_not_divide_the_batch_are_refused(clips, tmp_path):

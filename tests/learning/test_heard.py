@@ -13,7 +13,7 @@ import soundfile
 import torch
 from tiny import RATE, assert_same_run, here, tiny, train, write_clips
 
-from ssast_lab import checkpoint
+from ssast_lab import checkpoint, data
 from ssast_lab.__main__ import main
 from ssast_lab.config import model_config
 from ssast_lab.learning.pretrain import pretrain
@@ -61,6 +61,36 @@ def test_other_sounds_elsewhere_are_another_run(begun, tmp_path):
         RunError, match=r"was started with another configuration.*\. Its train set had 9 clips and has 10\.$"
     ):
         train(tiny(moved), run)
+
+
+def test_a_run_keeps_its_division_where_clips_are_divided_otherwise_now(tmp_path, monkeypatch):
+    """An hour among short ones was held out by releases that did not look at lengths."""
+    clips, run = tmp_path / "clips", here(tmp_path / "run")
+    write_clips(clips, 9, (0.7, 0.8))
+    soundfile.write(clips / "hour.flac", 0.1 * np.random.default_rng(0).standard_normal(60 * RATE), RATE)
+    config = next(
+        tiny(clips, seed=seed, data={"held_out_clips": 1})
+        for seed in range(99)
+        if np.random.default_rng([seed, data.Stream.SPLIT]).permutation(10)[0] == 9
+    )
+    with monkeypatch.context() as earlier:
+        earlier.setattr("ssast_lab.data.clips.FEW", 0)
+        with contextlib.closing(pretrain(config, run)) as steps:
+            while next(steps).step < 4:
+                pass
+    held_out = {"held_out": [str(clips / "hour.flac")]}
+    assert names_of(run) | held_out == names_of(run)
+    assert train(config, replace(run, resume=True))[-1].step == 12
+    assert names_of(run) | held_out == names_of(run)
+    train(config, replace(run, folder=str(tmp_path / "new")))
+    assert str(clips / "hour.flac") in names_of(replace(run, folder=str(tmp_path / "new")))["train"]
+    other = tiny(clips, seed=config.training.seed, data={"held_out": (str(clips / "000.flac"),)})
+    with pytest.raises(RunError, match="was started with another configuration"):
+        train(other, replace(run, resume=True))
+
+
+def names_of(run) -> dict[str, list[str]]:
+    return {name: kept["names"] for name, kept in Run(run.folder).clips()["sets"].items()}
 
 
 @pytest.mark.parametrize("keep_date", [True, False])

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -34,8 +35,8 @@ def begun(path, keep=2) -> Run:
     return run
 
 
-def save(run, model, step, loss=None):
-    run.save(step, model, {"optimizer": {}, "rate": {"best": float(step)}}, {"steps": step}, loss)
+def save(run, model, step, loss=None, figure=None):
+    run.save(step, model, {"optimizer": {}, "rate": {"best": float(step)}}, {"steps": step}, loss, figure)
 
 
 def test_a_run_is_neither_overwritten_nor_mixed(tmp_path):
@@ -43,6 +44,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(tmp_path):
     assert run.open(CONFIG, resume=False) == run.open(CONFIG, resume=True) == 0
     assert not run.path.exists()  # open only looks
     run.begin(CONFIG, 0)
+    run.log({"step": 1, "loss": 1.0})
     with pytest.raises(RunError, match=r"There is a run in .*resume it"):
         run.open(CONFIG, resume=False)
     assert run.open(CONFIG, resume=True) == 0
@@ -236,8 +238,22 @@ def test_unreadable_clips_of_any_name(tmp_path):
     for name in names:
         run.note({name: "cannot be\nread\tat all"}, {})
     assert run.unreadable() == dict.fromkeys(names, "cannot be read at all")
+    run.log({"step": 1, "loss": 1.0})
     run.begin(CONFIG, 0)
     assert [*run.unreadable()] == names
+
+
+def test_a_figure_that_is_not_known_is_read_again_and_chooses_nothing(model, tmp_path):
+    run = begun(tmp_path / "run")
+    run.log({"step": 1, "loss": 0.5, "held_out_accuracy": math.nan})
+    (line,) = run.metrics()
+    assert math.isnan(line.pop("held_out_accuracy"))
+    assert line == {"step": 1, "loss": 0.5}
+    for step, figure in ((1, math.nan), (2, 0.25), (3, math.nan)):
+        save(run, model, step, 0.5, ("mAP", figure))
+    assert run.best() == {"step": 2, "loss": 0.5, "by": "mAP", "value": 0.25}
+    run.begin(CONFIG, 3)  # notes it once more, from what the checkpoint says
+    assert run.best()["step"] == 2
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):

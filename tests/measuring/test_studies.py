@@ -22,6 +22,7 @@ from ssast_lab import checkpoint, data
 from ssast_lab.config import ConfigError, ModelConfig, PretrainConfig
 from ssast_lab.data import DataError, labelled
 from ssast_lab.learning import classify
+from ssast_lab.learning.pretrain import ShortClips
 from ssast_lab.measuring import studies
 from ssast_lab.measuring.studies import SIZES, STUDIES, Size, StudyError, hiding, pages, pretraining, study
 from ssast_lab.measuring.studies.pages import conclusion, kinds_of
@@ -154,7 +155,10 @@ def test_a_study_from_corpus_to_page(corpus, task, tmp_path, monkeypatch):
     asked = dict(
         tasks=[task], corpus=corpus, out=tmp_path / "docs", size="minutes", steps=2, runs=tmp_path / "runs", cache=None
     )
-    page = study("shapes", **asked)
+    with pytest.warns(ShortClips) as said:
+        page = study("shapes", **asked)
+    advice = [str(warning.message) for warning in said if warning.category is ShortClips]
+    assert len(advice) == len(set(advice)) == 1  # not by each of the four runs
     text = page.read_text()
     assert page == tmp_path / "docs" / "shapes.md"
     assert (tmp_path / "docs" / "shapes.html").exists()

@@ -65,7 +65,8 @@ def test_other_records_show_themselves(nano, kind):
         "match": lambda: analysis.match(nano, fbank, mask),
         "excerpt": lambda: analysis.excerpt(torch.randn(audio.OFFICIAL.samples_of(64)), nano.config),
     }
-    assert set(made[kind]()._repr_mimebundle_()) - {"text/plain"} or kind != "excerpt"
+    shown = made[kind]()._repr_mimebundle_()
+    assert Image.open(io.BytesIO(shown["image/png"])).size[0] == 1800  # also where no script draws the figure
 
 
 def test_a_stage_answers_what_is_painted(nano):

@@ -8,10 +8,10 @@ import numpy as np
 
 from ssast_lab import analysis
 from ssast_lab.analysis import Attention
-from ssast_lab.app.stage import text
 from ssast_lab.app.state import Seen
 from ssast_lab.app.views.view import Answer, Asked, View
 from ssast_lab.model import SPECIAL
+from ssast_lab.stage import text
 
 ROLLOUT = "rollout"
 

@@ -8,10 +8,10 @@ import torch
 from ssast_lab import analysis, checkpoint
 from ssast_lab.analysis import Hiding
 from ssast_lab.app.reconstruction import CLUSTERS, PAPER, draw
-from ssast_lab.app.stage import text
 from ssast_lab.app.state import Seen
 from ssast_lab.app.views.versus import QUESTIONS, predicted
 from ssast_lab.app.views.view import Answer, Asked, View
+from ssast_lab.stage import text
 
 SEEDS = (3, 5, 10)
 

@@ -11,11 +11,11 @@ from ssast_lab import audio
 from ssast_lab.app import uploads
 from ssast_lab.app.maps import Builtin, SoundMap, Source
 from ssast_lab.app.sources import Sound, load_model
-from ssast_lab.app.stage import text
 from ssast_lab.app.state import Common, Seen, Wish
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
 from ssast_lab.data import Passed
 from ssast_lab.measuring.points import METHODS, PointsError, alike, nearest
+from ssast_lab.stage import text
 
 SECONDS = (1.0, 2.0, 5.0, 10.0)  # of a window
 NEAREST = 8

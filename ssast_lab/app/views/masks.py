@@ -7,11 +7,11 @@ import numpy as np
 
 from ssast_lab import masking
 from ssast_lab.app.reconstruction import CLUSTERS, OFFICIAL, PAPER, RANDOM, SEEDS, draw
-from ssast_lab.app.stage import text
 from ssast_lab.app.state import Seen
 from ssast_lab.app.views.view import Answer, Asked, View
 from ssast_lab.masking import Coverage
 from ssast_lab.patches import PatchGrid
+from ssast_lab.stage import text
 
 DRAWS = 1000
 EXAMPLES = 4

@@ -4,9 +4,9 @@ from functools import lru_cache
 
 from ssast_lab import analysis
 from ssast_lab.analysis import Match
-from ssast_lab.app.stage import text
 from ssast_lab.app.state import Seen
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
+from ssast_lab.stage import text
 
 
 @lru_cache(maxsize=8)

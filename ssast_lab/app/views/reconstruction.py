@@ -7,9 +7,9 @@ import torch
 
 from ssast_lab import analysis, audio
 from ssast_lab.analysis import Baseline
-from ssast_lab.app.stage import levels, text
 from ssast_lab.app.state import Seen
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
+from ssast_lab.stage import levels, text
 
 WORDS = {
     "bin mean": ("Bin mean", "every hidden value as the mean of what is visible in its mel bin", "the bin mean"),

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ssast_lab.app.stage import text
 from ssast_lab.app.state import Seen
 from ssast_lab.app.views.attention import attention
 from ssast_lab.app.views.recognition import match
 from ssast_lab.app.views.reconstruction import baselines
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
+from ssast_lab.stage import text
 
 CANDIDATES = 5
 

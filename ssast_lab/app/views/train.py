@@ -17,7 +17,7 @@ from ssast_lab import audio, figures
 from ssast_lab.analysis import Reconstruction
 from ssast_lab.app import uploads
 from ssast_lab.app.sources import Model
-from ssast_lab.app.stage import STATIC, levels, text
+from ssast_lab.app.stage import STATIC
 from ssast_lab.app.state import Common, Seen, Wish
 from ssast_lab.app.trainings import STEPS, Plan, Training, TrainingError
 from ssast_lab.app.views.reconstruction import sixteen_bits
@@ -25,6 +25,7 @@ from ssast_lab.app.views.view import Answer, Asked, Refusal, View
 from ssast_lab.config import AudioConfig
 from ssast_lab.learning.diagnosis import diagnose
 from ssast_lab.learning.run import RunError
+from ssast_lab.stage import levels, text
 
 MEASURED = ("loss", "nce", "mse", "accuracy")
 POINTS = 240  # of a curve

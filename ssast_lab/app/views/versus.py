@@ -9,13 +9,13 @@ import torch
 from ssast_lab import analysis, audio, checkpoint
 from ssast_lab.app.reconstruction import SEEDS, analyse
 from ssast_lab.app.sources import find_models, load_model
-from ssast_lab.app.stage import PLURAL, levels, text
 from ssast_lab.app.state import Common, Seen
 from ssast_lab.app.views.reconstruction import baselines, sixteen_bits
 from ssast_lab.app.views.view import Answer, Asked, Refusal, View
 from ssast_lab.checkpoint import CheckpointError
 from ssast_lab.config import AudioConfig
 from ssast_lab.model import Classifier
+from ssast_lab.stage import PLURAL, levels, text
 
 QUESTIONS = {
     "kind": "Speech, music or effect?", "effects": "Which effect?", "instruments": "Which instrument?",

@@ -90,7 +90,7 @@ def assemble(out: Path, table: dict, size: str, recipe: str, paths: list[Path], 
         },
     )
     (out / "README.md").write_text(card(manifest, rows), encoding="utf-8")
-    files.write(out / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    files.write(out / "manifest.json", files.to_json(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
 

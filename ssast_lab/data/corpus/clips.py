@@ -35,7 +35,7 @@ def decode(file: Path, kind: str, cut: Mapping[str, int] = CUT) -> np.ndarray:
         wave = _decode_raw(file)
         if limit and (over := len(wave) - limit * SAMPLE_RATE) > 0:
             wave = wave[over // 2 : over // 2 + limit * SAMPLE_RATE]
-    elif limit and (seconds := info(file).seconds) > limit:
+    elif limit and (seconds := info(file, damage=False).seconds) > limit:
         wave = load_waveform(file, (seconds - limit) / 2, limit).numpy()
     else:
         wave = load_waveform(file).numpy()

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -34,6 +33,7 @@ from ssast_lab.data.corpus.clips import (
 )
 from ssast_lab.data.corpus.table import KINDS, CorpusError, kind_of, licence_of, reserved
 from ssast_lab.data.corpus.tars import add_member, json_line, sha256_of
+from ssast_lab.files import to_json
 
 SOUNDS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff", ".wv", ".g722", ".gsm", ".als")
 ARCHIVES = (".pk3", ".wz", ".zip")
@@ -141,7 +141,7 @@ def build_piece(table: dict[str, Any], entry: dict[str, Any], cache: Path, fetch
     recipe = [table["recipe"], entry, rules, WINDOW, CUT, GAP, LEAST, QUIET, OPUS]
     if entry["role"] == "elsewhere":
         recipe.append(EXCERPT)
-    piece = cache / f"{name}-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]}.tar"
+    piece = cache / f"{name}-{hashlib.sha256(to_json(recipe).encode()).hexdigest()[:12]}.tar"
     if piece.exists():
         return name, piece
     with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as folder:

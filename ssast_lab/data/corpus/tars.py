@@ -2,12 +2,12 @@
 
 import hashlib
 import io
-import json
 import tarfile
 from pathlib import Path
 from typing import Any
 
 from ssast_lab.data.corpus.table import CorpusError
+from ssast_lab.files import to_json
 
 
 def sha256_of(file: Path) -> str:
@@ -16,7 +16,7 @@ def sha256_of(file: Path) -> str:
 
 
 def json_line(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n").encode()
+    return (to_json(value, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -76,7 +76,8 @@ def _sources(part: LabelledSet) -> str:
 
 def divide(labelled: LabelledSet, seed: int = 0, valid: float = 0.1, test: float = 0.2) -> LabelledSet:
     """The same set with folds drawn by the seed. All clips of a source go to one fold: the one that lacks their labels most,
-    so that each label has about these shares (Sechidis, Tsoumakas and Vlahavas 2011). :class:`LabelError` where no clip is
+    so that each label has about these shares of the clips, which are counted whatever their length, as each is one example (Sechidis,
+    Tsoumakas and Vlahavas 2011). :class:`LabelError` where no clip is
     left to test."""
     groups: dict[str | int, list[int]] = {}
     for i, source in enumerate(labelled.sources):

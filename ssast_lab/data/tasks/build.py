@@ -138,7 +138,7 @@ def _build(name: str, task: dict[str, Any], out: Path, store: Path, fetch: Fetch
     record["files"] = {file: sha256_of(out / file) for file in written}
     record["sha256"] = files.sha256("".join(f"{f} {s}\n" for f, s in record["files"].items()).encode())
     (out / "README.md").write_text(card(record), encoding="utf-8")
-    (out / "task.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "task.json").write_text(files.to_json(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return record
 
 

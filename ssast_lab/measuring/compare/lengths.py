@@ -26,7 +26,7 @@ def seconds_of(clips: Iterable[Clip]) -> np.ndarray:
 
 def _seconds(clip: Clip) -> float:
     try:
-        return audio.info(clip.open(), []).seconds
+        return audio.info(clip.open(), [], damage=False).seconds
     except (audio.AudioError, OSError):
         return math.nan
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 import platform
@@ -33,7 +32,7 @@ def write(comparison: Comparison, out: Path_) -> None:
         "command": comparison.command, "upstreams": comparison.upstreams, "tasks": comparison.tasks, "settings": comparison.settings,
         "versions": versions(), "rows": rows,
     }  # fmt: skip
-    write_text(out / "comparison.json", json.dumps(_without_nan(content), indent=1) + "\n")
+    write_text(out / "comparison.json", files.to_json(content, indent=1) + "\n")
     pictures = [
         draw(figure_of(comparison.of(method), method.capitalize()), out / name)
         for method, name in ((PROBED, "figure"), (TUNED, "figure-tuned"))
@@ -87,14 +86,6 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{v:.5g}" if isinstance(v, float) and not math.isnan(v) else "" if v != v else v for v in row.values()
         )
     return text.getvalue()
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def figure_of(results: Sequence[TaskResult], title: str) -> Any:

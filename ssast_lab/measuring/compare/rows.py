@@ -178,7 +178,7 @@ class Rows:
         if not file.exists():
             row = {"upstream": model.name, "task": task.name, "method": method, "settings": settings}
             row |= make(self.out / "fine-tuned" / file.stem)
-            write_text(file, json.dumps(row) + "\n")
+            write_text(file, files.to_json(row) + "\n")
         return json.loads(file.read_text(encoding="utf-8"))
 
     def _probe(self, model: Upstream, task: Task) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _result(title: str, task: Task, method: str, rows: Sequence[dict[str, Any] |
     tests = task.tests
     assert task.set is not None
     try:
-        runs = [metrics.score(tests.targets, np.array(r["scores"]), tests.labels, tests.sources) for r in done]
+        runs = [metrics.score(tests.targets, np.array(r["scores"], float), tests.labels, tests.sources) for r in done]
     except MetricError as error:
         return TaskResult(title, task.name, method, str(error))
     layers = tuple(row["layer"] for row in done if row["layer"] is not None)

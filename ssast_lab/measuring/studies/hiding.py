@@ -191,8 +191,8 @@ def _scores(
             occluded_logits(classifier.to(device).eval(), split.test.clips, shares, way, seed)
             for classifier, split in classifiers
         ]
-        write_text(file, json.dumps(np.concatenate(of_splits, axis=1).tolist()))
-    tests, logits = task.tests, np.array(json.loads(file.read_text(encoding="utf-8")))
+        write_text(file, files.to_json(np.concatenate(of_splits, axis=1).tolist()))
+    tests, logits = task.tests, np.array(json.loads(file.read_text(encoding="utf-8")), float)
     return [metrics.score(tests.targets, at_share, tests.labels, tests.sources) for at_share in logits]
 
 

@@ -6,6 +6,7 @@ a run.
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from ssast_lab import checkpoint, files
 from ssast_lab.config import DataConfig, PretrainConfig, RunConfig, to_dict
 from ssast_lab.data.corpus import CorpusError, read_rows
-from ssast_lab.learning.pretrain import Pretraining, pretrain
+from ssast_lab.learning.pretrain import Pretraining, ShortClips, on_lengths, pretrain
 from ssast_lab.learning.run import Run
 from ssast_lab.measuring.compare import Comparison, compare, write_text
 from ssast_lab.measuring.studies.questions import Size, Study, StudyError, Variant
@@ -65,11 +66,16 @@ def run_study(
     upstreams = dict(patterns)
     figures: dict[str, list[Mapping[str, Any]]] = {}
     clips = {}
+    advised: set[str] = set()
     shapes = {recipe.model.patch for recipe in recipes.values()}
     for (name, seed), recipe in recipes.items():  # seed by seed, so that finished runs can be compared early
         pretraining = Pretraining(recipe)
         clips[name] = len(pretraining.clips)
         folder = patterns[name].replace("{seed}", str(seed))
+        advice = on_lengths(pretraining.clips, recipe)
+        if advice and advice not in advised:  # many runs hear the same clips
+            warnings.warn(ShortClips(advice), stacklevel=2)
+            advised.add(advice)
         figures.setdefault(name, []).append(_train(recipe, folder, clips[name], progress))
         title = UNTRAINED if len(shapes) == 1 else f"{UNTRAINED}, {_shape(recipe)}"
         upstreams[title] = _untrained(pretraining, recipe, runs, size)
@@ -92,7 +98,10 @@ def _train(recipe: PretrainConfig, folder: str, clips: int, progress: bool) -> M
         last = None
         resume = (run.path / "config.json").exists()
         settings = RunConfig(folder, resume=resume, keep=1, in_memory=False if few else None)
-        for last in pretrain(recipe, settings, progress):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ShortClips)
+            steps = pretrain(recipe, settings, progress)
+        for last in steps:
             pass
         if last is not None and last.step < recipe.training.steps:
             raise KeyboardInterrupt  # Ctrl-C ends a run early and without an error
