@@ -6,6 +6,7 @@ K tokens ([CLS], distillation, then the N patches).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -142,13 +143,16 @@ class Encoder(nn.Module):
         """The patch grid of (B, T, F) log-mel of any length T."""
         return replace(self.grid, frames=fbank.shape[-2])
 
-    def forward(self, fbank: Tensor, attention: Sequence[int] = (), layers: Sequence[int] = ()) -> Encoding:
-        """(B, T, F) normalised log-mel -> :class:`Encoding`; ``attention`` and ``layers`` name layers from 0.
+    def forward(
+        self, fbank: Tensor, attention: Sequence[int] = (), layers: Sequence[int] = (), depth: int | None = None
+    ) -> Encoding:
+        """(B, T, F) normalised log-mel -> :class:`Encoding`; ``attention`` and ``layers`` name layers from 0. ``depth``: only so
+        many layers are gone through, and ``tokens`` are what the last norm makes of the last of these.
 
         Where T is not the length that the model was made for, its positions are cut or interpolated.
         """
         grid = self.grid_of(fbank)
-        return self.transform(self.patch_embedding(patchify(fbank, grid)), grid, attention, layers)
+        return self.transform(self.patch_embedding(patchify(fbank, grid)), grid, attention, layers, depth=depth)
 
     def transform(
         self,
@@ -158,6 +162,7 @@ class Encoder(nn.Module):
         layers: Sequence[int] = (),
         patches: Tensor | None = None,
         clips: Tensor | None = None,
+        depth: int | None = None,
     ) -> Encoding:
         """(B, N, D) embedded patches of a grid, hidden ones already replaced -> :class:`Encoding`. ``patches`` (B, n) are
         the numbers of those that are here, where not all are, and ``clips`` (B, n) say which clip each of them is of, where
@@ -178,7 +183,7 @@ class Encoder(nn.Module):
             within = None if within is None else within[..., 1:, 1:]
         seen: dict[int, Tensor] = {}
         kept: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(islice(self.blocks, depth)):
             if index in attention:
                 assert isinstance(block, Block)
                 weights = block.attention.weights(block.norm1(x))

@@ -1,6 +1,7 @@
 """What models give and how good they are: embeddings, predictions, evaluation, probes, comparisons, studies; and how fast they train.
 
 evaluation.py   a pretext model on unseen sounds, beside baselines that need no model
+linear.py       linear layers on a CPU by oneDNN
 upstreams.py    models behind one interface: sound in, embeddings out
 embedding.py    the embeddings of many clips, cached by content
 windows.py      windows of sounds

@@ -151,7 +151,10 @@ class Listener(ABC):
 
         What cannot be read is left out and told. The same sounds in the same order give the same rows.
         """
-        found: dict[tuple[int, Span], np.ndarray] = {}
+        found: list[tuple[int, Span]] = []
+        values = (
+            bytearray()
+        )  # which grows where it lies: small arrays kept between the batches would scatter what is free
         left_out: dict[int, str] = {}
         noticed: dict[int, str] = {}
         count = 0
@@ -174,13 +177,19 @@ class Listener(ABC):
                     count += 1
 
         for keys, batch in self.batches(pieces()):
-            found |= zip(keys, self.rows(batch), strict=True)
-        keys = sorted(key for key in found if key[0] not in left_out)
+            found += keys
+            values += np.ascontiguousarray(self.rows(batch)).data
+        order = sorted((at for at, (number, _) in enumerate(found) if number not in left_out), key=found.__getitem__)
+        rows = (
+            np.frombuffer(values, np.float32).reshape(len(found), -1)
+            if found
+            else np.empty((0, self.width), np.float32)
+        )
         return Table(
             count,
-            np.array([number for number, _ in keys], np.int64),
-            np.array([span for _, span in keys], np.float64).reshape(-1, 2),
-            np.stack([found[key] for key in keys]) if keys else np.empty((0, self.width), np.float32),
+            np.array([found[at][0] for at in order], np.int64),
+            np.array([found[at][1] for at in order], np.float64).reshape(-1, 2),
+            rows[np.array(order, np.int64)],
             left_out,
             noticed,
         )

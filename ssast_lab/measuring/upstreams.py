@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ssast_lab import audio, checkpoint, files
 from ssast_lab.config import to_dict
+from ssast_lab.measuring.linear import ByOneDNN
 from ssast_lab.model import SPECIAL, SSAST, Classifier, Encoder, EncoderModel
 from ssast_lab.predictive import APC, LATENT_HOP, REACH, Wav2Vec
 
@@ -58,7 +59,7 @@ class Layered:
         self,
         name: str,
         module: nn.Module,
-        tokens: Callable[[Tensor], list[Tensor]],
+        tokens: Callable[[Tensor, Sequence[int]], list[Tensor]],
         *,
         layers: int,
         settings: dict[str, Any],
@@ -70,7 +71,8 @@ class Layered:
         bands: Sequence[tuple[float, float]] | None = None,
         rate: int = audio.SAMPLE_RATE,
     ) -> None:
-        """``tokens``: (B, S) -> for each layer (B, N, D), of which the first ``special`` tokens belong to no place in the sound.
+        """``tokens``: (B, S) and some layers -> of each (B, N, D), of which the first ``special`` tokens belong to no place in the
+        sound.
         ``window``: by how many samples each window starts after the one before. A window is ``overlap`` samples longer than
         that, since the last frame's analysis window reaches so far. ``least``: the shortest sound, in samples, which is what one
         token sees; ``step``: by how many samples the next token in time lies after it. ``bands``: (R, 2) Hz, what the tokens of
@@ -91,13 +93,14 @@ class Layered:
     def embed(self, waveforms: Tensor, pooling: str) -> Tensor:
         check_pooling(pooling)
         waveforms = _padded(waveforms, self.least)
+        layers = range(self.layers)
         parts, lengths = [], []
         for start in range(0, max(waveforms.shape[1] - self.overlap, 1), self.window):
             length = min(self.window, waveforms.shape[1] - self.overlap - start)
             if start and (4 * length < self.window or length + self.overlap < self.least):
                 break
             window = waveforms[:, start : start + self.window + self.overlap]
-            parts.append(torch.stack([self.pool(tokens, pooling) for tokens in self._tokens(window)], dim=1))
+            parts.append(torch.stack([self.pool(tokens, pooling) for tokens in self._found(window, layers)], dim=1))
             lengths.append(length)
         return sum(part * (length / sum(lengths)) for part, length in zip(parts, lengths, strict=True))  # type: ignore[return-value]
 
@@ -108,8 +111,11 @@ class Layered:
 
     def by_layer(self, waveforms: Tensor, layers: Sequence[int]) -> list[tuple[int, Tensor]]:
         """(B, S), no longer than a window -> (layer, (B, special + N, D)) of each."""
-        found = self._tokens(_padded(waveforms, self.least))
-        return [(layer, found[layer]) for layer in layers]
+        return [*zip(layers, self._found(_padded(waveforms, self.least), layers), strict=True)]
+
+    def _found(self, waveforms: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        with ByOneDNN():
+            return self._tokens(waveforms, layers)
 
     def places(self, tokens: Tensor) -> Tensor:
         """(B, special + N, D) -> (B, T, R, D)"""
@@ -171,17 +177,21 @@ def weight_bytes(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, m
         yield name, value, value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
+def _chosen(found: Sequence[Tensor], layers: Sequence[int]) -> list[Tensor]:
+    return [found[layer] for layer in layers]
+
+
 # --- kinds of models ----------------------------------------------------------------------------------------------
 
 
 def of_encoder(name: str, encoder: Encoder) -> Layered:
     """The tokens after each block of our encoder. Those of the last layer have passed the final norm."""
-    config = encoder.config
-    features, inner = config.audio, range(config.depth - 1)
+    config, features = encoder.config, encoder.config.audio
 
-    def tokens(waveforms: Tensor) -> list[Tensor]:
-        encoding = encoder(audio.log_mel(waveforms, features), layers=inner)
-        return [*(encoding.layers[layer] for layer in inner), encoding.tokens]
+    def tokens(waveforms: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        inner = [layer for layer in layers if layer != config.depth - 1]
+        encoding = encoder(audio.log_mel(waveforms, features), layers=inner, depth=max(layers) + 1)
+        return [encoding.layers.get(layer, encoding.tokens) for layer in layers]
 
     of_head = ("labels", "pooling")  # these do not change any token
     settings = {name: value for name, value in to_dict(config).items() if name not in of_head}
@@ -213,7 +223,7 @@ def of_torchaudio(name: str, model: nn.Module) -> Layered:
     return Layered(
         name,
         model,
-        lambda waveforms: extract(waveforms)[0],
+        lambda waveforms, layers: _chosen(extract(waveforms, num_layers=max(layers) + 1)[0], layers),
         layers=len(transformer.layers),
         settings={  # what the shapes of the weights do not show
             "kind": "torchaudio",
@@ -234,7 +244,7 @@ def of_apc(name: str, model: APC) -> Layered:
     return Layered(
         name,
         model,
-        lambda waveforms: model.hidden(audio.log_mel(waveforms, features)),
+        lambda waveforms, layers: _chosen(model.hidden(audio.log_mel(waveforms, features)), layers),
         layers=config.depth,
         settings={"kind": "apc", "config": to_dict(config)},
         window=config.frames * features.hop,
@@ -251,7 +261,7 @@ def of_wav2vec(name: str, model: Wav2Vec) -> Layered:
     return Layered(
         name,
         model,
-        lambda waveforms: [*model.hidden(waveforms)],
+        lambda waveforms, layers: _chosen(model.hidden(waveforms), layers),
         layers=2,
         settings={"kind": "wav2vec", "config": asdict(config)},
         window=config.frames * LATENT_HOP,
