@@ -1,11 +1,14 @@
 """The house stands as it was drawn: who may import whom, what an import does, and what the repository holds."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -238,40 +241,101 @@ def test_no_large_files():
     assert not [path for path in heavy if path.parts[:2] not in (("ssast_lab", "models"), ("ssast_lab", "sounds"))]
 
 
+NOT_HANDED_OUT = (".ci/", ".github/", ".gitignore", ".pre-commit-config.yaml")  # what only the repository needs
+MADE = ("PKG-INFO", "setup.cfg", "ssast_lab.egg-info/")  # by setuptools
+BUILD = (
+    "import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"  # as any builder asks for it
+)
+
+
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory):
+    """From what git tracks and nothing else: the names in the source distribution, the wheels of both, and where that of the source
+    distribution is installed, beside nothing else of ours."""
+    place = tmp_path_factory.mktemp("handed out")
+    for path in tracked():
+        copy = place / "tree" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    python(BUILD.format(kind="sdist"), str(place), folder=place / "tree")
+    (archive,) = place.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {member.name.partition("/")[2] for member in tar if member.isfile()}
+        tar.extractall(place, filter="data")
+    unpacked = place / archive.name.removesuffix(".tar.gz")
+    wheels = []
+    for source in (place / "tree", unpacked):
+        wheel = place / f"wheel of {source.name}"
+        wheel.mkdir()
+        python(BUILD.format(kind="wheel"), str(wheel), folder=source)
+        wheels += wheel.glob("*.whl")
+    words = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(place / "site"), str(wheels[1])]
+    pip = [sys.executable, "-m", "pip", *words]
+    done = subprocess.run(pip, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return names, wheels, place / "site"
+
+
+def test_the_source_distribution_is_the_repository(handed_out):
+    names, _, _ = handed_out
+    wanted = {str(path.relative_to(ROOT)) for path in tracked()}
+    assert {name for name in wanted if not name.startswith(NOT_HANDED_OUT)} == {
+        name for name in names if not name.startswith(MADE)
+    }
+
+
+def test_both_make_the_same_wheel_with_every_file_of_the_package(handed_out):
+    contents = []
+    for wheel in handed_out[1]:
+        with zipfile.ZipFile(wheel) as file:
+            contents.append({name: file.read(name) for name in file.namelist() if not name.endswith("/RECORD")})
+    assert contents[0] == contents[1]
+    ours = {name: content for name, content in contents[1].items() if ".dist-info/" not in name}
+    package = [path for path in tracked() if path.is_relative_to(PACKAGE)]
+    assert ours == {str(path.relative_to(ROOT)): path.read_bytes() for path in package}
+    licences = {name.partition("/licenses/")[2] for name in contents[1]} - {""}
+    assert licences == {"LICENSE", "ssast_lab/sounds/LICENCES.md"}
+
+
 ALONE = """
 import ssast_lab
-from ssast_lab import analysis, audio, checkpoint
+from ssast_lab import audio, checkpoint
 from ssast_lab.app import find_models
 print(ssast_lab.__file__)
 sounds = audio.builtin_sounds()
 wave = audio.load_waveform(next(iter(sounds.values()))["path"])
 for name in checkpoint.builtin_models():
-    piece = analysis.excerpt(wave, checkpoint.load(name).config)
-    print(name, piece.grid.count, len(sounds), name in find_models())
+    print(name, ssast_lab.excerpt(wave, checkpoint.load(name).config).grid.count, len(sounds), name in find_models())
 """
 
 
-def test_an_installed_wheel_has_its_models_and_sounds(tmp_path):
-    """Built from what git tracks, installed beside nothing else of ours, and used in an empty folder."""
-    for path in tracked():
-        copy = tmp_path / "source" / path.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    for words in (
-        ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "wheel"), str(tmp_path / "source")],
-        ["install", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), "--find-links", str(tmp_path / "wheel"), "ssast-lab"],
-    ):  # fmt: skip
-        done = subprocess.run([*pip, *words], capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-    (tmp_path / "empty").mkdir()
-    script = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{ALONE}"
-    place, *lines = python(script, folder=tmp_path / "empty").splitlines()
-    assert Path(place).is_relative_to(tmp_path / "site")
+def test_what_is_installed_has_its_models_and_sounds(handed_out, tmp_path):
+    site = handed_out[2]
+    place, *lines = python(f"import sys; sys.path.insert(0, {str(site)!r})\n{ALONE}", folder=tmp_path).splitlines()
+    assert Path(place).is_relative_to(site)
     assert len(lines) >= 2
     for line in lines:
         name, patches, sounds, offered = line.split()
         assert (int(patches) > 0, int(sounds) >= 8, offered) == (True, True, "True"), name
+
+
+def test_what_is_installed_has_its_command(handed_out, tmp_path):
+    site = handed_out[2]
+
+    def run(*words):
+        env = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [site / "bin" / "ssast-lab", *words], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("--version") == f"ssast-lab {ssast_lab.__version__}\n"
+    assert run("info", "tiny-patch").startswith("tiny-patch: SSAST, ")
+    sound = site / "ssast_lab" / "sounds" / "speech.flac"
+    said = run("embed", "tiny-frame", str(sound), "--out", "speech.npz")
+    assert re.match(r"1 of 1 files to embed by tiny-frame .*\nspeech\.npz: \d+ windows of 1 files", said), said
+    assert [path.name for path in tmp_path.iterdir()] == ["speech.npz"]
 
 
 @pytest.mark.parametrize(
