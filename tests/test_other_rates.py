@@ -15,6 +15,7 @@ from torchaudio.compliance import kaldi
 
 import ssast_lab
 from ssast_lab import audio, checkpoint, data
+from ssast_lab.__main__ import main
 from ssast_lab.audio import AudioError
 from ssast_lab.config import (
     AUDIO,
@@ -246,3 +247,19 @@ def test_exports(trained, calls, tmp_path):
     torch.testing.assert_close(
         torch.from_numpy(tokens), model.encoder(ssast_lab.log_mel(cut, BIRDS)[None]).tokens, rtol=0, atol=5e-4
     )
+
+
+def test_the_nearest_windows_by_command(trained, calls, tmp_path, capsys):
+    main(["embed", trained, str(calls), "--out", str(tmp_path / "calls.npz")])
+    capsys.readouterr()
+    main(["near", trained, str(tmp_path / "calls.npz"), str(calls / "high" / "5.wav"), "--top", "3"])
+    said = capsys.readouterr().out
+    assert "high/5.wav" in said.splitlines()[0] + said.splitlines()[1]
+    main(["info", trained])
+    assert "48 kHz" in capsys.readouterr().out
+    main(["data", "statistics", str(calls), "--features", "birds-48k"])
+    said = capsys.readouterr().out
+    assert "quick-nano-patch-400-birds-48k" in said
+    mean = float(said.split()[1].rstrip(","))
+    clips = [audio.kaldi_fbank(audio.load_waveform(path, to_rate=48_000), BIRDS) for path in calls.rglob("*.wav")]
+    assert mean == pytest.approx(float(torch.cat(clips).mean()), abs=1e-3)

@@ -82,11 +82,7 @@ def _facts(model: nn.Module) -> Iterator[tuple[str, str]]:
         f"{grid.shape[0]} mel bins x {grid.shape[1]} frames at a stride of {grid.stride[0]} x {grid.stride[1]}: "
         f"{grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames of 10 ms",
     )
-    yield (
-        "features",
-        f"{config.audio.sample_rate / 1000:g} kHz, Kaldi log-mel, {config.audio.mel_bins} bins from {config.audio.band[0]:g} to "
-        f"{config.audio.band[1]:g} Hz, (x - ({config.audio.mean:g})) / (2 * {config.audio.std:g})",
-    )
+    yield "features", f"Kaldi log-mel of {config.audio}: normalised as (x - mean) / (2 * deviation)"
     if isinstance(model, Classifier):
         names = ", ".join(config.labels[:40]) + (" ..." if len(config.labels) > 40 else "")
         yield "labels", f"{len(config.labels)}: {names}"

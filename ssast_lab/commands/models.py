@@ -54,8 +54,7 @@ def info(arguments: list[str]) -> None:
             print(f"  encoder   {config.depth} layers, {config.width} wide, {config.heads} heads")
             print(f"  patches   {grid.shape[0]} mel bins x {grid.shape[1]} frames, stride {grid.stride[0]} x "
                   f"{grid.stride[1]}: {grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames")  # fmt: skip
-            print(f"  features  {config.audio.mel_bins} mel bins, mean {config.audio.mean:g}, "
-                  f"deviation {config.audio.std:g}")  # fmt: skip
+            print(f"  features  {config.audio}")
             if config.labels:
                 more = " ..." if len(config.labels) > 8 else ""
                 print(f"  labels    {len(config.labels)}: {', '.join(config.labels[:8])}{more}")

@@ -84,19 +84,29 @@ def test_each_model_hears_as_far_up_as_it_can(own_page, birds):
     shot(page, "telephone_8k")
 
 
-def test_every_view_answers_and_its_lines_run(own_page, birds):
+@pytest.mark.parametrize("name", ["nano-patch-birds-48k", "nano-frame-telephone-8k"])
+def test_every_view_answers(own_page, birds, name):
     page = own_page
     take_in(page, birds / "calls.wav")
-    page.get_by_label("nano-patch-birds-48k").check()
-    agrees(page, wanted(case(birds, "nano-patch-birds-48k")[1]))
+    page.get_by_label(name).check()
+    until(page, f"s.picture.data.hertz[1] === {case(birds, name)[1].grid.band[1]:g}")
     for view in VIEWS:
         if view.name != "versus":
             open_tab(page, view.title)
             continue
         page.get_by_role("tab", name=view.title, exact=True).click()
         page.locator("#view-versus").get_by_text("hears other frequencies").wait_for()
-        shot(page, "birds_versus")
-    open_tab(page, "Attention")
+        shot(page, f"versus_{name}")
+    open_tab(page, "Patches and masks")
+    page.locator("#view-masks").get_by_role("button", name="Frames", exact=True).click()
+    answered(page)
+
+
+def test_the_lines_run(own_page, birds):
+    page = own_page
+    take_in(page, birds / "calls.wav")
+    page.get_by_label("nano-patch-birds-48k").check()
+    agrees(page, wanted(case(birds, "nano-patch-birds-48k")[1]))
     text = lines(page)
     assert 'load_waveform("calls.wav", to_rate=48000)  # (S,) float32, mono, 48 kHz' in text
     agree(page, text, birds)

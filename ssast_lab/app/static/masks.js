@@ -1,6 +1,6 @@
 // The view of patches and masks: how often each patch is hidden by each kind of mask, and examples to put on the stage.
 (() => {
-  const GRIDS = [["patch", "Patches", "16 mel bins x 16 frames"], ["frame", "Frames", "128 mel bins x 2 frames"]];
+  const GRIDS = [["patch", "Patches", "16 mel bins x 16 frames"], ["frame", "Frames", "all mel bins x 2 frames"]];
   const TITLES = { random: ["Random", "each by itself"], "official code": ["Official code", "with its biases"] };
   const SATURATED = 0.25; // deviation in share that has the last colour
   const BARS = 40, LOW = 24, GAP = 5; // pixels: the bars at the right, and those below

@@ -15,7 +15,6 @@ from ssast_lab.stage import text
 
 DRAWS = 1000
 EXAMPLES = 4
-SHAPES = {"patch": (16, 16), "frame": (128, 2)}  # mel bins x frames, the paper's two
 
 
 @lru_cache(maxsize=64)
@@ -26,7 +25,9 @@ def coverage(grid: PatchGrid, cluster: str, count: int) -> Coverage:
 def look(seen: Seen, asked: Asked, cluster: str, seed: float | None) -> Answer:
     """The masks that the controls ask for, beside random ones and those of the published code: on the model's grid, or on the
     other that is asked for, with the same share hidden."""
-    own, shape = seen.record.grid, SHAPES.get(str(asked.get("grid")))
+    own = seen.record.grid
+    shapes = {"patch": (16, 16), "frame": (own.mel_bins, 2)}  # mel bins x frames, the paper's two
+    shape = shapes.get(str(asked.get("grid")))
     grid = own if shape in (None, own.shape) else replace(own, shape=shape, stride=shape)
     count = min(max(round(seen.record.hidden / own.count * grid.count), 1), grid.count)
     cluster = cluster if cluster in CLUSTERS else PAPER

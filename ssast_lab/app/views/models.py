@@ -69,6 +69,7 @@ def facts(model: nn.Module, about: Mapping[str, Any]) -> Iterable[tuple[str, Any
             f"{grid.shape[0]} mel bins x {grid.shape[1]} frames at a stride of {grid.stride[0]} x {grid.stride[1]}: "
             f"{grid.rows} x {grid.columns} = {grid.count} in {config.frames} frames",
         )
+        yield "Features", str(config.audio)
         if config.labels:
             yield "Labels", f"{len(config.labels)}: {', '.join(config.labels)}"
     else:
