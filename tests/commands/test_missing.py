@@ -92,10 +92,25 @@ def test_notebooks_need_no_app(tmp_path):
     assert without(("gradio", "uvicorn", "fastapi"), "import ssast_lab.widgets", tmp_path).stderr == ""
 
 
+EXTRAS = (*APP, "uvicorn", "fastapi", "umap", "pyarrow", "onnx", "onnxscript", "onnxruntime", "ipywidgets", "anywidget", "IPython")  # fmt: skip
+
+
 def test_what_needs_no_extra_works_without_them(sounds, tmp_path):
-    """A look, and a probe whose confusion matrix has no picture then."""
-    commands = [["data", "look", str(sounds)], ["info", "tiny-patch", "--evaluate", str(sounds), "--counts", "10"]]
-    for asked in commands:
-        ended = without((*APP, "umap", "pyarrow"), f"from ssast_lab.__main__ import main\nmain({asked!r})", tmp_path)
-        assert ended.returncode == 0, ended.stderr
-        assert "Next: ssast-lab " in ended.stdout
+    """Commands of a plain ``pip install ssast-lab``, one after another; Parquet, pictures and the page are asked for above."""
+    sound = str(sounds / "000.flac")
+    commands = [
+        ["data", "look", str(sounds)],
+        ["info", "tiny-patch", "--evaluate", str(sounds), "--counts", "10"],
+        ["embed", "tiny-frame", str(sounds), "--out", "all.npz"],
+        ["near", "tiny-frame", "all.npz", sound],
+        ["predict", "tiny-patch", sound],
+        ["export", "tiny-patch", "ours"],
+        ["export", "tiny-patch", "theirs", "--to", "transformers"],
+        ["completion", "bash"],
+    ]
+    script = f"from ssast_lab.__main__ import main\nfor asked in {commands!r}:\n    main(asked)\n    print('done')\n"
+    ended = without(EXTRAS, script, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("done\n") == len(commands)
+    assert "Next: ssast-lab data statistics" in ended.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"all.npz", "ours", "theirs"}
