@@ -100,7 +100,7 @@ def test_what_needs_no_extra_works_without_them(sounds, tmp_path):
     sound = str(sounds / "000.flac")
     commands = [
         ["data", "look", str(sounds)],
-        ["info", "tiny-patch", "--evaluate", str(sounds), "--counts", "10"],
+        ["info", "tiny-patch", "--evaluate", str(sounds), "--counts", "10", "--curves", "curves.csv"],
         ["embed", "tiny-frame", str(sounds), "--out", "all.npz"],
         ["near", "tiny-frame", "all.npz", sound],
         ["predict", "tiny-patch", sound],
@@ -113,4 +113,4 @@ def test_what_needs_no_extra_works_without_them(sounds, tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("done\n") == len(commands)
     assert "Next: ssast-lab data statistics" in ended.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"all.npz", "ours", "theirs"}
+    assert {path.name for path in tmp_path.iterdir()} == {"all.npz", "curves.csv", "ours", "theirs"}
