@@ -28,11 +28,13 @@ docs: $(READY)
 		pdoc.pdoc('ssast_lab', output_directory=pathlib.Path('build/docs'))"
 	$(BIN)/python docs/render.py build/docs/notebooks
 
-# The stamp is older than pyproject.toml only when the requirements may have changed: else nothing is installed again.
-$(READY): pyproject.toml
+# The stamp is older than these only when the requirements may have changed: else nothing is installed again. hearvalidator and xares
+# ask for tensorflow and for old releases; the tests take neither, and of the rest only loguru, which the extra dev has.
+$(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"SSAST Lab needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}: name another one, as in make app PYTHON=python3.12.")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[app,map,parquet,onnx,hub,notebooks,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps hearvalidator==2021.0.2 xares==0.1.3
 	@touch $@
 
 clean:

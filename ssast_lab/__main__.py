@@ -26,6 +26,7 @@ HELP = """ssast-lab: see, hear and train masked spectrogram models
   ssast-lab data corpus ...      fetch and cut a corpus of free sound from Debian packages
   ssast-lab data tasks ...       small real tasks to measure models on, from Debian packages
   ssast-lab bench ...            how fast this machine trains
+  ssast-lab completion SHELL     a script for bash, zsh or fish, which then complete commands, options and choices
 
 A MODEL is the name of a built-in one, a folder, a run, an official file (FILE.pth?frames=312&stride=10x10 where its length is in doubt), or
 hf:OWNER/NAME, which is fetched from the Hugging Face Hub.
@@ -39,6 +40,11 @@ def app(arguments: list[str]) -> None:
     from ssast_lab.app import main as serve
 
     serve(arguments, "ssast-lab app")
+
+
+def completion(arguments: list[str]) -> None:
+    """``ssast-lab completion``"""
+    commands.completion(arguments, COMMANDS, HELP)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -55,6 +61,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "export": commands.export,
     "data": commands.data,
     "bench": commands.bench,
+    "completion": completion,
 }
 
 

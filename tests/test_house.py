@@ -214,6 +214,17 @@ def test_conda_and_pip_ask_for_the_same():
     assert given == wanted
 
 
+def test_what_only_tests_take_is_the_same_everywhere():
+    """The validators of two benches, which are installed without what they ask for."""
+    asked = {
+        name: re.findall(r"--no-deps ([\w .=]+==[\w.]+)", (ROOT / name).read_text(encoding="utf-8"))
+        for name in ("Makefile", "CONTRIBUTING.md", "environment.yml")
+    }
+    assert asked["Makefile"] == asked["CONTRIBUTING.md"] == asked["environment.yml"]
+    (names,) = asked["Makefile"]
+    assert [name.partition("==")[0] for name in names.split()] == ["hearvalidator", "xares"]
+
+
 def tracked():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode:

@@ -143,7 +143,7 @@ def compare(arguments: list[str]) -> None:
             progress=sys.stderr.isatty())  # fmt: skip
         print((out / "README.md").read_text(encoding="utf-8"))
         print(
-            f"Written: {out}, with README.md, table.csv and a figure. The same command with other models adds them to the table."
+            f"Written: {out}, with README.md and table.csv. The same command with other models adds them to the table."
         )
 
     tyro.cli(table, args=arguments, prog="ssast-lab compare")

@@ -134,7 +134,6 @@ def _write_curves(model: str, out: Path) -> None:
     import io
 
     from ssast_lab import checkpoint, files
-    from ssast_lab import figures as draw
     from ssast_lab.learning.run import Run
 
     run = (Path(model) / "checkpoints").is_dir()
@@ -144,6 +143,8 @@ def _write_curves(model: str, out: Path) -> None:
             f"{model} does not say how it learned: runs of ssast-lab pretrain do, and what ssast-lab export makes of them."
         )
     if out.suffix != ".csv":
+        from ssast_lab import figures as draw
+
         _write_picture(draw.learned(about), out)
         return
     batch, names = about["recipe"]["training"]["batch"], ("nce", "mse", "accuracy")
@@ -256,6 +257,6 @@ def _curves(about: dict[str, Any]) -> dict[str, bytes]:
         return {"curves.svg": draw.picture(draw.learned(about), "svg")}
     except Exception as error:  # plotly, kaleido or its browser is missing, or fails in one of many ways
         print(
-            f"The card has no picture of the curves ({type(error).__name__}): that takes plotly, kaleido and Chromium."
+            f"The card has no picture of the curves ({type(error).__name__}): pip install 'ssast-lab[app,pictures]' and Chromium draw it."
         )
         return {}

@@ -32,7 +32,7 @@ class AudioConfig:
     """How sound becomes the model's input: Kaldi log-mel features of frames of 25 ms every 10 ms, normalised as
     (fbank - mean) / (2 * std).
 
-    The defaults are the official ones: 16 kHz, and the statistics of AudioSet and LibriSpeech together. ``AUDIO`` names others.
+    The defaults are the official ones: 16 kHz, and the statistics of AudioSet and LibriSpeech together. Others have names, such as birds-48k.
     """
 
     mel_bins: int = 128

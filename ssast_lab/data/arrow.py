@@ -16,7 +16,7 @@ import numpy as np
 from ssast_lab.data.errors import DataError
 from ssast_lab.data.lists import COLUMNS
 
-EXTRA = 'pip install "ssast-lab[parquet]"'
+EXTRA = "pip install 'ssast-lab[parquet]'"
 
 
 class Sounds(NamedTuple):

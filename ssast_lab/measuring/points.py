@@ -43,7 +43,7 @@ def _umap(values: np.ndarray, seed: int) -> np.ndarray:
     try:
         import umap
     except ImportError:
-        raise PointsError("UMAP needs the package umap-learn: install it, or choose t-SNE.") from None
+        raise PointsError("UMAP needs the package umap-learn: pip install 'ssast-lab[map]', or choose t-SNE.") from None
     neighbours = min(15, len(values) - 1)
     return umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, init="pca").fit_transform(values)
 

@@ -311,8 +311,8 @@ def _loaded(name: str) -> nn.Module:
         return checkpoint.load(name)
     except checkpoint.CheckpointError:
         model = name.rpartition(":")[2] if name.startswith("scratch") else name
-        if os.path.exists(model) or model in checkpoint.builtin_models():
-            raise  # it is there, and damaged
+        if os.path.exists(model) or model in checkpoint.builtin_models() or model.startswith("hf:"):
+            raise  # it is there, and damaged; or it cannot be fetched
         models = ", ".join(checkpoint.builtin_models())
         raise UpstreamError(
             f"There is no upstream {name!r}: it is neither a file or folder, nor a built-in model ({models}), nor logmel, "

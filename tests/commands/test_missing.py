@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pyarrow.parquet
 import pytest
 from tiny import ALONE, write_clips
 
@@ -29,6 +30,13 @@ def sounds(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "sounds.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"audio": [b"no sound"]}), path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("packages", "asked", "package", "extra"),
     [
@@ -38,10 +46,17 @@ def sounds(tmp_path_factory):
         (("kaleido",), ["info", "tiny-patch", "--evaluate", "SOUNDS", "--pictures", "out.png"], "kaleido", "pictures"),
         (("kaleido",), ["info", "tiny-patch", "--curves", "out.svg"], "kaleido", "pictures"),
         (("pyarrow",), ["embed", "tiny-patch", "SOUNDS", "--out", "out.parquet"], "pyarrow", "parquet"),
+        (("pyarrow",), ["data", "look", "TABLE"], "pyarrow", "parquet"),
+        (("onnx",), ["export", "tiny-patch", "out", "--to", "onnx"], "onnx", "onnx"),
+        (("onnxscript",), ["export", "tiny-patch", "out", "--to", "onnx"], "onnxscript", "onnx"),
+        (("onnxruntime",), ["export", "tiny-patch", "out", "--to", "onnx", "--int8"], "onnxruntime", "onnx"),
+        (("huggingface_hub",), ["info", "hf:some/model"], "huggingface_hub", "hub"),
+        (("huggingface_hub",), ["embed", "hf:some/model", "SOUNDS", "--out", "out.npz"], "huggingface_hub", "hub"),
     ],
 )
-def test_a_command_says_what_it_needs(packages, asked, package, extra, sounds, tmp_path):
-    asked = [word.replace("SOUNDS", str(sounds)) for word in asked]
+def test_a_command_says_what_it_needs(packages, asked, package, extra, sounds, table, tmp_path):
+    places = {"SOUNDS": str(sounds), "TABLE": str(table)}
+    asked = [places.get(word, word) for word in asked]
     ended = without(packages, f"from ssast_lab.__main__ import main\nmain({asked!r})", tmp_path)
     assert ended.returncode == 1
     said = ended.stderr.strip().splitlines()
@@ -59,10 +74,43 @@ def test_figures_in_python_say_what_they_need(tmp_path):
     assert ended.stdout == "This needs the package plotly, which is not installed: pip install 'ssast-lab[app]'\n"
 
 
+@pytest.mark.parametrize(
+    ("package", "script", "said"),
+    [
+        ("anywidget", "import ssast_lab.widgets", "This needs the package anywidget, which is not installed: pip install 'ssast-lab[notebooks]'"),
+        ("ipywidgets", "import ssast_lab.widgets", "This needs the package ipywidgets, which is not installed: pip install 'ssast-lab[notebooks]'"),
+        ("umap", "import numpy\nfrom ssast_lab.measuring import points\npoints.lay_out(numpy.eye(30), 'umap')",
+         "UMAP needs the package umap-learn: pip install 'ssast-lab[map]', or choose t-SNE."),
+    ],
+)  # fmt: skip
+def test_python_says_what_it_needs(package, script, said, tmp_path):
+    ended = without((package,), script, tmp_path)
+    assert ended.stderr.splitlines()[-1].partition(": ")[2] == said
+
+
+def test_notebooks_need_no_app(tmp_path):
+    assert without(("gradio", "uvicorn", "fastapi"), "import ssast_lab.widgets", tmp_path).stderr == ""
+
+
+EXTRAS = (*APP, "uvicorn", "fastapi", "umap", "pyarrow", "onnx", "onnxscript", "onnxruntime", "ipywidgets", "anywidget", "IPython")  # fmt: skip
+
+
 def test_what_needs_no_extra_works_without_them(sounds, tmp_path):
-    """A look, and a probe whose confusion matrix has no picture then."""
-    commands = [["data", "look", str(sounds)], ["info", "tiny-patch", "--evaluate", str(sounds), "--counts", "10"]]
-    for asked in commands:
-        ended = without((*APP, "umap", "pyarrow"), f"from ssast_lab.__main__ import main\nmain({asked!r})", tmp_path)
-        assert ended.returncode == 0, ended.stderr
-        assert "Next: ssast-lab " in ended.stdout
+    """Commands of a plain ``pip install ssast-lab``, one after another; Parquet, pictures and the page are asked for above."""
+    sound = str(sounds / "000.flac")
+    commands = [
+        ["data", "look", str(sounds)],
+        ["info", "tiny-patch", "--evaluate", str(sounds), "--counts", "10", "--curves", "curves.csv"],
+        ["embed", "tiny-frame", str(sounds), "--out", "all.npz"],
+        ["near", "tiny-frame", "all.npz", sound],
+        ["predict", "tiny-patch", sound],
+        ["export", "tiny-patch", "ours"],
+        ["export", "tiny-patch", "theirs", "--to", "transformers"],
+        ["completion", "bash"],
+    ]
+    script = f"from ssast_lab.__main__ import main\nfor asked in {commands!r}:\n    main(asked)\n    print('done')\n"
+    ended = without(EXTRAS, script, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("done\n") == len(commands)
+    assert "Next: ssast-lab data statistics" in ended.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"all.npz", "curves.csv", "ours", "theirs"}

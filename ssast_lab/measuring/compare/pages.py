@@ -110,7 +110,7 @@ def draw(figure: Any, stem: Path) -> str:
     """Writes a figure and returns the line of Markdown that shows it: an SVG where kaleido and a browser are installed, else
     a self-contained HTML page."""
     if figure is None:
-        return "No figure was drawn: install plotly for it."
+        return "No figure was drawn: pip install 'ssast-lab[app]' for it."
     from ssast_lab import figures
 
     try:
