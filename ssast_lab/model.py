@@ -17,6 +17,7 @@ from ssast_lab.config import ConfigError, ModelConfig
 from ssast_lab.objectives import Prediction
 from ssast_lab.patches import PatchGrid, numbers, patchify, select, to_device_of
 
+CACHED = 1 << 23  # attention weights of a batch that stay in a processor's cache
 SPECIAL = 2  # [CLS] and distillation stand before the patches
 
 
@@ -36,8 +37,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """``seen`` (B, 1, K, K) bool: which tokens each token (row) attends to, where not all."""
         query, key, value = self._split(x)
-        # bfloat16 on a CPU: the fused kernel's backward takes twice as long as that of the plain matrix products
-        if x.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        # bfloat16 on a CPU: the fused kernel's backward takes twice as long as that of the plain matrix products, and so does
+        # its forward, unless the weights outgrow the processor's cache
+        coarse = x.device.type == "cpu" and query.dtype == torch.bfloat16
+        if coarse and (torch.is_grad_enabled() or query.shape[:-1].numel() * query.shape[-2] <= CACHED):
             mixed = _softmax(query, key, seen) @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)

@@ -306,7 +306,7 @@ def embedder_of(library: Library, model: str | os.PathLike[str], device: str | N
     """The embedder that a library was made by. :class:`LibraryError` where ``model`` is another one."""
     settings = library.about["embedder"]
     asked = {name: settings[name] for name in ("layers", "pooling", "seconds", "hop")}
-    embedder = Embedder(model, **asked, device=device)
+    embedder = Embedder(model, **asked, device=device, dtype=settings.get("dtype", "float32"))
     if embedder.upstream.key != settings["key"]:
         raise LibraryError(
             f"The library was made by {settings['model']}, whose weights or features are not those of {embedder.upstream.name}: "

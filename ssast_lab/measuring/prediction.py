@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.analysis import Head
+from ssast_lab.measuring.linear import ByOneDNN
 from ssast_lab.measuring.listener import Listener, Sound, Table, shares
 from ssast_lab.measuring.upstreams import of_model
 from ssast_lab.model import Classifier
@@ -116,7 +117,8 @@ class Predictor(Listener):
         """(B, L) of all questions, one after the other."""
         batch = batch.to(self.device)
         if self.classifier is not None:
-            logits = self.classifier(batch).float()
+            with ByOneDNN():
+                logits = self.classifier(batch).float()
             return (logits.sigmoid() if self.several else logits.softmax(-1)).cpu().numpy()
         asked = sorted({head.layer for head in self.heads})
         means = {
