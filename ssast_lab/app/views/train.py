@@ -86,7 +86,7 @@ def described(training: Training) -> Answer:
 
 def shown(training: Training) -> list[str]:
     """The command without the places of this machine."""
-    words = training.plan.command(training.folder)[3:]
+    words = training.plan.command(training.folder)
     return ["ssast-lab", *(word.replace(f"{training.folder}/", "") for word in words)]
 
 
