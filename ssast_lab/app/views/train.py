@@ -114,10 +114,8 @@ def reference() -> Answer:
 
 
 def record_of(arrays: Mapping[str, np.ndarray], training: Training) -> Reconstruction:
-    grid, nan = (
-        replace(training.plan.grid, frames=len(arrays["original"])),
-        math.nan,
-    )  # a clip may be shorter than a window
+    grid = replace(training.plan.grid, frames=len(arrays["original"]))  # a clip may be shorter than a window
+    nan = math.nan
     nowhere = np.full(grid.count, nan, np.float32)
     return Reconstruction(
         grid, 0.0, arrays["original"], arrays["mask"], arrays["reconstruction"], nowhere, np.full(grid.count, -1), nan, nan, nan, nan,
