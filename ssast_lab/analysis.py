@@ -369,9 +369,7 @@ class Match(Shown):
     patches: np.ndarray  # (M,) numbers of the hidden patches
     scores: np.ndarray  # (M, M) float32 dot products: row i is the prediction at patch i, column j the true patch j
     rank: np.ndarray  # (M,) place of the true patch among all for each prediction, 0 = recognised (the paper's softmax)
-    rank_among_predictions: (
-        np.ndarray
-    )  # (M,) place of the prediction among all for each true patch (the official code's)
+    rank_among_predictions: np.ndarray  # (M,) place of the prediction for each true patch (the official code's)
     taken_for: np.ndarray  # (M, at most 5) numbers of the true patches that each prediction is most like, best first
 
 

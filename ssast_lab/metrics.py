@@ -61,9 +61,7 @@ class Scores:
     accuracy: Interval | None  # share of clips whose highest score is that of their label
     macro_recall: Interval | None  # recall, averaged over the labels that occur
     mean_average_precision: Interval  # mean over the labels that occur
-    confusion: (
-        np.ndarray | None
-    )  # (L, L) numbers of clips: row is the true label, column the one with the highest score
+    confusion: np.ndarray | None  # (L, L) clips: the row is the true label, the column the one with the highest score
     classes: tuple[ClassScore, ...]  # (L,)
     unit: str  # what the resamples draw: "source" or "clip"
     targets: np.ndarray = field(repr=False)  # (C, L) bool

@@ -28,9 +28,8 @@ WINGS = [  # floor by floor; the root holds the paper
 ]
 FLOOR = {wing: number for number, wings in enumerate(WINGS) for wing in wings}
 FACES = WINGS[FLOOR["figures"]] | {"stage"} | WINGS[-1]  # all else is the core, which trains without them
-FILES = sorted(
-    path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"
-)  # the front door imports nothing at once
+# but for the front door, which imports nothing at once
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 MODULES = {"ssast_lab": PACKAGE / "__init__.py"} | {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
 }

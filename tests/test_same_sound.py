@@ -164,9 +164,8 @@ def test_a_classifier_hears_what_transformers_hears(places, heard):
     for name in SOUNDS:
         sound, rate = soundfile.read(places.clips / f"{name}.wav", dtype="float32")
         theirs = torch.from_numpy(np.array(extractor(sound, sampling_rate=rate)["input_values"][0]))
-        assert nearest(heard, theirs) < 50 * TOLERANCE, (
-            name
-        )  # they leave the mean to each frame, which rounds otherwise
+        # they leave the mean to each frame, which rounds otherwise
+        assert nearest(heard, theirs) < 50 * TOLERANCE, name
 
 
 def test_embeddings_probes_and_comparisons(places, heard, tmp_path):

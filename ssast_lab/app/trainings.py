@@ -1,4 +1,4 @@
-"""Visitors' trainings: each a process of its own, which goes on while nobody looks and ends with the server."""
+"""Visitors' trainings: each a process of its own, which goes on while nobody looks and ends with the server, however that ends."""
 
 import math
 import os
@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -29,7 +29,20 @@ SHARE = 400 / 512  # of the patches are hidden
 STEPS = (300, 1000, 4000)
 HELD_OUT = 8  # clips, at most
 PATIENCE = 20  # seconds in which a process may end by itself
+CHILD = """
+from ssast_lab.__main__ import main
+from ssast_lab.learning.interrupts import end_with_input
+end_with_input()
+main()
+"""
 State = Literal["running", "stopped", "done", "failed"]
+
+
+@cache
+def _pipe() -> int:
+    """The end for reading of a pipe into which nothing is written: it ends with this process, which alone has the other end."""
+    reading, _ = os.pipe()
+    return reading
 
 
 class TrainingError(ValueError):
@@ -53,7 +66,7 @@ class Plan:
         return round(SHARE * self.grid.count)
 
     def command(self, folder: Path) -> list[str]:
-        """The quick recipe at the length of these windows, as anyone could type it."""
+        """The quick recipe at the length of these windows, as anyone could type it after ``ssast-lab``."""
         count, steps = self.masked, self.steps
         flags = {
             "model.frames": FRAMES, "mask.count": count, "data.train": folder / "train", "data.held-out": folder / "heldout",
@@ -62,7 +75,7 @@ class Plan:
             "run.folder": folder / "run", "run.workers": 0, "run.checkpoint-every": max(steps // 5, 50),
         }  # fmt: skip
         words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-        return [sys.executable, "-m", "ssast_lab", "pretrain", f"quick-nano-{self.kind}-400", *words]
+        return ["pretrain", f"quick-nano-{self.kind}-400", *words]
 
 
 @dataclass(eq=False)
@@ -81,7 +94,7 @@ class Training:
 
     def start(self) -> None:
         """From the beginning, or from the last checkpoint on."""
-        command = self.plan.command(self.folder)
+        command = [sys.executable, "-c", CHILD, *self.plan.command(self.folder)]
         if self.run.checkpoints():
             command.append("--run.resume")
         elif self.run.path.exists():
@@ -90,7 +103,7 @@ class Training:
         paths = os.pathsep.join(path for path in (package, os.environ.get("PYTHONPATH")) if path)
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                command, stdin=_pipe(), stdout=log, stderr=log, start_new_session=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
             )  # fmt: skip
         self.asked_to_stop = False

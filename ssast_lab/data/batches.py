@@ -39,9 +39,8 @@ class Batch(NamedTuple):
     targets: Tensor | None = None  # (B, L) which labels each has, where there are any
     changes: "Changes | None" = None  # what is to be done to them, where they are augmented
     noticed: dict[str, str] | None = None  # name -> what should be known of a clip that was read
-    frames: Tensor | None = (
-        None  # (B, T) which frames of each make up its window; it leaps where another clip begins. On the CPU
-    )
+    # (B, T) on the CPU: which frames of each make up its window; it leaps where another clip begins
+    frames: Tensor | None = None
 
     def part(self, rows: slice) -> "Batch":
         """Some of its rows; what could not be read is not repeated."""
@@ -224,9 +223,7 @@ class Memory:
                 self.unreadable[clip.name] = str(error)
                 return None
 
-        different = list(
-            dict.fromkeys(clips)
-        )  # a clip that is listed several times, to be heard more often, is held once
+        different = [*dict.fromkeys(clips)]  # one that is listed several times, to be heard more often, is held once
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             decoded = list(tqdm(pool.map(decode, different), "decoding", len(different), disable=not progress))
         lengths = np.array([0 if waveform is None else len(waveform) for waveform in decoded])

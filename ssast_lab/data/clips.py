@@ -33,11 +33,7 @@ LINKED, SPARSE, SILENT, TABLE = (
 )
 # Where a sound that is longer than a window is cut: how much of the room that is left lies before the cut. In training it is drawn.
 BEGINNING = 0.0  # where a classifier names it, as in the official code and in transformers
-TENTH, PIECE, SHORTEST = (
-    0.1,
-    10.0,
-    0.5,
-)  # of a single recording: what is held out, in pieces of so many seconds; and its least seconds
+TENTH, PIECE, SHORTEST = 0.1, 10.0, 0.5  # of one recording is held out, in pieces of so many seconds; its least seconds
 FEW = 500  # clips whose lengths are looked at before some are held out: among more, one alone hardly counts
 MIDDLE = 0.5  # where the pretext task is measured: a recording often begins and ends with silence
 
@@ -328,9 +324,8 @@ def estimated(clip: Clip) -> float:
     if clip.part:
         return clip.part[1] - clip.part[0]
     try:
-        return min(
-            audio.estimated_seconds(clip.open()), _size(clip) / 100
-        )  # no coder needs less than 100 bytes a second
+        # no coder needs less than 100 bytes a second
+        return min(audio.estimated_seconds(clip.open()), _size(clip) / 100)
     except (audio.AudioError, OSError):
         return 0.0
 

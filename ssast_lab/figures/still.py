@@ -123,7 +123,7 @@ def _rows(rows: Sequence[tuple[str, Image.Image]], grid: PatchGrid | None, start
             pen.text((SCALE * (LEFT - 4), y), label, ink, font, anchor="rm")
     if grid:
         begin, end = edge(grid, start, 0), edge(grid, start, grid.frames)
-        step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10) if (end - begin) / step <= 11)
+        step = next((step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if (end - begin) / step <= 11), 600)
         for count in range(int(np.ceil(begin / step)), int(end / step) + 1):
             x = SCALE * LEFT + size[0] * (count * step - begin) / (end - begin)
             pen.line((x, top + SCALE * ROW, x, top + SCALE * (ROW + 4)), ink, SCALE)

@@ -6,7 +6,7 @@ schedule.py    the learning rate of each step
 heard.py       which clips a run was started with, and whether they are still the same
 provenance.py  the machine, versions and command of each start, and what training has said
 run.py         the folder of a training run
-interrupts.py  signals that end a run, kept until its step is done
+interrupts.py  what ends a run, kept until its step is done
 task.py        what can be trained, and what training says about each step
 trainer.py     one process's part of a step: forward, backward, clipping, update, evaluation
 processes.py   the processes that train together: how their group begins, and how it ends

@@ -1,5 +1,6 @@
-"""Signals that end a run, kept until its step is done."""
+"""Signals that end a run, kept until its step is done, and the end of whoever started it, which is one of them."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -33,3 +34,15 @@ class Interrupts:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def end_with_input() -> None:
+    """Lets this process get a SIGTERM as soon as its standard input ends, as a pipe does when the process that holds its other end is
+    gone, even if that was killed."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -49,9 +49,8 @@ class Safeguards:
         self.write_error: RunError | None = None
 
     def __enter__(self) -> "Safeguards":
-        atexit.register(
-            self._save_last_steps
-        )  # a run that is still held then is ended when nothing can be written any more
+        # a run that is still held at the exit would be ended when nothing can be written any more
+        atexit.register(self._save_last_steps)
         return self
 
     def __exit__(

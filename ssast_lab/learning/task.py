@@ -29,9 +29,8 @@ class EvaluationResult(Generic[E]):
     loss: float | None  # the checkpoint where it is lowest is the best one; None where none may be chosen
     score: float  # what the schedule "plateau" watches
     reconstructions: tuple[Reconstruction, ...] = ()
-    figure: tuple[str, float] | None = (
-        None  # ("accuracy", 0.93): where it is highest is the best one, the loss decides among equals
-    )
+    # ("accuracy", 0.93): the checkpoint where it is highest is the best one, the loss decides among equals
+    figure: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,7 @@ class ProbeResult:
 
     upstream: str
     pooling: str
-    scores: (
-        metrics.Scores
-    )  # on the test clips; with numbered folds on all clips, each judged while its fold was left out
+    scores: metrics.Scores  # on the test clips; with numbered folds on all, each judged while its fold was left out
     choices: tuple[Choice, ...]  # one, or one for each numbered fold
     clips: int  # number of embedded clips
     layers: int  # number of layers of the upstream

@@ -39,6 +39,12 @@ export default {
     const life = new AbortController(), listen = (what, act) => stage.element.addEventListener(`ssast:${what}`, act, { signal: life.signal });
     listen("pin", ({ detail }) => keep("pinned", detail.patch));
     listen("layer", ({ detail }) => keep("layer", detail.layer));
+    // After a click beside the handle of a slider the cell would have the focus, and the arrow keys would not move what was just moved.
+    const focus = ({ target }) => {
+      const slider = target.closest?.(".widget-slider");
+      if (slider?.closest(".widget-vbox")?.contains(el)) setTimeout(() => slider.querySelector(".noUi-handle").focus({ preventScroll: true }));
+    };
+    document.addEventListener("pointerup", focus, { capture: true, signal: life.signal });
     const listened = { "msg:custom": told, "change:pinned": pinned, "change:layer": layer, "change:_view": open };
     for (const [event, act] of Object.entries(listened)) model.on(event, act);
     open();

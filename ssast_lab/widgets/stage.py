@@ -70,10 +70,7 @@ class Stage(anywidget.AnyWidget):
         self, sound: Any = "blackbird", model: Any = "tiny-patch", mask: Any = None, start: float = 0.0, **more: Any
     ) -> None:
         super().__init__(**more)
-        self.asked: tuple[str, float | None] = (
-            "3 to 5 (paper)",
-            0,
-        )  # what a view may ask of the controls: blocks and seed
+        self.asked: tuple[str, float | None] = ("3 to 5 (paper)", 0)  # of the controls by a view: blocks and seed
         self._ceiling: tuple[int, Tensor] | None = None
         self._stroke: int | None = None
         with self.hold_trait_notifications():

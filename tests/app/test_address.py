@@ -52,9 +52,8 @@ def test_what_the_address_does_not_name_is_as_ever_and_other_words_stay(browser,
         first = next(iter(audio.builtin_sounds()))
         agrees(page, expected(models, audio.builtin_sounds()[first]["path"], kind="frame"))
         page.wait_for_function("location.search.includes('hidden=')")
-        page.wait_for_function(
-            "!location.search.includes('nonsense')"
-        )  # what is no tab, layer or version is passed over
+        # what is no tab, layer or version is passed over
+        page.wait_for_function("!location.search.includes('nonsense')")
         assert asked(page) | {"hidden": ""} == {
             "sound": first, "model": "test-frame", "utm": "x", "hidden": "", "cluster": "paper", "seed": "0",
         }  # fmt: skip
@@ -82,9 +81,8 @@ def test_tab_layer_and_version_come_along(browser, server):
     for page in visit(browser, server):
         page.get_by_role("tab", name="Reconstruction", exact=True).click()
         page.locator("#stage [data-layer='bin mean']").click()
-        until(
-            page, "s.ready && s.heard('ceiling') && s.heard('bin mean')"
-        )  # nothing more comes that would choose for us
+        # nothing more comes that would choose for us
+        until(page, "s.ready && s.heard('ceiling') && s.heard('bin mean')")
         page.locator("#stage [data-version=ceiling]").click()
         until(page, "s.version === 'ceiling'")
         page.locator("#stage [data-layer='bin mean']").click()

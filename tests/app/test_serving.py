@@ -148,9 +148,8 @@ def test_no_file_is_left_behind_by_a_server_that_ends_or_after_one_that_was_kill
             assert send(two.address, sound)[0] == 200
             assert len(kept(folder)) == 2
             assert alive in kept(folder)
-            assert any(
-                path.is_file() and path.read_bytes() == sound for path in alive.rglob("*")
-            )  # nothing of another server
+            # nothing of another server
+            assert any(path.is_file() and path.read_bytes() == sound for path in alive.rglob("*"))
         assert kept(folder) == [alive]
     assert kept(folder) == []
     assert "Traceback" not in two.log.read_text()

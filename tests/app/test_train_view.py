@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from visitor import ROOT, open_tab, shot, stage, until, visit
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.app import trainings as core
-from ssast_lab.app.trainings import Plan, TrainingError, Trainings
+from ssast_lab.app.trainings import Plan, Training, TrainingError, Trainings
+from ssast_lab.learning.run import Run
 
 NAME = "0123456789abcdef" * 2
 
@@ -139,6 +141,19 @@ def test_it_stops_with_a_checkpoint_and_goes_on(here):
     assert training.running
 
 
+def test_the_command_that_is_shown_is_the_one_that_is_run_without_places(tmp_path):
+    from ssast_lab.app.views.train import shown
+
+    training = Training(Plan("frame", 300, "two sounds"), tmp_path)
+    said = shown(training)
+    assert said[:3] == ["ssast-lab", "pretrain", "quick-nano-frame-400"]
+    assert [*zip(said[3::2], said[4::2])] == [
+        (flag, value.removeprefix(f"{tmp_path}/"))
+        for flag, value in zip(*[iter(training.plan.command(tmp_path)[2:])] * 2)
+    ]
+    assert "--data.train train" in " ".join(said)
+
+
 def test_only_so_many_run_at_once(here, monkeypatch):
     monkeypatch.setattr(core, "AT_ONCE", 1)
     here.start(NAME, Plan("frame", 300, "two sounds"), waves())
@@ -167,20 +182,42 @@ with closing(Trainings()) as trainings:
 """
 
 
-def test_the_servers_end_ends_it(tmp_path):
+@pytest.fixture
+def serving(tmp_path):
+    """(server, number of the process that trains)"""
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "app")))
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": paths, "GRADIO_TEMP_DIR": str(tmp_path)},
     )  # fmt: skip
     child = int(server.stdout.readline())
-    os.kill(child, 0)  # it is there
+    assert psutil.pid_exists(child)
+    yield server, child
+    server.kill()
+    server.wait()
+
+
+def test_the_servers_end_ends_it(serving, tmp_path):
+    server, child = serving
     server.send_signal(signal.SIGTERM)
     server.wait(120)
     server.stdout.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_killed_leaves_no_training_but_its_checkpoint(serving, tmp_path):
+    server, number = serving
+    child = psutil.Process(number)
+    server.kill()
+    wait(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)  # nobody may be there to bury it
+    server.stdout.close()
+    (path,) = tmp_path.rglob("metrics.jsonl")
+    run = Run(path.parent)
+    assert 2 <= max(run.checkpoints()) == run.metrics()[-1]["step"] < 4000
+    assert not [*run.path.rglob(".writing-*")]
+    assert checkpoint.load(run.path).config.depth == 4
 
 
 def test_the_reference_is_of_held_out_clips():

@@ -103,6 +103,13 @@ def test_an_excerpt_is_drawn_as_its_log_mel():
     assert (np.diff(line.astype(int)) >= -4).all()  # brighter and brighter, but for what 255 colours round
 
 
+@pytest.mark.parametrize("seconds", [150, 900])
+def test_a_window_of_minutes_is_drawn(seconds):
+    grid = PatchGrid(frames=100 * seconds)
+    picture = Image.open(io.BytesIO(figures.still(Excerpt(0.0, np.zeros((100 * seconds, 128), np.float32), grid))))
+    assert picture.size[0] == still.SCALE * still.WIDE
+
+
 def test_other_records_are_told_what_to_do():
     record = Hiding(1, np.ones((1, 48), bool), *np.ones((4, 1)))
     with pytest.raises(TypeError, match=r"of a Hiding, only of Reconstruction.*pip install 'ssast-lab\[pictures\]'"):

@@ -114,9 +114,8 @@ def test_silence_adds_nothing_and_is_no_louder():
     for changes in ((160, 20, 0), (160, -20, 0), (170, 5, 12)):
         found = changed(batch_of(torch.zeros(11789)), changes)
         assert torch.allclose(found, torch.tensor(SILENCE))
-        assert torch.allclose(
-            changed(batch_of(noise(0, 11789)), changes)[..., 3], torch.tensor(SILENCE)
-        )  # which hears nothing
+        # which hears nothing
+        assert torch.allclose(changed(batch_of(noise(0, 11789)), changes)[..., 3], torch.tensor(SILENCE))
 
 
 def test_a_partner_is_mixed_into_its_own_row_at_its_own_length():
@@ -322,9 +321,8 @@ def test_what_is_held_out_is_not_varied(tmp_path):
     write_clips(tmp_path / "clips", 8, seconds=(1.0, 2.0))
     accelerator = type("Alone", (), dict(process_index=0, num_processes=1, is_main_process=True))
     evaluators = [Pretraining(tiny(tmp_path / "clips", **more)).evaluator(accelerator, 4) for more in ({}, ALL)]
-    ((plain, masks),), ((varied, same_masks),) = (
-        each.parts for each in evaluators
-    )  # of clips that all fill the window
+    # of clips that all fill the window
+    ((plain, masks),), ((varied, same_masks),) = (each.parts for each in evaluators)
     assert torch.equal(plain.waveforms, varied.waveforms)
     assert varied.changes is None
     assert torch.equal(*masks, *same_masks)

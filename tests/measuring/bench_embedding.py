@@ -137,9 +137,8 @@ def main() -> None:
             (folder / "clips").mkdir()
             (folder / "full").mkdir()
             short = write_clips(folder / "clips", asked.clips, 1.0, 5.0)
-            full = write_clips(
-                folder / "full", max(asked.clips // 8, 2), 10.255, 10.256
-            )  # a whole window: theirs pads nothing
+            # a whole window: theirs pads nothing
+            full = write_clips(folder / "full", max(asked.clips // 8, 2), 10.255, 10.256)
             apart = float(np.abs(ours(full[:2]) - theirs(full[:2])).max())
             figures["largest difference where nothing is padded"] = apart
             figures["1 to 5 s"] = take_turns(short, ours, theirs)

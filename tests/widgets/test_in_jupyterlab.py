@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ARTEFACTS = Path(os.environ.get("ARTEFACTS", Path(__file__).parent.parent.parent / "artefacts"))
 
@@ -92,6 +93,37 @@ def test_a_stage_is_moved_painted_and_played(opened):
     until(page, "s.tool === 'box'")
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 1
     assert page.get_by_text("Jupyter news").count() == 0  # the settings of make lab
+
+
+COMPARE = """
+from ssast_lab import widgets
+widgets.compare("frogs")
+"""
+COUNTS = "[...document.querySelectorAll('.ssast-widget > div')].filter(e => e.stage).map(e => e.stage.state().picture?.hiddenCount())"
+
+
+@pytest.mark.parametrize("cell", [EXPLORE, COMPARE], ids=["explore", "compare"])
+def test_a_slider_that_was_clicked_is_moved_by_keys_and_the_pictures_follow(opened, cell):
+    page, _ = opened(cell, "1 + 1")
+    until(page, "s.picture && s.ready")
+    slider = page.locator(".widget-slider").first
+    box, begun = slider.locator(".noUi-base").bounding_box(), page.evaluate(COUNTS)
+    page.mouse.click(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+    page.wait_for_function(
+        f"begun => String({COUNTS}) !== begun && {COUNTS}.every(n => n)", arg=",".join(map(str, begun))
+    )
+    page.wait_for_function("document.activeElement.matches('.noUi-handle')")
+    read = slider.locator(".widget-readout")
+    value = int(read.inner_text())
+    for key, wanted in (("ArrowLeft", value - 1), ("ArrowLeft", value - 2), ("ArrowRight", value - 1), ("Home", 1)):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "wanted => document.querySelector('.widget-readout').textContent === wanted", arg=str(wanted)
+        )
+        patches = page.evaluate(COUNTS.replace("hiddenCount()", "mask.length"))
+        counts = [wanted] if cell == EXPLORE else [max(round(wanted / 100 * count), 1) for count in patches]
+        page.wait_for_function(f"counts => String({COUNTS}) === counts", arg=",".join(map(str, counts)))
+    assert page.locator(".jp-Notebook .jp-CodeCell").count() == 2
 
 
 def test_python_speaks_to_the_stage(opened):

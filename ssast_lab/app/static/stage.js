@@ -4,7 +4,7 @@
 // callbacks.hear(): the sounds of the picture that is shown are wanted.
 // callbacks.code(tab): the lines of Python that make what is shown are wanted; left out where there are none.
 // callbacks.still: whether there is nobody to ask, as in a file: then nothing can be painted or saved.
-// It gives back { show(picture), hear(sounds), state() }: data as the Python file stage.py makes them; and what others may ask of it:
+// It gives back { show(picture), hear(sounds), state() }: data as ssast_lab/stage/data.py makes them; and what others may ask of it:
 //
 //   mark(patches, colour)     frames patches in a colour, until others are marked in it
 //   overlay(values, colour)   one value for each patch, 0 (dark) to 1 (bright), over every layer; NaN leaves a patch as it is, and
@@ -32,7 +32,6 @@
 //   ssast:layer { layer }     another layer is seen
 //   ssast:lent  {}            other layers and sounds are lent
 //   ssast:play  { patch }     a patch begins to be heard
-//   ssast:layer { layer }     another layer is seen
 (() => {
   const LAYERS = {
     original: ["Original", "what was heard"],

@@ -86,7 +86,7 @@ def described(training: Training) -> Answer:
 
 def shown(training: Training) -> list[str]:
     """The command without the places of this machine."""
-    words = training.plan.command(training.folder)[3:]
+    words = training.plan.command(training.folder)
     return ["ssast-lab", *(word.replace(f"{training.folder}/", "") for word in words)]
 
 
@@ -114,10 +114,8 @@ def reference() -> Answer:
 
 
 def record_of(arrays: Mapping[str, np.ndarray], training: Training) -> Reconstruction:
-    grid, nan = (
-        replace(training.plan.grid, frames=len(arrays["original"])),
-        math.nan,
-    )  # a clip may be shorter than a window
+    grid = replace(training.plan.grid, frames=len(arrays["original"]))  # a clip may be shorter than a window
+    nan = math.nan
     nowhere = np.full(grid.count, nan, np.float32)
     return Reconstruction(
         grid, 0.0, arrays["original"], arrays["mask"], arrays["reconstruction"], nowhere, np.full(grid.count, -1), nan, nan, nan, nan,
