@@ -218,7 +218,7 @@ def rows_of(path: str, sounds: arrow.Sounds, passed: Passed) -> Iterator[Clip | 
 def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Clip], list[Clip]]:
     """(training, held-out): ``held_out`` clips drawn by the seed are set aside, with whatever else is the same sound: a
     manifest may list one twice, and sources may overlap. Clips are counted, not seconds, but one that has most of the time of a few
-    (an hour among short ones) is not held out, where only one window of it would be measured on."""
+    (an hour among short ones) is not held out, where only one window of it would be measured on, nor is one that cannot be read."""
     if not 0 < held_out < len(clips):
         raise DataError(
             f"{held_out} of {len(clips)} clips cannot be held out, for some must be left to train on: "
@@ -228,7 +228,8 @@ def split(clips: Sequence[Clip], held_out: int, seed: int = 0) -> tuple[list[Cli
     if len(clips) <= FEW:
         seconds = np.array([estimated(clip) for clip in clips])
         too_long = seconds > min(max(TENTH, 3 / len(clips)), 0.75) * seconds.sum()
-        drawn_order = drawn_order[np.argsort(too_long[drawn_order], kind="stable")]  # the last to be drawn
+        last = too_long | (seconds == 0)  # also what cannot be read
+        drawn_order = drawn_order[np.argsort(last[drawn_order], kind="stable")]
     aside = set(drawn_order[:held_out].tolist())
     drawn = {_identity(clip): clip for i, clip in enumerate(clips) if i in aside}
     train = [clip for clip in clips if _identity(clip) not in drawn]

@@ -120,7 +120,7 @@ def _open(task: TrainingTask[E], run: RunConfig, accelerator: Accelerator) -> tu
     """The run's folder, ready to be written into, and the step to go on from."""
     folder = Run(run.folder, keep=run.keep, pinned=task.settings.stable_steps(task.steps))
     before = folder.clips() if run.resume else None
-    if before:
+    if before and folder.worked():
         task.keep_division(before["sets"])
     # The clips are part of it: from other clips come other batches, and held-out clips that have been trained on.
     clips = {"train": clips_fingerprint(task.clips), "held_out": clips_fingerprint(task.held_out)}

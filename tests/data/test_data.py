@@ -254,6 +254,13 @@ def test_a_recording_that_has_most_of_the_time_is_not_held_out(tmp_path):
     assert [data.split(two, 1, seed)[1] for seed in range(5)] == [two[1:]] * 5
 
 
+def test_what_cannot_be_read_is_not_held_out_where_there_is_other_sound(folder):
+    clips = data.find_clips([folder])
+    for seed in range(20):
+        _, held_out = data.split(clips, 3, seed)
+        assert not {"broken.flac", "empty.wav"} & {os.path.basename(clip.path) for clip in held_out}
+
+
 def test_recordings_of_about_one_length_are_held_out_as_the_seed_draws_them(tmp_path):
     for count in (2, 7, 25):
         write_clips(tmp_path / str(count), count, (0.3, 0.55))
