@@ -1,6 +1,8 @@
 """A sound is the same however it is given: a path, bytes, an open file, an array; and what was done to it is reported."""
 
 import io
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -131,3 +133,13 @@ def test_features_of_a_file(path):
     expected = audio.log_mel(audio.load_waveform(path))
     for sound in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
         assert torch.equal(audio.log_mel(sound), expected)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg writes the file")
+def test_a_title_in_another_encoding_is_no_obstacle(path, tmp_path):
+    for coder, name in (("libvorbis", "old.ogg"), ("flac", "old.mka")):
+        title = b"title=L\xe4rche"  # Latin-1, which is no UTF-8
+        arguments = ["-i", path, "-metadata", title, "-metadata:s:a:0", title, "-c:a", coder, tmp_path / name]
+        subprocess.run(["ffmpeg", "-v", "error", *arguments], check=True)
+        assert b"L\xe4rche" in (tmp_path / name).read_bytes()
+        assert len(audio.load_waveform(tmp_path / name)) == len(audio.load_waveform(path))
