@@ -4,6 +4,7 @@ Axes: B clips of a batch, S samples at the rate of the corpus. A batch is a func
 what stands in for an unreadable one are drawn from generators keyed by the place in the run, never from global random state.
 """
 
+import gc
 import signal
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -335,6 +336,7 @@ def batches(plan: Plan, steps: range, workers: int = 0, pin: bool = False) -> Ge
 
 
 def _started(loader: Iterable[Batch | DataError]) -> Iterator[Batch | DataError]:
+    gc.collect()  # or a worker frees what it inherits, such as a filter of libav, and waits for threads that it has not
     with warnings.catch_warnings():  # PyTorch forks its workers, of which Python 3.12 and later warn
         warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
         return iter(loader)

@@ -156,6 +156,6 @@ def test_without_pyarrow_one_sentence_says_how_to_get_it(saved, monkeypatch):
         data.find_clips([saved / "disk"])
     with pytest.raises(LabelError, match="pip install"):
         read_labelled(saved / "disk")
-    extra = re.fullmatch(r'pip install "ssast-lab\[(\w+)\]"', arrow.EXTRA)[1]
+    extra = re.fullmatch(r"pip install 'ssast-lab\[(\w+)\]'", arrow.EXTRA)[1]
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert any(line.startswith("pyarrow") for line in project["optional-dependencies"][extra])

@@ -1,9 +1,11 @@
 """Corpora of every kind, and the law of batches: which pieces stand in a batch is a function of the seed and the step."""
 
+import gc
 import io
 import json
 import os
 import tarfile
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -161,6 +163,24 @@ def test_files_memory_shards_and_workers_make_the_same_batches(folder, tmp_path)
         assert one.names == held.names
         seen |= one.unreadable.keys()
     assert seen == memory.unreadable.keys()
+
+
+def test_workers_inherit_nothing_to_free(folder):
+    """A filter of libav that a worker freed would wait for ever for its threads, which are not forked."""
+
+    class Left:
+        def __init__(self):
+            self.itself = self
+
+    plan = data.Plan(data.Files(data.find_clips([f"{folder}/*.flac"]), SAMPLES), 2, seed=0)
+    gc.disable()
+    try:
+        left = weakref.ref(Left())
+        assert left() is not None
+        assert len(next(data.batches(plan, range(1), workers=1)).names) == 2
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_batches_differ_by_step_and_seed_and_repeat(folder):
