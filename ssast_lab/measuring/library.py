@@ -226,7 +226,7 @@ def _write_parquet(
         table = pa.table({
             "file": pa.array(names, pa.string()), "start": chunk["seconds"][:, 0], "end": chunk["seconds"][:, 1], "embedding": values,
         }).replace_schema_metadata({"ssast-lab": json.dumps(about)})  # fmt: skip
-        writer = writer or pa.parquet.ParquetWriter(path, table.schema)
+        writer = writer or pa.parquet.ParquetWriter(path, table.schema, use_dictionary=["file"])
         writer.write_table(table)
     assert writer is not None
     writer.close()
@@ -246,6 +246,18 @@ def _write_npz(path: Path, chunks: Iterator[tuple[list[str], dict[str, np.ndarra
             embedding=embeddings,
             about=np.array(json.dumps(about)),
         )
+
+
+def _parquet_embeddings(path: Path, windows: int, width: int) -> np.ndarray:
+    """(W, D), of which no more than a part is held twice."""
+    values, first = np.empty((windows, width), np.float32), 0
+    with _pyarrow().parquet.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            column = file.read_row_group(group, columns=["embedding"])["embedding"]
+            part = column.combine_chunks().flatten().to_numpy().reshape(-1, width)
+            values[first : first + len(part)] = part
+            first += len(part)
+    return values
 
 
 def _arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -290,16 +302,14 @@ def read(path: str | os.PathLike[str], embeddings: bool = True) -> Library:
     path, about = Path(path), describe(path)
     with _reading(path):
         if path.suffix == ".npz":
-            names, start, end, *rest = _arrays(path, ["files", "start", "end"] + ["embedding"] * embeddings).values()
+            content = _arrays(path, ["files", "start", "end"] + ["embedding"] * embeddings)
+            names, start, end = (content[name] for name in ("files", "start", "end"))
+            values = content.get("embedding")
         else:
-            table = _pyarrow().parquet.read_table(path, columns=["file", "start", "end"] + ["embedding"] * embeddings)
+            table = _pyarrow().parquet.read_table(path, columns=["file", "start", "end"])
             names, start, end = (table[name].to_numpy() for name in ("file", "start", "end"))
-            rest = (
-                [table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, about["width"])]
-                if embeddings
-                else []
-            )
-        values = rest[0] if rest else np.empty((len(names), 0), np.float32)
+            values = _parquet_embeddings(path, len(names), about["width"]) if embeddings else None
+        values = np.empty((len(names), 0), np.float32) if values is None else values
     return Library(names.astype(np.str_), np.stack([start, end], 1), values, about)
 
 
