@@ -96,6 +96,7 @@ def near(arguments: list[str]) -> None:
 
     from ssast_lab import audio, files
     from ssast_lab.commands.arguments import File, Model, Sound
+    from ssast_lab.measuring.index import Index
     from ssast_lab.measuring.library import embedder_of, read
     from ssast_lab.measuring.library import near as search
     from ssast_lab.tables import text_table
@@ -108,11 +109,13 @@ def near(arguments: list[str]) -> None:
         start: float = 0.0,
         end: float | None = None,
         out: Path | None = None,
+        index: bool = False,
         device: str | None = None,
     ) -> None:
         """The windows of a library that sound most like a recording to a model: file, second, score.
 
-        The score is the cosine of two embeddings, both centred on the mean of the library; every window is compared.
+        The score is the cosine of two embeddings, both centred on the mean of the library; every window is compared,
+        unless there is an index.
 
         Args:
             model: the one that the library was made by.
@@ -122,9 +125,13 @@ def near(arguments: list[str]) -> None:
             start: of what is searched for in the query, in seconds.
             end: of it; by default the end of the query.
             out: a .csv file for the answer.
+            index: search in an index, which is made beside the library the first time: for millions of windows.
             device: cpu or cuda; by default cuda where there is one.
         """
-        known = read(library)
+        indexed = Index(library) if index else None
+        if indexed and indexed.made:
+            print(f"Made: {indexed.folder}, which the next search will use", flush=True)
+        known = indexed.library if indexed else read(library)
         notices: list[audio.AudioWarning] = []
         embedder = embedder_of(known, model, device)
         seconds = None if end is None else end - start
@@ -132,7 +139,7 @@ def near(arguments: list[str]) -> None:
         for notice in notices:
             print(notice, file=sys.stderr)
         asked = embedder(wave, embedder.rate)
-        found = search(known, asked.clip, top)
+        found = indexed.near(asked.clip, top) if indexed else search(known, asked.clip, top)
         rows = [[one.file, f"{one.start:.2f}", f"{one.end:.2f}", f"{one.score:.4f}"] for one in found]
         head = ["file", "start", "end", "score"]
         print("\n".join(text_table(head, rows)))

@@ -14,6 +14,7 @@ xares.py        an encoder for X-ARES
 transformer.py  embeddings in a pipeline of scikit-learn
 prediction.py   what classifiers and heads say of any sound
 library.py      the windows of a folder of sounds in one file, made in parts, and searched
+index.py        an index of such a file, for millions of windows
 probe.py        the linear probe on frozen embeddings
 compare/        many models on many tasks in one table
 studies/        the questions that the paper leaves open

@@ -22,7 +22,7 @@ from ssast_lab.config import AudioConfig
 from ssast_lab.data import Clip, told
 from ssast_lab.measuring.upstreams import Upstream, UpstreamError, check_pooling
 
-BATCH_SECONDS = {"cpu": 80, "cuda": 240}  # of sound in a batch, by the type of device: bounds the memory
+BATCH_SECONDS = {"cpu": 40, "cuda": 240}  # of sound in a batch, by the type of device: bounds the memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -37,7 +37,7 @@ class Library:
 
     files: np.ndarray  # (W,) str
     seconds: np.ndarray  # (W, 2) from where to where in the file
-    embeddings: np.ndarray  # (W, D) float32
+    embeddings: np.ndarray  # (W, D) float32; (W, 0) where they were not read
     about: dict[str, Any]  # as of :func:`describe`
 
 
@@ -226,7 +226,7 @@ def _write_parquet(
         table = pa.table({
             "file": pa.array(names, pa.string()), "start": chunk["seconds"][:, 0], "end": chunk["seconds"][:, 1], "embedding": values,
         }).replace_schema_metadata({"ssast-lab": files.to_json(about)})  # fmt: skip
-        writer = writer or pa.parquet.ParquetWriter(path, table.schema)
+        writer = writer or pa.parquet.ParquetWriter(path, table.schema, use_dictionary=["file"])
         writer.write_table(table)
     assert writer is not None
     writer.close()
@@ -248,12 +248,24 @@ def _write_npz(path: Path, chunks: Iterator[tuple[list[str], dict[str, np.ndarra
         )
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _parquet_embeddings(path: Path, windows: int, width: int) -> np.ndarray:
+    """(W, D), of which no more than a part is held twice."""
+    values, first = np.empty((windows, width), np.float32), 0
+    with _pyarrow().parquet.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            column = file.read_row_group(group, columns=["embedding"])["embedding"]
+            part = column.combine_chunks().flatten().to_numpy().reshape(-1, width)
+            values[first : first + len(part)] = part
+            first += len(part)
+    return values
+
+
+def _arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     with (
         path.open("rb") as file,
         np.load(file, allow_pickle=False) as content,
     ):  # which leaves a damaged one open by itself
-        return dict(content)
+        return {name: content[name] for name in names or content}
 
 
 @contextmanager
@@ -285,17 +297,19 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     return about
 
 
-def read(path: str | os.PathLike[str]) -> Library:
-    """All of it. :class:`LibraryError` for a file that is no library."""
+def read(path: str | os.PathLike[str], embeddings: bool = True) -> Library:
+    """All of it, or all but the embeddings. :class:`LibraryError` for a file that is no library."""
     path, about = Path(path), describe(path)
     with _reading(path):
         if path.suffix == ".npz":
-            content = _arrays(path)
-            names, start, end, values = (content[name] for name in ("files", "start", "end", "embedding"))
+            content = _arrays(path, ["files", "start", "end"] + ["embedding"] * embeddings)
+            names, start, end = (content[name] for name in ("files", "start", "end"))
+            values = content.get("embedding")
         else:
-            table = _pyarrow().parquet.read_table(path)
+            table = _pyarrow().parquet.read_table(path, columns=["file", "start", "end"])
             names, start, end = (table[name].to_numpy() for name in ("file", "start", "end"))
-            values = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, about["width"])
+            values = _parquet_embeddings(path, len(names), about["width"]) if embeddings else None
+        values = np.empty((len(names), 0), np.float32) if values is None else values
     return Library(names.astype(np.str_), np.stack([start, end], 1), values, about)
 
 
@@ -317,8 +331,12 @@ def embedder_of(library: Library, model: str | os.PathLike[str], device: str | N
 
 def near(library: Library, embedding: np.ndarray, count: int = 10) -> list[Found]:
     """The windows whose embeddings are most like (D,) one, best first: all are compared."""
-    best, cosines = nearest(library.embeddings, embedding, count)
+    return found(library, *nearest(library.embeddings, embedding, count))
+
+
+def found(library: Library, numbers: np.ndarray, cosines: np.ndarray) -> list[Found]:
+    """Numbers of windows and their scores -> what is said of them."""
     return [
         Found(str(library.files[at]), float(library.seconds[at, 0]), float(library.seconds[at, 1]), float(cosine))
-        for at, cosine in zip(best, cosines, strict=True)
+        for at, cosine in zip(numbers, cosines, strict=True)
     ]

@@ -114,6 +114,16 @@ def test_several_layers_are_their_mean(tiny):
     np.testing.assert_allclose(other.clip, tiny(SOUNDS["water"]).clip)
 
 
+def test_bfloat16_is_nearly_the_same_and_says_so(tiny, long):
+    coarse = Embedder("tiny-patch", dtype="bfloat16")
+    assert coarse.settings == tiny.settings | {"dtype": "bfloat16"}
+    given, wanted = coarse(long), tiny(long)
+    assert given.windows.dtype == np.float32
+    apart = np.abs(given.windows - wanted.windows).max() / np.abs(wanted.windows).max()
+    assert 1e-5 < apart < 0.03
+    np.testing.assert_allclose(given.clip, coarse.many([long]).clips()[0], atol=0.02)
+
+
 def test_an_array_with_its_rate_is_its_file(tiny, long):
     samples, rate = soundfile.read(long, dtype="float32")
     wanted = tiny(long)
@@ -204,6 +214,7 @@ def test_batches_of_tensors_have_their_time_steps(tiny):
     [
         ({"layers": 12}, "layers from 0 to 11"),
         ({"layers": ()}, "layers from 0 to 11"),
+        ({"dtype": "float16"}, "dtype is float32 or bfloat16"),
         ({"pooling": "median"}, "pooling is mean"),
         ({"seconds": 11}, "at most 10.24 s"),
         ({"seconds": 0}, "more than 0"),

@@ -114,6 +114,15 @@ def test_a_folder_becomes_a_table_and_is_searched(recordings, tmp_path, capsys, 
         main(["near", "tiny-frame", str(out), query])
 
 
+def test_a_library_in_bfloat16_is_searched_so(recordings, tmp_path, capsys):
+    asked = ["embed", "tiny-patch", str(recordings / "music"), "--out", str(tmp_path / "x.npz"), "--seconds", "2"]
+    main([*asked, "--bfloat16"])
+    made = read(tmp_path / "x.npz")
+    assert made.about["embedder"]["dtype"] == embedder_of(made, "tiny-patch").dtype == "bfloat16"
+    with pytest.raises(SystemExit, match="other embeddings"):
+        main(asked)
+
+
 def test_parquet_is_read_by_others(recordings, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")

@@ -17,6 +17,7 @@ from ssast_lab import audio, checkpoint, data
 from ssast_lab.config import ModelConfig
 from ssast_lab.measuring import embedding, upstreams
 from ssast_lab.measuring.embedding import embed_clips, trimmed
+from ssast_lab.measuring.linear import ByOneDNN
 from ssast_lab.measuring.upstreams import UpstreamError, upstream
 from ssast_lab.model import SPECIAL, SSAST, Classifier, resample_positions
 from ssast_lab.patches import patchify
@@ -65,6 +66,36 @@ def test_a_batch_is_its_clips_one_by_one(saved, speechlike, pooling):
         batch = found.embed(waves, pooling)
         assert batch.shape[:2] == (3, found.layers)
         close(batch, torch.cat([found.embed(wave[None], pooling) for wave in waves]))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 16), (5, 16), (1, 16)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_by_onednn_are_those_of_pytorch(shape, bias):
+    linear, x = torch.nn.Linear(16, 24, bias), torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = linear(x)
+        with ByOneDNN():
+            torch.testing.assert_close(linear(x), wanted, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(linear(x[..., :0, :]), wanted[..., :0, :])
+            torch.testing.assert_close(linear(x.T.contiguous().T if x.ndim == 2 else x), wanted, rtol=1e-5, atol=1e-6)
+            assert linear.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+    linear.float()
+    with ByOneDNN():
+        linear(x).sum().backward()
+    assert linear.weight.grad is not None
+
+
+def test_layers_behind_those_that_are_asked_for_are_not_computed(saved, speechlike):
+    for found in (upstream(saved), speechlike):
+        waves = noise(2, 14_000)
+        every = found.by_layer(waves, range(found.layers))
+        gone = []
+        blocks = getattr(found.module, "blocks", None) or found.module.get_submodule("encoder.transformer").layers
+        for number, block in enumerate(blocks):
+            block.register_forward_hook(lambda *_, gone=gone, number=number: gone.append(number))
+        ((layer, tokens),) = found.by_layer(waves, [0])
+        assert (layer, gone) == (0, [0])
+        close(tokens, every[0][1])
 
 
 def test_layers_are_the_tokens_after_each_block_and_the_last_norm(model, saved):
