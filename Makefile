@@ -33,7 +33,7 @@ docs: $(READY)
 $(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"SSAST Lab needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}: name another one, as in make app PYTHON=python3.12.")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[app,map,parquet,onnx,hub,notebooks,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[app,map,parquet,index,onnx,hub,notebooks,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps hearvalidator==2021.0.2 xares==0.1.3
 	@touch $@
 

@@ -92,7 +92,7 @@ class Index:
             faiss.write_index(made, str(aside / "cells.faiss"))
             about = self._plan() | {"cells": cells, "mean": mean.tolist(), "faiss": faiss.__version__}
             about["bytes"] = (aside / "cells.faiss").stat().st_size
-            files.write(aside / "about.json", json.dumps(about) + "\n")
+            files.write(aside / "about.json", files.to_json(about) + "\n")
             shutil.rmtree(self.folder, ignore_errors=True)
             aside.replace(self.folder)
         except OSError as error:
