@@ -83,7 +83,9 @@ def opened(path: str | io.IOBase) -> Iterator[Sound]:
         libraries = [("PyAV", _open_av), ("soundfile", _open_soundfile)]
         if headers.data_of(file) is not None:
             libraries.reverse()
-        elif kind:  # libsndfile reads these in pieces only with holes, and its decoder of MP3 writes to stderr
+        elif (
+            kind and kind != "OGG"
+        ):  # libsndfile reads these in pieces only with holes, and its decoder of MP3 writes to stderr
             libraries.pop()
         reasons = []
         for name, library in libraries:

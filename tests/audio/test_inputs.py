@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -143,3 +144,46 @@ def test_a_title_in_another_encoding_is_no_obstacle(path, tmp_path):
         subprocess.run(["ffmpeg", "-v", "error", *arguments], check=True)
         assert b"L\xe4rche" in (tmp_path / name).read_bytes()
         assert len(audio.load_waveform(tmp_path / name)) == len(audio.load_waveform(path))
+
+
+def test_an_ogg_whose_headers_come_twice_is_read(path, tmp_path):
+    """Libav refuses such a file, which some old programs have written; libsndfile reads it."""
+    wave, file = audio.load_waveform(path).numpy(), tmp_path / "twice.ogg"
+    soundfile.write(file, wave, 16_000, format="OGG", subtype="VORBIS")
+    expected = torch.from_numpy(soundfile.read(file, dtype="float32")[0])
+    pages = [*_pages(file.read_bytes())]
+    first = next(number for number, (_, granule, _) in enumerate(pages) if granule > 0)  # the first with sound
+    assert [granule for _, granule, _ in pages[:first]] == [0] * first
+    again = [(0, granule, packets) for _, granule, packets in pages[:first]]
+    file.write_bytes(
+        b"".join(_page(*page, number) for number, page in enumerate([*pages[:first], *again, *pages[first:]]))
+    )
+    with pytest.raises(av.error.InvalidDataError), av.open(str(file)):
+        pass
+    found = audio.load_waveform(file)
+    assert len(found) == len(expected) == round(16_000 * audio.info(file).seconds)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(audio.load_waveform(file, 1.0, 1.0), found[16_000:32_000], rtol=0, atol=1e-4)
+
+
+def _pages(content):
+    """(flags, granule, lengths and bytes of its packets) of each page of an Ogg stream (RFC 3533)."""
+    place = 0
+    while place < len(content):
+        flags, granule, segments = content[place + 5], content[place + 6 : place + 14], content[place + 26]
+        begin = place + 27 + segments
+        end = begin + sum(content[place + 27 : begin])
+        yield flags, int.from_bytes(granule, "little", signed=True), content[place + 26 : end]
+        place = end
+
+
+def _page(flags, granule, packets, number):
+    head = (
+        b"OggS\0" + bytes([flags]) + granule.to_bytes(8, "little", signed=True) + b"LARK" + number.to_bytes(4, "little")
+    )
+    checksum = 0
+    for byte in head + bytes(4) + packets:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ 0x04C11DB7 * (checksum >> 31)) & 0xFFFFFFFF
+    return head + checksum.to_bytes(4, "little") + packets
