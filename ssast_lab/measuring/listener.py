@@ -152,9 +152,8 @@ class Listener(ABC):
         What cannot be read is left out and told. The same sounds in the same order give the same rows.
         """
         found: list[tuple[int, Span]] = []
-        values = (
-            bytearray()
-        )  # which grows where it lies: small arrays kept between the batches would scatter what is free
+        # It grows where it lies: small arrays that are kept between the batches would scatter what is free.
+        values = bytearray()
         left_out: dict[int, str] = {}
         noticed: dict[int, str] = {}
         count = 0
