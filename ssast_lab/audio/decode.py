@@ -27,8 +27,9 @@ SAMPLE_RATE = 16000  # Hz, of the official models
 SHORTEST = 0.025  # seconds: what one frame of features looks at
 # a path, a file that is open for reading and can be sought in, its bytes, or samples: (N,), (K, N) or (N, K)
 Source = str | os.PathLike[str] | io.IOBase | bytes | bytearray | memoryview | np.ndarray | Tensor
-Channel = Literal["mean", "loudest"] | int  # a number counts from 0
+Channel = Literal["mean", "loudest", "left", "right"] | int  # a number counts from 0
 
+SIDES = ("left", "right")
 LOUDEST = 1e12  # of a sample, where 1 is full scale; the energies of one above 1e19 are infinite in float32
 MARGIN = 0.1  # seconds read on either side of a crop, for the resampler
 WHOLE = 120  # seconds; of a sound that is no longer, a piece is cut from the whole
@@ -97,7 +98,7 @@ def load_waveform(
     ``path`` may also be an open binary file, such as an ``io.BytesIO``, which is read from its beginning, the bytes of a file, or an
     array or tensor of samples with its ``rate`` in Hz: (N,), (channels, N) or (N, channels). A crop is the
     same stretch of the whole file's waveform. Where the file ends earlier the result is shorter. ``channel`` is "mean", the
-    number of one from 0, or "loudest": the one with the most power in the whole file.
+    number of one from 0, "left" or "right" of two, or "loudest": the one with the most power in the whole file.
 
     Whatever is no usable sound raises :class:`AudioError`. What was read but should be known of (:class:`AudioWarning`: a
     length that is not what the header says, damage, channels that cancel each other, a sound that lies above half the rate) is appended to
@@ -303,9 +304,11 @@ def _number(channel: Channel, sound: blocks.Sound) -> int | None:
         for block in sound.blocks() if sound.channels > 1 else ():
             power += np.square(block, dtype=np.float64).sum(0)
         return int(power.argmax())
+    if sound.channels == 2 and channel in SIDES:
+        return SIDES.index(channel)
     if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < sound.channels:
         raise AudioError(
-            f"{{file}} has no channel {channel!r}: choose one of its {sound.channels} from 0 on, 'mean' or 'loudest'."
+            f"{{file}} has no channel {channel!r}: choose one of its {sound.channels} from 0 on, 'mean', 'loudest', or of two 'left' or 'right'."
         )
     return int(channel)
 

@@ -43,6 +43,8 @@ def test_every_way_to_give_a_sound_gives_the_same(stereo, path):
         torch.testing.assert_close(audio.load_waveform(sound, rate=rate), expected, rtol=0, atol=1e-6)
     with path.open("rb") as file:
         torch.testing.assert_close(audio.load_waveform(file), expected, rtol=0, atol=0)
+    for channel, number in (("left", 0), ("right", 1)):
+        assert torch.equal(audio.load_waveform(path, channel=channel), audio.load_waveform(path, channel=number))
     for channel in (0, 1, "loudest"):
         torch.testing.assert_close(
             audio.load_waveform(stereo.T, channel=channel, rate=RATE), audio.load_waveform(path, channel=channel), rtol=0, atol=1e-6
