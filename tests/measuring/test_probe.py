@@ -24,7 +24,7 @@ RATE, WIDTH = 16_000, 6
 class Given:
     """An upstream whose embeddings are written into the sounds: sample 10 (d + WIDTH l) holds number d of layer l."""
 
-    name, key = "given", "0" * 64
+    name, key, rate = "given", "0" * 64, 16_000
 
     def __init__(self, layers):
         self.layers, self.embedded = layers, 0

@@ -278,7 +278,7 @@ class Counting:
     """An upstream that counts the clips it is asked for."""
 
     def __init__(self, inner):
-        self.inner, self.name, self.key, self.layers = inner, inner.name, inner.key, inner.layers
+        self.inner, self.name, self.key, self.layers, self.rate = inner, inner.name, inner.key, inner.layers, inner.rate
         self.batches = []
 
     def to(self, device):
