@@ -236,9 +236,9 @@ def _open_av(file: io.IOBase, stack: ExitStack) -> Sound:
     def reopen() -> Any:
         """The file opened anew, under no name: libav takes "a:b" for a protocol and anything called "noise.gsm" for sound."""
         file.seek(0)
-        options = {"format_whitelist": CONTAINERS}
-        # Titles may be in other encodings than UTF-8, and nobody asks for them.
-        container = stack.enter_context(av.open(file, options=options, metadata_errors="replace"))
+        # Titles may be in other encodings than UTF-8, which releases before 19 ask about.
+        more: Any = dict(metadata_errors="replace") if int(av.__version__.partition(".")[0]) < 19 else {}
+        container = stack.enter_context(av.open(file, options={"format_whitelist": CONTAINERS}, **more))
         if not container.streams.audio:
             raise AudioError("{file} has no audio stream; choose a file with sound in it.")
         return container
