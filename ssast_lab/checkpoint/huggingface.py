@@ -202,7 +202,7 @@ def _features(folder: Path, mel_bins: int, frames: int) -> AudioConfig:
             _number(values, "high_freq", math.nan, where) if "high_freq" in values else None,
         )
     except ConfigError as error:
-        raise HuggingFaceError(f"{where}: {error}") from None
+        raise HuggingFaceError(f"{where}: {str(error).replace('sample_rate', 'sampling_rate')}") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
