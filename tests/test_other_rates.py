@@ -220,6 +220,7 @@ def test_exports(trained, calls, tmp_path):
         made = checkpoint.export(trained, tmp_path / to, to=to, takes="waveform" if to == "onnx" else "features")
         assert any("48000" in note or "48 kHz" in note for note in made.notes), made.notes
         assert "48 kHz" in (tmp_path / to / "README.md").read_text()
+    assert "pads what is shorter than 1.3 s with silence" in (tmp_path / "transformers" / "README.md").read_text()
 
     pytest.importorskip("transformers")
     again = checkpoint.load(tmp_path / "transformers")
@@ -247,6 +248,29 @@ def test_exports(trained, calls, tmp_path):
     torch.testing.assert_close(
         torch.from_numpy(tokens), model.encoder(ssast_lab.log_mel(cut, BIRDS)[None]).tokens, rtol=0, atol=5e-4
     )
+
+
+def test_a_run_of_another_band_is_not_compared_with_the_built_in_model(calls, tmp_path, capfd):
+    small = [
+        "--model.depth",
+        "1",
+        "--model.frames",
+        "64",
+        "--mask.share",
+        "0.5",
+        "--training.batch",
+        "2",
+        "--training.steps",
+        "2",
+        "--training.sampled",
+        "None",
+    ]
+    for features, compared in (("", True), ("-birds-48k", False)):
+        run = ["--data.train", str(calls), "--run.folder", str(tmp_path / f"run{features}"), "--run.workers", "0"]
+        main(["pretrain", f"quick-nano-patch-400{features}", *small, *run])
+        said = capfd.readouterr().err
+        assert "clips to learn from" in said
+        assert ("For comparison" in said) == compared
 
 
 def test_the_nearest_windows_by_command(trained, calls, tmp_path, capsys):

@@ -43,6 +43,7 @@ WITH_EXCERPT = ("excerpt", "status", *SHOWN)
 WITH_MODEL = ("window", "hidden", "blocks", "note", *WITH_EXCERPT)
 WITH_SOUND = ("sound", "caption", "painted", *WITH_MODEL)
 BELOW = "This sound was taken in when no model here heard above {:g} kHz: choose the file again to hear all of it."
+HEARS = "It hears {:g} to {:g} Hz."
 FORGOTTEN = "This page forgot its sound in a long pause: choose one again."
 
 
@@ -108,7 +109,8 @@ def cut_and_draw(
     excerpt = analysis.excerpt(sound.at(config.audio.sample_rate), config, start)
     mask = drawn_mask(excerpt, model, hidden_count(share, excerpt), cluster, seed, painted)
     shown = show(models, excerpt, name, mask) | controls(model, excerpt, int(mask.sum()), start, spare)
-    return shown | ({"status": status_line(BELOW.format(sound.rate / 2000))} if sound.lost(model.rate) else {})
+    said = [BELOW.format(sound.rate / 2000)] if sound.lost(model.rate) else sound.notices_at(config.audio.sample_rate)
+    return shown | ({"status": status_line(" ".join(said))} if said else {})
 
 
 def count_label(model: Model, count: int, excerpt: Excerpt) -> str:
@@ -135,7 +137,7 @@ def controls(model: Model, excerpt: Excerpt, count: int, start: float, spare: fl
             interactive=not frame,
             info="A frame reaches over all mel bins." if frame else "Patches are hidden in blocks of C x C.",
         ),
-        "note": f"<p>{html.escape(model.note)}</p>",
+        "note": f"<p>{html.escape(model.note)} {HEARS.format(*excerpt.grid.band)}</p>",
         "status": "",
     }
 

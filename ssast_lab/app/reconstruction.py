@@ -102,7 +102,7 @@ def figures_html(values: dict[str, Any]) -> str:
 def sound_line(sound: Sound) -> str:
     return (
         f'<p class="sound"><b>{html.escape(sound.title)}</b> <span>{sound.seconds:.1f} s, '
-        f"{html.escape(sound.about)}</span></p>"
+        f"{f'{sound.found / 1000:g} kHz, ' if sound.found else ''}{html.escape(sound.about)}</span></p>"
     ) + "".join(f'<p class="notice" role="status">{html.escape(notice)}</p>' for notice in sound.notices)
 
 

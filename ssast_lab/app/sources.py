@@ -41,7 +41,7 @@ class Sound:
     builtin: str | None = None  # its name, where it is built in
     file: str | None = None  # its name, where it is a visitor's
     notices: tuple[str, ...] = ()  # what should be known of it: damaged places, say
-    _at: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _at: dict[int, tuple[Tensor, tuple[str, ...]]] = field(default_factory=dict, repr=False)
 
     @property
     def seconds(self) -> float:
@@ -49,10 +49,19 @@ class Sound:
 
     def at(self, rate: int) -> Tensor:
         """(S,) at a model's rate."""
+        return self._resampled(rate)[0]
+
+    def notices_at(self, rate: int) -> tuple[str, ...]:
+        """What should be known of it at a model's rate: that nearly all of it lies above what is heard there, say."""
+        return self._resampled(rate)[1]
+
+    def _resampled(self, rate: int) -> tuple[Tensor, tuple[str, ...]]:
         if rate == self.rate:
-            return self.waveform
+            return self.waveform, ()
         if rate not in self._at:
-            self._at[rate] = audio.load_waveform(self.waveform, rate=self.rate, to_rate=rate, notices=[])
+            notices: list[audio.AudioWarning] = []
+            waveform = audio.load_waveform(self.waveform, rate=self.rate, to_rate=rate, notices=notices)
+            self._at[rate] = waveform, tuple(notice.about(self.title) for notice in notices)
         return self._at[rate]
 
     def lost(self, rate: int) -> bool:

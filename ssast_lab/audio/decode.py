@@ -355,7 +355,7 @@ class _Stretch:
             )
             yield AudioWarning(
                 f"The mean of the {len(self.power)} channels of {{file}} loses {loss} against the loudest of them, number "
-                f"{int(self.power.argmax())}: choose a channel."
+                f"{int(self.power.argmax())}: save that one alone as a file, or name it in Python by channel={int(self.power.argmax())}."
             )
         swing = self.mean_power - self.total**2 / max(self.count, 1)  # without what is constant
         if self.sound.rate > self.to_rate and swing > 1e-9 * self.count:

@@ -70,6 +70,11 @@ def to_huggingface(model: nn.Module) -> tuple[dict[str, bytes], list[str]]:
             "ASTModel's pooler_output is the mean of [CLS] and distillation, which SSAST does not train: take the mean of "
             "last_hidden_state[:, 2:], as SSAST Lab does."
         )
+        seconds = config.audio.seconds_of(config.frames)
+        notes.append(
+            f"ASTFeatureExtractor pads what is shorter than {seconds:.1f} s with silence, which counts in that mean: SSAST Lab gives the model "
+            "the sound alone, so that its embeddings of short clips are others."
+        )
     return files, notes
 
 

@@ -215,6 +215,8 @@ def predict(arguments: list[str]) -> None:
                     answers.append(answer)
                     print("\n".join(_lines(answer)), flush=True)
         tell(left_out, noticed)
+        if not answers:
+            raise PredictionError("None of the recordings could be read, so that nothing is named.")
         if out:
             content = (
                 files.to_json(answers, indent=1, ensure_ascii=False) + "\n"

@@ -77,6 +77,8 @@ def pretrain(arguments: list[str]) -> None:
     step = None
     steps = train(settings, given.run, progress=sys.stderr.isatty())
     kind = {shape: kind for kind, shape in config.SHAPES.items()}.get(given.model.patch, "")
+    if given.model.audio.band != config.AudioConfig().band:
+        kind = ""  # the built-in models heard other sound: their figures are no measure
     for step in _told(steps, given.run, given.training.steps, given.training.batch, kind):
         if step.evaluation and _main_process():
             e = step.evaluation

@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 
+HIGHER = """\
+      That is for models of 16 kHz, which hear nothing above 8 kHz. Where what lies above counts, as with birds and insects, add
+      --features birds-48k (150 Hz to 15 kHz), with bats --features bats-96k (8 to 48 kHz)."""
+
+
 def data(arguments: list[str]) -> None:
     """``ssast-lab data look|statistics|corpus|tasks``"""
     from typing import Annotated
@@ -32,6 +37,9 @@ def data(arguments: list[str]) -> None:
         print("\n".join(looked.lines()))
         if looked.seconds:
             print(f"Next: ssast-lab data statistics {shlex.join(sources)}")
+            above = sum(count for rate, count in looked.rates.items() if rate >= 32_000)
+            if 2 * above >= looked.rates.total():
+                print(HIGHER)
 
     def statistics(sources: Sounds, limit: int = 10_000, features: str = "") -> None:
         """Mean and standard deviation of the log-mel features of a corpus, which normalise it.

@@ -1,6 +1,6 @@
 """What lies in a folder of recordings, before anything is trained on it.
 
-Axes: S samples at 16 kHz.
+Axes: S samples at the rate of their file.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Looked:
     noticed: dict[str, str] = field(default_factory=dict)  # name -> what should be known of it
     silent: tuple[str, ...] = ()  # nowhere louder than -60 dB of full scale
     clipped: tuple[str, ...] = ()  # one in a thousand samples is at full scale
-    same: tuple[tuple[str, ...], ...] = ()  # sounds that are the same to the model, whatever their files
+    same: tuple[tuple[str, ...], ...] = ()  # sounds of the same samples, whatever their files
     passed: Passed = field(default_factory=Passed)
 
     @property
@@ -123,7 +123,7 @@ def _heard(clip: Clip) -> _Heard | str:
     notices: list[audio.AudioWarning] = []
     try:
         info = audio.info(clip.open(), [], damage=False)
-        for block in audio.waveform_blocks(clip.open(), notices=notices):
+        for block in audio.waveform_blocks(clip.open(), notices=notices, to_rate=info.sample_rate):
             samples = block.numpy()
             if len(samples):
                 loudness = np.abs(samples)

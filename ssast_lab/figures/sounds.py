@@ -41,10 +41,12 @@ HIDDEN = "#8a9099"
 ROWS, ALONE = (102, 25, 22, 38), (260, 0, 26, 42)  # pixels of a row, between rows, above and below them
 
 
-def ticks_of(grid: PatchGrid, few: bool = False) -> dict[int, str]:
-    """Hz -> label, of those in the grid's band."""
+def ticks_of(grid: PatchGrid, few: bool = False) -> dict[float, str]:
+    """Hz -> label, of those in the grid's band, and where it ends if that is far above the last of them."""
     low, high = grid.band
-    return {hertz: label for hertz, label in TICKS.items() if low <= hertz <= high and (hertz in FEW or not few)}
+    inside = {hertz: label for hertz, label in TICKS.items() if low <= hertz <= high}
+    end = {high: f"{high / 1000:.3g}k"} if high > 1.4 * max(inside, default=low) and high >= 1000 else {}
+    return {hertz: label for hertz, label in inside.items() if hertz in FEW or not few} | end
 
 
 def spectrogram(record: Reconstruction) -> go.Figure:

@@ -60,10 +60,15 @@ def take_in(page, path):
 def test_each_model_hears_as_far_up_as_it_can(own_page, birds):
     page = own_page
     take_in(page, birds / "calls.wav")
+    assert "48 kHz, your sound" in page.locator("#caption").inner_text()
+    assert "It hears 20 to 8000 Hz." in page.locator("#note").inner_text()
     page.get_by_label("nano-patch-birds-48k").check()
+    page.locator("#note").get_by_text("It hears 150 to 15000 Hz.").wait_for()
     wave, record = case(birds, "nano-patch-birds-48k")
     agrees(page, wanted(record))
     assert stage(page, "s.picture.data.hertz") == [150, 15_000]
+    assert stage(page, "ssast.hertzes(s.picture)")[-2:] == [8000, 15_000]
+    assert page.get_by_role("button", name="Undo").is_disabled()  # nothing was painted
     assert 14_000 < stage(page, "s.picture.hertzOf(s.picture.grid.bins - 1)") < 15_000
     until(page, "s.ready")
     page.evaluate("document.querySelector('#stage .stage').parentElement.stage.choose('original')")
@@ -110,6 +115,16 @@ def test_the_lines_run(own_page, birds):
     text = lines(page)
     assert 'load_waveform("calls.wav", to_rate=48000)  # (S,) float32, mono, 48 kHz' in text
     agree(page, text, birds)
+
+
+def test_a_sound_above_the_chosen_model_says_so(own_page, tmp_path):
+    page, time = own_page, np.arange(3 * 48_000) / 48_000
+    soundfile.write(tmp_path / "insect.wav", 0.3 * np.sin(2 * np.pi * 13_000 * time), 48_000)
+    take_in(page, tmp_path / "insect.wav")
+    told = page.get_by_text("Nearly all of the sound in insect.wav lies above 8 kHz, where a model of 16 kHz")
+    told.wait_for()
+    page.get_by_label("nano-patch-birds-48k").check()
+    told.wait_for(state="detached")
 
 
 def test_a_program_is_answered_at_the_rate_of_its_model(own_server, birds):

@@ -126,7 +126,7 @@ def test_a_models_note_is_plain_text(browser, models, elsewhere, tmp_path):
         for page in visit(browser, here.address):
             page.get_by_label("Test patch model").check()
             page.locator("#note").get_by_text("![x](").wait_for()
-            assert page.locator("#note").inner_text().strip() == note
+            assert page.locator("#note").inner_text().strip() == f"{note} It hears 20 to 8000 Hz."
             assert page.locator("#note img, #note b, #note strong, #model img").count() == 0
             assert page.evaluate("window.hit") is None
     assert asked == []

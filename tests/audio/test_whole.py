@@ -258,7 +258,10 @@ def test_channels_that_cancel_each_other(lively, tmp_path):
     assert not cancelled.any()
     assert "loses everything" in str(notices[0])
     _, notices = heard(tmp_path / "one of eight.wav")
-    assert "18.1 dB against the loudest of them, number 5" in str(notices[0])
+    assert (
+        "18.1 dB against the loudest of them, number 5: save that one alone as a file, or name it in Python by channel=5."
+        in str(notices[0])
+    )
     for choice in (5, "loudest"):
         chosen, notices = heard(tmp_path / "one of eight.wav", channel=choice)
         assert not notices

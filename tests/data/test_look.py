@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from tiny import write_clips
 
+from ssast_lab.__main__ import main
 from ssast_lab.data import DataError
 from ssast_lab.data.look import look
 
@@ -69,3 +70,13 @@ def test_it_is_said_in_lines(folder):
 def test_a_place_without_sound_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="No sound was found in"):
         look([tmp_path])
+
+
+def test_what_16_khz_cannot_hold_is_looked_at_too(tmp_path, capsys):
+    time = np.arange(48_000) / 48_000
+    for name, high in (("nine", 9_500), ("thirteen", 13_000)):
+        soundfile.write(tmp_path / f"{name}.wav", 0.3 * np.sin(2 * np.pi * high * time), 48_000)
+    found = look([tmp_path])
+    assert (found.silent, found.same, found.noticed) == ((), (), {})
+    main(["data", "look", str(tmp_path)])
+    assert "--features birds-48k" in capsys.readouterr().out.partition("Next: ")[2]

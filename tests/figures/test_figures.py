@@ -71,6 +71,18 @@ def test_ticks_stand_at_their_mel_filters():
         assert peaks[int(at)] <= hertz <= peaks[int(at) + 1]
 
 
+def test_the_end_of_a_band_has_a_tick():
+    for band, wanted in (
+        ((150.0, 15_000.0), ["250", "500", "1k", "2k", "4k", "8k", "15k"]),
+        ((8000.0, 48_000.0), ["8k", "16k", "32k", "48k"]),
+        ((20.0, 4000.0), ["100", "250", "500", "1k", "2k", "4k"]),
+    ):
+        heard = replace(record(), grid=replace(record().grid, band=band))
+        axis = figures.spectrogram(heard).layout.yaxis
+        assert list(axis.ticktext) == wanted
+        assert axis.tickvals[-1] == pytest.approx(heard.grid.mel_bins - 0.5, abs=1)
+
+
 def test_overview_holds_five_pictures_on_one_time_axis():
     figure = figures.overview(record(start=3.0))
     assert len(figure.layout.images) == 5

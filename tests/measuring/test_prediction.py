@@ -160,6 +160,13 @@ def test_the_command_writes_tables(run, task, tmp_path, capsys):
     assert len(first["windows"]) == len(given.windows)
     assert first["windows"][1]["start"] == given.seconds[1, 0]
 
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match=r"None of the recordings could be read"):
+        main(["predict", str(folder), str(tmp_path / "broken.wav")])
+    said = capsys.readouterr()
+    assert "broken.wav' cannot be decoded" in said.err
+    assert "Next" not in said.out
+
 
 def test_the_heads_of_a_folder_in_words(tmp_path, capsys):
     main(["predict", "tiny-patch", str(SOUNDS["speech"]), "--heads", "kind", "--top", "1"])

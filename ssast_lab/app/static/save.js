@@ -12,8 +12,6 @@
 
   const CODE = `<button type="button" data-code title="The lines of Python that make the same">Show me the code</button>`;
 
-  const hertzWords = (hertz) => (hertz < 1000 ? hertz.toFixed(0) : `${+(hertz / 1000).toFixed(1)}k`);
-
   function download(content, type, name) {
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([content], { type })), download: name });
     link.click();
@@ -65,7 +63,7 @@
     const { picture, layer, from, to } = stage.state(), name = layer === "all" ? "reconstructed" : layer, { bins } = picture.grid;
     const [left, top, width, height] = [56, 14, 900, 360], x = (frame) => left + ((frame - from) / (to - from)) * width, y = (bin) => top + height * (1 - bin / bins);
     const lines = [], text = (at, up, words, anchor) => lines.push(`<text x="${at.toFixed(1)}" y="${up.toFixed(1)}" text-anchor="${anchor}">${words}</text>`);
-    for (const hertz of [100, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000]) if (picture.binOf(hertz) >= 0 && picture.binOf(hertz) <= bins + 1) text(left - 8, y(Math.min(picture.binOf(hertz), bins)) + 4, hertzWords(hertz), "end");
+    for (const hertz of ssast.hertzes(picture)) text(left - 8, y(Math.min(picture.binOf(hertz), bins)) + 4, ssast.hertzWords(hertz), "end");
     const span = (to - from) * picture.data.hop, every = [0.1, 0.25, 0.5, 1, 2, 5].find((step) => span / step <= 12) ?? 10, start = picture.data.start + picture.data.offset + from * picture.data.hop;
     for (let second = Math.ceil(start / every) * every; second <= start + span; second += every) text(x(picture.frameOf(second - picture.data.start)), top + height + 18, +second.toFixed(2), "middle");
     text(left - 8, top + height + 18, "Hz", "end");

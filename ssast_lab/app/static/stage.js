@@ -136,7 +136,7 @@
         soundsKey = null;
       }
       if (before?.mask.length !== picture.mask.length || before.grid.rows !== picture.grid.rows) [pinned, hover, undo] = [-1, -1, []];
-      else if (data.stroke === null && !foreign && !(same && equal(old, picture.mask))) {
+      else if (data.stroke === null && !foreign && !equal(old, picture.mask)) {
         undo.push(old); // a mask from elsewhere can be taken back as one stroke, however many came
         foreign = true;
       }

@@ -4,6 +4,14 @@
   const MARGIN = { left: 40, right: 34, top: 4, bottom: 26 }; // pixels
   const HEADING = 20; // above each of several panels
 
+  // Hz that are written beside a picture: round ones, and where its band ends if that is far above the last of them.
+  function hertzes({ data: { hertz: [low, high] } }) {
+    const round = TICKS.filter((hertz) => low <= hertz && hertz <= high);
+    return high > 1.4 * (round.at(-1) ?? low) ? [...round, high] : round;
+  }
+
+  const hertzWords = (hertz) => (hertz < 1000 ? hertz.toFixed(0) : `${+(hertz / 1000).toFixed(1)}k`);
+
   // The panels' places for a width in pixels.
   function layout(names, width, titles) {
     const several = names.length > 1, narrow = width < 560;
@@ -183,12 +191,12 @@
     context.strokeStyle = ink.quiet;
     context.lineWidth = 1;
     let before = Infinity;
-    for (const hertz of TICKS.filter((one) => picture.data.hertz[0] <= one && one <= picture.data.hertz[1])) {
+    for (const hertz of hertzes(picture)) {
       const y = at.y(Math.min(picture.binOf(hertz), bins));
       if (before - y < 15) continue;
       before = y;
       context.textAlign = "right";
-      context.fillText(hertz < 1000 ? `${hertz}` : `${hertz / 1000}k`, panel.x - 6, Math.max(y, panel.y + 5));
+      context.fillText(hertzWords(hertz), panel.x - 6, Math.max(y, panel.y + 5));
       tick(context, panel.x - 4, y);
     }
     const step = panel.h < 200 ? bins / 2 : bins / 4;
@@ -243,5 +251,5 @@
     context.fillText("mel bin", scene.width - 2, bottom + 7);
   }
 
-  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { layout, draw, overlay });
+  globalThis.ssast = Object.assign(globalThis.ssast ?? {}, { layout, draw, overlay, hertzes, hertzWords });
 })();
