@@ -47,6 +47,11 @@ def sha256(*parts: Any) -> str:
     return digest.hexdigest()
 
 
+def in_utf8(name: str) -> str:
+    """A file's name as others can read it in a table: bytes that are no UTF-8 as an escape, all else as it is."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def printable(name: str) -> str:
     """A name on one line in valid UTF-8: what is not to be seen, or is no UTF-8, as an escape."""
     return "".join(

@@ -396,7 +396,9 @@ def _check_file(path: str | os.PathLike[str] | io.IOBase) -> None:
             raise AudioError("{file} is empty (0 bytes); record, copy or download it again.", path)
         return
     if not isinstance(path, str | os.PathLike):
-        raise AudioError(f"{path!r} is no path; give the path of a sound file, its bytes, or an array of samples.")
+        raise AudioError(
+            f"Something of type {type(path).__name__} is no sound; give the path of a sound file, its bytes, or an array of samples with its rate."
+        )
     try:
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode):

@@ -18,7 +18,7 @@ def embed(arguments: list[str]) -> None:
     from ssast_lab.commands.arguments import Model, Sounds
     from ssast_lab.data import find_clips, seconds_of
     from ssast_lab.measuring.embedder import Embedder
-    from ssast_lab.measuring.library import Making
+    from ssast_lab.measuring.library import LibraryError, Making
 
     def make(
         model: Model,
@@ -68,6 +68,8 @@ def embed(arguments: list[str]) -> None:
                   f"writes {out}; the same command without --part does all that is left.")  # fmt: skip
             return
         _tell(about, out)
+        if not about["windows"]:
+            raise LibraryError("None of the files could be read: there is nothing to search.")
         print(f"Next: ssast-lab near {shlex.join([model, str(out)])} RECORDING.wav")
 
     tyro.cli(make, args=arguments, prog="ssast-lab embed")
@@ -192,6 +194,8 @@ def predict(arguments: list[str]) -> None:
             out: a .csv or .json file for all of it.
             device: cpu or cuda; by default cuda where there is one.
         """
+        if top < 1 or not 0 <= (threshold or 0) <= 1:
+            raise ConfigError("--top is at least 1, and --threshold a probability from 0 to 1.")
         if out and out.suffix not in (".csv", ".json"):
             raise ConfigError(f"{out.name} would have to end in .csv or .json.")
         clips = find_clips(sounds)
@@ -205,7 +209,7 @@ def predict(arguments: list[str]) -> None:
             for numbers in chunks_of(clips):
                 table = predictor.many((clips[number] for number in numbers), heard=heard)
                 for place, number in enumerate(numbers):
-                    name = clips[number].name
+                    name = files.in_utf8(clips[number].name)
                     if place in table.left_out:
                         left_out[name] = table.left_out[place]
                         continue

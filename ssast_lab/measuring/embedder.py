@@ -62,12 +62,12 @@ class Embedder(Listener):
         self.pooling, self.layers, self.dtype = pooling, self._layers(layers), dtype
 
     def _layers(self, layers: int | Sequence[int]) -> tuple[int, ...]:
-        count, asked = self.upstream.layers, [layers] if isinstance(layers, int) else [*layers]
-        if not asked or not all(isinstance(layer, int) and -count <= layer < count for layer in asked):
+        count, asked = self.upstream.layers, [*layers] if isinstance(layers, Iterable) else [layers]
+        if not asked or not all(isinstance(layer, int | np.integer) and -count <= layer < count for layer in asked):
             raise UpstreamError(
                 f"{self.upstream.name} has layers from 0 to {count - 1}, or from -{count} to -1, not {layers}."
             )
-        return tuple(layer % count for layer in asked)
+        return tuple(int(layer) % count for layer in asked)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Making:
         if out.suffix == ".parquet":
             _pyarrow()
         self.embedder, self.clips, self.out = embedder, clips, out
-        self.names = [os.path.relpath(clip.name, folder) if folder else clip.name for clip in clips]
+        self.names = [files.in_utf8(os.path.relpath(clip.name, folder) if folder else clip.name) for clip in clips]
         if not clips:
             raise LibraryError("There is nothing to embed: name a folder of recordings.")
         sizes = [_size(clip) for clip in clips]
@@ -330,7 +330,12 @@ def embedder_of(library: Library, model: str | os.PathLike[str], device: str | N
 
 
 def near(library: Library, embedding: np.ndarray, count: int = 10) -> list[Found]:
-    """The windows whose embeddings are most like (D,) one, best first: all are compared."""
+    """The windows whose embeddings are most like (D,) one, best first: all are compared. :class:`LibraryError` where there are
+    none."""
+    if not len(library.embeddings):
+        raise LibraryError("The library has no windows: none of its files could be read.")
+    if count < 1:
+        raise LibraryError(f"At least one window is asked for, not {count}.")
     return found(library, *nearest(library.embeddings, embedding, count))
 
 

@@ -76,6 +76,16 @@ def shares(seconds: np.ndarray) -> np.ndarray:
     return (lengths / lengths.sum()).astype(np.float32)
 
 
+def _device(name: torch.device | str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch's sentence, and then an address or a trace
+        why = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise UpstreamError(f"There is no device {str(name)!r} here ({why}): choose cpu.") from None
+    return device
+
+
 class Listener(ABC):
     """Whoever inherits says what a row is made of.
 
@@ -108,7 +118,7 @@ class Listener(ABC):
                 f"A window of {found.name} has more than 0 and at most {found.window / self.rate:g} s, not {seconds}: longer sounds "
                 "are cut into several."
             )
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.upstream, self.seconds = found.to(self.device), seconds
         asked = found.window if seconds is None else round(seconds * self.rate)
         longest = found.window + found.overlap

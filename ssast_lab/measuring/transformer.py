@@ -5,7 +5,7 @@ Axes: C sounds, S samples, D width.
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
@@ -45,7 +45,7 @@ class SoundEmbedder(TransformerMixin, BaseEstimator):
         self.rate, self.device = rate, device
 
     def _embedder(self) -> Embedder:
-        layers = self.layers if isinstance(self.layers, int) else tuple(self.layers)
+        layers = tuple(self.layers) if isinstance(self.layers, Iterable) else self.layers
         return _made(self.model, layers, self.pooling, self.seconds, self.hop, self.device)
 
     def sounds(self, X: Any, reset: bool) -> Sequence[Sound]:

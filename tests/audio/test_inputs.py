@@ -86,8 +86,9 @@ def test_numbers_of_every_kind(kind, stereo):
         (b"", None, "empty"),
         (b"dear reader\n" * 100, None, "."),
         (b"RIFF", 16_000, "Only an array needs its rate"),
-        (3, None, "is no path"),
-        (None, None, "is no path"),
+        (3, None, "is no sound; give the path"),
+        (None, None, "is no sound; give the path"),
+        ({"array": [0.0] * 9}, None, "^Something of type dict is no sound; give the path"),
     ],
     ids=lambda value: str(getattr(value, "shape", value))[:20],
 )

@@ -1,5 +1,6 @@
 """The embedder: what it gives for real sounds of any length, and where and when each embedding belongs."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,11 @@ def test_bfloat16_is_nearly_the_same_and_says_so(tiny, long):
     np.testing.assert_allclose(given.clip, coarse.many([long]).clips()[0], atol=0.02)
 
 
+def test_layers_may_be_numbers_of_numpy():
+    assert Embedder("scratch:nano-patch", np.int64(1)).settings["layers"] == [1]
+    assert json.dumps(Embedder("scratch:nano-patch", np.arange(2)).settings["layers"]) == "[0, 1]"
+
+
 def test_an_array_with_its_rate_is_its_file(tiny, long):
     samples, rate = soundfile.read(long, dtype="float32")
     wanted = tiny(long)
@@ -215,6 +221,10 @@ def test_batches_of_tensors_have_their_time_steps(tiny):
         ({"layers": 12}, "layers from 0 to 11"),
         ({"layers": ()}, "layers from 0 to 11"),
         ({"dtype": "float16"}, "dtype is float32 or bfloat16"),
+        ({"layers": 9.0}, "layers from 0 to 11"),
+        ({"layers": "9"}, "layers from 0 to 11"),
+        ({"device": "cuda:63"}, "There is no device 'cuda:63' here"),
+        ({"device": "gpu"}, "There is no device 'gpu' here"),
         ({"pooling": "median"}, "pooling is mean"),
         ({"seconds": 11}, "at most 10.24 s"),
         ({"seconds": 0}, "more than 0"),

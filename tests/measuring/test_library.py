@@ -238,6 +238,35 @@ def test_without_pyarrow_there_is_one_sentence_and_npz(recordings, tmp_path, mon
     assert len(read(tmp_path / "x.npz").files)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_names_that_are_no_utf8_can_be_read_by_others(tmp_path, monkeypatch, capsys, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("amsel")
+    for name in (b"caf\xe9.flac", "schön 鳥.flac".encode()):
+        shutil.copy(audio.builtin_sounds()["speech"]["path"], os.path.join(b"amsel", name))
+    main(["embed", "scratch:nano-patch", "amsel", "--out", f"x.{kind}"])
+    assert set(read(f"x.{kind}").files) == {r"caf\xe9.flac", "schön 鳥.flac"}
+    main(["predict", "tiny-patch", "amsel", "--heads", "kind", "--out", "x.json"])
+    assert {row["file"] for row in json.loads((tmp_path / "x.json").read_text("utf-8"))} == {
+        r"amsel/caf\xe9.flac", "amsel/schön 鳥.flac",
+    }  # fmt: skip
+
+
+def test_nothing_that_can_be_read_ends_with_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.mp3").write_bytes(b"no sound at all")
+    shutil.copy(audio.builtin_sounds()["speech"]["path"], tmp_path)
+    for asked, word in [
+        (["embed", "scratch:nano-patch", "broken.mp3", "--out", "x.npz"], "None of the files could be read"),
+        (["near", "scratch:nano-patch", "x.npz", "speech.flac"], "The library has no windows"),
+        (["predict", "tiny-patch", "broken.mp3"], "None of the recordings could be read"),
+    ]:
+        with pytest.raises(SystemExit, match=word):
+            main(asked)
+
+
 def test_the_nearest_are_those_of_all_pairs(recordings, tmp_path):
     main(
         [
@@ -260,6 +289,8 @@ def test_the_nearest_are_those_of_all_pairs(recordings, tmp_path):
         cosines = values @ values[at]
         assert [one.score for one in found] == pytest.approx(np.sort(cosines)[::-1][:5].tolist(), abs=1e-4)
         assert (found[0].file, found[0].start) == (made.files[at], made.seconds[at, 0])
+    with pytest.raises(LibraryError, match="At least one window"):
+        near(made, made.embeddings[0], 0)
     again = embedder_of(made, "tiny-frame")
     assert again.settings == made.about["embedder"]
     assert json.loads(json.dumps(again.settings)) == again.settings

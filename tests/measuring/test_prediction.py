@@ -183,6 +183,8 @@ def test_the_heads_of_a_folder_in_words(tmp_path, capsys):
         (["predict", "tiny-patch", "SOUND", "--heads", "birds"], "has no head 'birds': it has drums, effects"),
         (["predict", "tiny-patch", "SOUND", "--out", "x.txt"], "would have to end in .csv or .json"),
         (["predict", "no-such-model", "SOUND"], "There is no model 'no-such-model'"),
+        (["predict", "tiny-patch", "SOUND", "--top", "0"], "--top is at least 1"),
+        (["predict", "tiny-patch", "SOUND", "--threshold", "7"], "a probability from 0 to 1"),
         (["predict", "tiny-patch"], "nothing to listen to: name folders"),
         (["predict", "tiny-patch", "/nowhere"], "There is no sound at /nowhere"),
     ],
