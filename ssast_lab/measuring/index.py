@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssast_lab import files
-from ssast_lab.measuring.library import Found, LibraryError, found, read
+from ssast_lab.measuring.library import Found, LibraryError, check_asked, found, read
 
 FORMAT = "ssast-lab index 1"
 FEWEST = 39  # windows in a cell, on average: Faiss recommends as many to learn from
@@ -37,6 +37,7 @@ class Index:
         self.path = Path(path)
         self.folder = self.path.with_name(f"{self.path.name}.index")
         self.library = read(self.path, embeddings=False)
+        check_asked(self.library, 1)
         self.made = not self._fits()  # now, and not before
         if self.made:
             self._make()
@@ -48,6 +49,7 @@ class Index:
     def nearest(self, embedding: np.ndarray, count: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """(D,) -> numbers of the nearest windows that are found, best first, and their cosine to the embedding, both centred on the mean
         of the library: as :func:`ssast_lab.measuring.points.nearest`, which misses none."""
+        check_asked(self.library, count)
         wanted = _directions(np.asarray(embedding, np.float32)[None] - self.mean)
         cosines, numbers = self._cells.search(wanted, min(count, len(self.library.files)))
         there = numbers[0] >= 0

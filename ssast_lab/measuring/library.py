@@ -332,11 +332,16 @@ def embedder_of(library: Library, model: str | os.PathLike[str], device: str | N
 def near(library: Library, embedding: np.ndarray, count: int = 10) -> list[Found]:
     """The windows whose embeddings are most like (D,) one, best first: all are compared. :class:`LibraryError` where there are
     none."""
-    if not len(library.embeddings):
+    check_asked(library, count)
+    return found(library, *nearest(library.embeddings, embedding, count))
+
+
+def check_asked(library: Library, count: int) -> None:
+    """Raises :class:`LibraryError` where no window can be found."""
+    if not len(library.files):
         raise LibraryError("The library has no windows: none of its files could be read.")
     if count < 1:
         raise LibraryError(f"At least one window is asked for, not {count}.")
-    return found(library, *nearest(library.embeddings, embedding, count))
 
 
 def found(library: Library, numbers: np.ndarray, cosines: np.ndarray) -> list[Found]:

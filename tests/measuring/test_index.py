@@ -133,3 +133,14 @@ def test_what_is_no_library_has_no_index(made, tmp_path):
     with pytest.raises(LibraryError, match="There is no library"):
         made(tmp_path / "x.npz")
     assert not [*tmp_path.iterdir()]
+
+
+def test_no_windows_and_none_asked_for_are_refused_as_without_an_index(made, tmp_path):
+    some, none = (
+        written(tmp_path / name, np.eye(4, dtype=np.float32)[:rows])
+        for name, rows in (("some.npz", 4), ("none.npz", 0))
+    )
+    with pytest.raises(LibraryError, match="At least one window"):
+        made(some).near(np.ones(4), 0)
+    with pytest.raises(LibraryError, match="has no windows"):
+        made(none)
