@@ -2,11 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from golden_model import figures, official_state
-from tiny import here, tiny, train, write_clips
+from tiny import ALONE, here, tiny, train, write_clips
 
 from ssast_lab import audio, checkpoint
 from ssast_lab.__main__ import main
@@ -181,6 +185,55 @@ def test_the_feature_extractor_hears_as_we_do(tmp_path, transformers, waves):
     )
 
 
+CARD = """
+import json, re, sys
+from pathlib import Path
+folder, out = map(Path, sys.argv[1:])
+code = re.search(r"```python\\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.S)[1].replace("FOLDER", str(folder))
+for name in ("model.onnx", "model.pt2", "labels.json"):
+    code = code.replace(f'"{name}"', repr(str(folder / name)))
+said = {}
+exec(code, said)
+assert not any(name.startswith("ssast_lab") for name in sys.modules)
+found = {name: said[name].tolist() for name in ("embedding", "logits") if name in said}
+out.write_text(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0])  # shorter and longer than the window
+@pytest.mark.parametrize(
+    ("to", "takes"), [("transformers", "features"), ("onnx", "features"), ("onnx", "waveform"), ("torch", "features"), ("torch", "waveform")]
+)  # fmt: skip
+def test_the_code_on_a_card_runs_as_it_stands(to, takes, seconds, tmp_path):
+    """In a new process elsewhere, on a file of another rate than the official one and a band of its own, without any code of ours."""
+    pytest.importorskip({"transformers": "transformers", "onnx": "onnxruntime", "torch": "torchaudio"}[to])
+    pytest.importorskip("onnxscript" if to == "onnx" else "torch")
+    heard = AudioConfig(mean=-5.0, std=4.0, sample_rate=24_000, low=50.0, high=10_000.0)
+    wave = audio.load_waveform(audio.builtin_sounds()["blackbird"]["path"], to_rate=24_000)[: int(seconds * 24_000)]
+    soundfile.write(tmp_path / "bird.flac", wave.numpy(), 24_000)
+    wave = audio.load_waveform(tmp_path / "bird.flac", to_rate=24_000)
+    for kind in (SSAST, Classifier):
+        if to == "transformers" and kind is Classifier:  # its card has transformers' pipeline, which is tested above
+            continue
+        model = made(kind, audio=heard, frames=96)
+        folder = checkpoint.export(model, tmp_path / kind.__name__, to, takes=takes).path
+        done = subprocess.run([sys.executable, "-c", CARD, folder, "out.json"], cwd=tmp_path, capture_output=True, text=True,
+                              env=ALONE | {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = {
+            name: torch.tensor(value[0]) for name, value in json.loads((tmp_path / "out.json").read_text()).items()
+        }
+        long = heard.samples_of(96)
+        given = wave[:long] if to != "transformers" else torch.from_numpy(np.resize(wave, long))
+        with torch.inference_mode():
+            if kind is Classifier:
+                expected = model(audio.log_mel(wave, heard, 96)[None])[0]
+                torch.testing.assert_close(found["logits"], expected, rtol=0, atol=1e-3)
+            else:
+                expected = model.encoder(audio.log_mel(given, heard)[None]).tokens[0, 2:].mean(0)
+                torch.testing.assert_close(found["embedding"], expected, rtol=0, atol=1e-3)
+
+
 # --- the official layout ------------------------------------------------------------------------------------------
 
 
@@ -279,6 +332,8 @@ def test_a_graph_from_the_waveform_on(kind, shape, runner, tmp_path, waves):
         expected = outputs(model, heard)
         for given, value in list(zip(run(out, sound), expected, strict=True))[:-1]:
             torch.testing.assert_close(given, value, rtol=0, atol=1e-4)
+    with pytest.raises(CheckpointError, match=r"is a graph for onnxruntime or torch\.export.*README\.md"):
+        checkpoint.load(out)
 
 
 def test_eight_bits_with_what_they_cost(tmp_path, capsys):

@@ -14,7 +14,7 @@ from ssast_lab.checkpoint import graph
 from ssast_lab.checkpoint.by_name import describe, load, located
 from ssast_lab.checkpoint.card import card
 from ssast_lab.checkpoint.official import SETTINGS, to_official
-from ssast_lab.checkpoint.own import CONFIG, Model, save
+from ssast_lab.checkpoint.own import CONFIG, GRAPH, Model, save
 from ssast_lab.checkpoint.tensors import CheckpointError
 from ssast_lab.checkpoint.to_huggingface import to_huggingface
 from ssast_lab.config import SIZES, AudioConfig, ModelConfig, to_dict
@@ -114,15 +114,24 @@ def _make(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Path
 def _transformers(model: Model) -> Made:
     files, notes = to_huggingface(model)
     remote = any("trust_remote_code=True." in note for note in notes)
-    trust, rate = ", trust_remote_code=True" if remote else "", model.config.audio.sample_rate  # type: ignore[union-attr]
+    trust = ", trust_remote_code=True" if remote else ""
+    config: ModelConfig = model.config  # type: ignore[assignment]
     if isinstance(model, Classifier):
         lines = ["from transformers import pipeline", f'classify = pipeline("audio-classification", model="FOLDER"{trust})',
                  'print(classify("bird.flac"))']  # fmt: skip
     else:
-        lines = ["from transformers import AutoFeatureExtractor, AutoModel", f'model = AutoModel.from_pretrained("FOLDER"{trust})',
-                 f'extract = AutoFeatureExtractor.from_pretrained("FOLDER"{trust})',
-                 f'features = extract(wave, sampling_rate={rate}, return_tensors="pt")',
+        samples = config.audio.samples_of(config.frames)
+        lines = ["import numpy", "from transformers import AutoFeatureExtractor, AutoModel", f'model = AutoModel.from_pretrained("FOLDER"{trust})',
+                 f'extract = AutoFeatureExtractor.from_pretrained("FOLDER"{trust})', *_wave(config.audio.sample_rate),
+                 f"wave = numpy.resize(wave, max(len(wave), {samples}))  # a shorter sound is repeated: padding would be embedded, too",
+                 'features = extract(wave - wave.mean(), sampling_rate=rate, return_tensors="pt")',
                  "embedding = model(**features).last_hidden_state[:, 2:].mean(1)"]  # fmt: skip
+        notes.append(
+            f"transformers' feature extractor pads every sound to {config.frames} frames and cuts what is longer, and the model takes no other "
+            "length. Padding is embedded with the sound: of two seconds of sound the built-in models then give something else "
+            "(a cosine of 0.5 to 0.9 with their embedding in SSAST Lab), and with the sound repeated nearly the same (0.98 and more). "
+            "The onnx and torch exports take any length."
+        )
     return Made(files, _code(lines), tuple(notes))
 
 
@@ -194,29 +203,62 @@ def _graph(model: Model, to: Target, takes: graph.Input, int8: bool, folder: Pat
         measured.append(_measured(small.name, graph.compare(model, made, small), small))
     unit = "frames" if takes == "features" else f"samples at {config.audio.sample_rate / 1000:g} kHz"
     length = (
-        f"sounds of any length, which are cut or padded to {config.frames} frames as in training"
+        f"sounds of any length, which are cut or padded to {config.frames} frames as in training, so that the embedding is of the padding, too"
         if made.window
         else f"sounds of up to {made.largest:,} {unit}: longer ones are cut into windows by whoever calls it"
     )
     notes = [f"It takes any number of clips at a time, and {length}.", f"Its outputs are {', '.join(made.outputs)}."]
+    if labels and not made.window:
+        notes.append(
+            f"The classifier was trained on {config.frames} frames, to which shorter sounds were padded by zeros before they were normalised: what "
+            "it is given must be, too, for the same answers."
+        )
     if isinstance(model, SSAST):
         notes.append(
             "It holds the encoder: the mask token and the pretext heads, which only pretraining needs, are not in it."
         )
     files = {CONFIG: _json(_description(model, made, takes))} | ({"labels.json": _json(labels)} if labels else {})
-    return Made(files, _code(_calls(to, takes, made, labels, config.audio.sample_rate)), tuple(notes), tuple(measured))
+    return Made(files, _code(_calls(to, takes, made, labels, config)), tuple(notes), tuple(measured))
 
 
-def _calls(to: Target, takes: graph.Input, made: graph.Graph, labels: list[str], rate: int) -> list[str]:
-    given = "wave" if takes == "waveform" else "features"
+def _wave(rate: int) -> list[str]:
+    return [
+        "import soundfile",
+        f'wave, rate = soundfile.read("bird.flac", dtype="float32")  # one channel, {rate / 1000:g} kHz',
+    ]
+
+
+def _input(to: Target, takes: graph.Input, made: graph.Graph, labels: list[str], config: ModelConfig) -> list[str]:
+    """A file as what a graph takes, without our code."""
+    most = "" if made.window else f", :{made.largest}"
+    if takes == "waveform":
+        tensor = "wave" if to == "onnx" else "torch.from_numpy(wave)"
+        return [*_wave(config.audio.sample_rate), f"waveform = {tensor}[None{most}]"]
+    low, high = config.audio.band
+    trained = f"fbank = torch.nn.functional.pad(fbank, (0, 0, 0, {config.frames}))[:{config.frames}]  # as in training"
+    return [
+        *(["import torch"] if to == "onnx" else []),
+        "import torchaudio",
+        *_wave(config.audio.sample_rate),
+        "fbank = torchaudio.compliance.kaldi.fbank(",
+        '    torch.from_numpy(wave - wave.mean())[None], sample_frequency=rate, window_type="hanning",',
+        f"    num_mel_bins={config.audio.mel_bins}, low_freq={low:g}, high_freq={high:g})",
+        *([trained] if labels else []),
+        f"features = ((fbank - {config.audio.mean!r}) / {2 * config.audio.std!r})[None{most}]{'.numpy()' if to == 'onnx' else ''}",
+    ]
+
+
+def _calls(to: Target, takes: graph.Input, made: graph.Graph, labels: list[str], config: ModelConfig) -> list[str]:
+    rate = config.audio.sample_rate
     shape = f"(B, S) float32 at {rate / 1000:g} kHz" if takes == "waveform" else "(B, T, F) float32, normalised log-mel"
+    given = _input(to, takes, made, labels, config)
     answer = ["print(labels[logits[0].argmax()])"] if labels else []
     read = ["import json", 'labels = json.load(open("labels.json", encoding="utf-8"))'] if labels else []
     if to == "onnx":
-        return [*read, "import onnxruntime", 'session = onnxruntime.InferenceSession("model.onnx")',
-                f'{", ".join(made.outputs)} = session.run(None, {{"{takes}": {given}}})  # {shape}', *answer]  # fmt: skip
-    return [*read, "import torch", 'model = torch.export.load("model.pt2").module()',
-            f"{', '.join(made.outputs)} = model({given})  # {shape}", *answer]  # fmt: skip
+        return [*read, "import onnxruntime", 'session = onnxruntime.InferenceSession("model.onnx")', *given,
+                f'{", ".join(made.outputs)} = session.run(None, {{"{takes}": {takes}}})  # {shape}', *answer]  # fmt: skip
+    return [*read, "import torch", 'model = torch.export.load("model.pt2").module()', *given,
+            f"{', '.join(made.outputs)} = model({takes})  # {shape}", *answer]  # fmt: skip
 
 
 def _measured(name: str, found: graph.Comparison, file: Path) -> str:
@@ -231,7 +273,7 @@ def _measured(name: str, found: graph.Comparison, file: Path) -> str:
 
 def _description(model: Model, made: graph.Graph, takes: graph.Input) -> dict[str, Any]:
     return {
-        "format": "ssast-lab graph 1",
+        "format": GRAPH,
         "input": takes,
         "outputs": made.outputs,
         "largest": made.largest,

@@ -20,6 +20,7 @@ from ssast_lab.model import SSAST, Classifier, EncoderModel
 from ssast_lab.predictive import APC, APCConfig, Wav2Vec, Wav2VecConfig
 
 FORMAT = "ssast-lab checkpoint 1"
+GRAPH = "ssast-lab graph 1"  # of a folder with an ONNX file or the like
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 LONGEST = 1 << 20  # bytes of a description
 Model = SSAST | Classifier | EncoderModel | APC | Wav2Vec
@@ -86,6 +87,10 @@ def read_description(path: Path) -> dict[str, Any]:
     if isinstance(description, dict) and "model_type" in description and "format" not in description:
         about = {"from": "a folder of Hugging Face's transformers"}
         return {"format": "transformers", "kind": description["model_type"], "model": description, "about": about}
+    if isinstance(description, dict) and description.get("format") == GRAPH:
+        raise CheckpointError(
+            f"{path} is a graph for onnxruntime or torch.export, of which no model can be made again: its README.md says how it is run."
+        )
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no SSAST Lab checkpoint: its {CONFIG} does not say {FORMAT!r}.")
     for name, cls in (("kind", str), ("model", dict), ("sha256", str), ("about", dict)):

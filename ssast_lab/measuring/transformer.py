@@ -19,7 +19,7 @@ from ssast_lab.audio import SAMPLE_RATE, AudioError
 from ssast_lab.measuring.embedder import Embedder
 from ssast_lab.measuring.listener import Sound
 
-KINDS = (str, os.PathLike, io.IOBase, np.ndarray, torch.Tensor)  # of a single sound
+KINDS = (str, os.PathLike, bytes, io.IOBase, np.ndarray, torch.Tensor)  # of a single sound
 
 
 class SoundEmbedder(TransformerMixin, BaseEstimator):
@@ -27,7 +27,7 @@ class SoundEmbedder(TransformerMixin, BaseEstimator):
 
         make_pipeline(SoundEmbedder("tiny-patch"), StandardScaler(), LogisticRegression()).fit(paths, labels)
 
-    The sounds are paths, or arrays at ``rate`` Hz: a list of any lengths, or (C, S) where all are equally long. The model is frozen: fitting only looks that it
+    The sounds are paths, bytes of files, or arrays at ``rate`` Hz: a list of any lengths, or (C, S) where all are equally long. The model is frozen: fitting only looks that it
     is there. The other parameters are those of :class:`ssast_lab.Embedder`.
     """
 

@@ -121,6 +121,11 @@ def test_a_pipeline_learns_from_paths_and_arrays(pieces):
     wanted = ours.transform(paths)
     for given in (waves, [*waves], [*torch.from_numpy(waves)]):
         np.testing.assert_allclose(ours.transform(given), wanted, atol=1e-2)
+    np.testing.assert_array_equal(
+        ours.transform([Path(path).read_bytes() for path in paths[:3]]), ours.transform(paths[:3])
+    )
+    with_numpy = clone(ours).set_params(layers=np.int64(9)).fit(paths)  # as of a grid search over numpy.arange
+    np.testing.assert_array_equal(with_numpy.transform(paths[:3]), ours.transform(paths[:3]))
     embedder = ssast_lab.Embedder("tiny-patch", 9)
     np.testing.assert_allclose(wanted[4], embedder(paths[4]).clip, atol=1e-3)
     assert ours.get_feature_names_out().shape == (wanted.shape[1],)
