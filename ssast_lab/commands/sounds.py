@@ -5,7 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-
 HIGHER = """\
       That is for models of 16 kHz, which hear nothing above 8 kHz. Where what lies above counts, as with birds and insects, add
       --features birds-48k (150 Hz to 15 kHz), with bats --features bats-96k (8 to 48 kHz)."""
