@@ -83,7 +83,7 @@ class SoundMap:
             try:
                 waveform = source.waveform(notices, upstream.rate)
             except audio.AudioError as error:
-                self.left_out[source.name] = str(error)
+                self.left_out[source.name] = error.about("it")
             else:
                 if notices:
                     self.noticed[source.name] = " ".join(notice.about("It") for notice in notices)

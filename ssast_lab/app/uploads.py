@@ -40,7 +40,7 @@ class Item:
         try:
             return audio.load_waveform(source, duration=SECONDS, notices=notices, to_rate=rate)
         except AudioError as error:
-            raise AudioError(str(error).replace(str(self.path), self.name)) from None
+            raise AudioError(error.message, self.name) from None
 
     def _read(self) -> bytes:
         """The header of a member may lie about its size."""

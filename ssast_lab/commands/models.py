@@ -70,7 +70,7 @@ def info(arguments: list[str]) -> None:
         if model in checkpoint.builtin_models() or Path(model).is_dir():
             for name, value in checkpoint.describe(model)["about"].items():
                 if isinstance(value, str | int | float):
-                    print(f"  {name:9} {value}")
+                    print(f"  {name:9} {f'{value:.6g}' if isinstance(value, float) else value}")
         if curves:
             _write_curves(model, curves)
         if evaluate:

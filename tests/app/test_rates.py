@@ -78,6 +78,10 @@ def test_each_model_hears_as_far_up_as_it_can(own_page, birds):
     assert heard[0] == 48_000
     likeness = np.corrcoef(heard[1], wave[: len(heard[1])].numpy())[0, 1]
     assert likeness > 0.999  # what is heard is what was sent, with all that lies above 8 kHz
+    page.locator("#stage .stage-save summary").click()
+    with page.expect_download() as download:
+        page.locator("#stage [data-save=csv]").click()
+    assert download.value.suggested_filename == "calls patches.csv"
     shot(page, "birds_48k")
 
     page.get_by_label("nano-frame-telephone-8k").check()
@@ -100,7 +104,7 @@ def test_every_view_answers(own_page, birds, name):
             open_tab(page, view.title)
             continue
         page.get_by_role("tab", name=view.title, exact=True).click()
-        page.locator("#view-versus").get_by_text("hears other frequencies").wait_for()
+        page.locator("#view-versus").get_by_text("hears other frequencies than this one, 20 to 8000 Hz").wait_for()
         shot(page, f"versus_{name}")
     open_tab(page, "Patches and masks")
     page.locator("#view-masks").get_by_role("button", name="Frames", exact=True).click()

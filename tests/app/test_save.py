@@ -43,7 +43,7 @@ def test_the_sound_is_the_one_that_plays(ready, tmp_path):
     ready.locator("#stage [data-version=masked]").click()
     path = saved(ready, "wav", tmp_path)
     samples, rate = soundfile.read(path)
-    assert (path.name, rate) == ("masked.wav", 16_000)
+    assert (path.name, rate) == ("English speech masked.wav", 16_000)
     played = np.array(
         ready.evaluate("Array.from(document.querySelector('#stage .stage').parentElement.stage.sound().samples)")
     )

@@ -12,8 +12,14 @@
 
   const CODE = `<button type="button" data-code title="The lines of Python that make the same">Show me the code</button>`;
 
+  // With the sound's name before it, where the page shows one.
+  function called(name) {
+    const title = document.querySelector("#caption .sound b")?.innerText ?? "", stem = title.replace(/\.\w{2,4}$/, "").replace(/[/\\:*?"<>|\p{Cc}]+/gu, "-").trim();
+    return stem ? `${stem.slice(0, 80)} ${name}` : name;
+  }
+
   function download(content, type, name) {
-    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([content], { type })), download: name });
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([content], { type })), download: called(name) });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }

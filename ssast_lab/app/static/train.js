@@ -8,7 +8,7 @@
 
   const markup = `
     <div class="train-form">
-      <label class="view-select">Model <select name="kind"><option value="patch">nano, patches</option><option value="frame">nano, frames</option></select></label>
+      <label class="view-select">Model <select name="kind"><option value="patch">nano, patches, 16 kHz</option><option value="frame">nano, frames, 16 kHz</option></select></label>
       <label class="view-select">Steps <select name="steps"></select></label>
       <label class="view-select">Sounds <select name="source"><option value="">the built-in ones</option><option value="own">my own files</option></select></label>
       <input type="file" multiple accept="audio/*,video/*,.zip,.wav,.wave,.rf64,.w64,.flac,.aif,.aiff,.aifc,.au,.snd,.caf,.sph,.nist,.voc,.paf,.svx,.8svx,.avr,.ircam,.sf,.tta,.wv,.ogg,.oga,.ogv,.opus,.spx,.mp2,.mp3,.mpga,.aac,.adts,.ac3,.eac3,.amr,.awb,.wma,.asf,.wmv,.ra,.rm,.m4a,.m4b,.m4r,.m4v,.mp4,.mov,.3gp,.3g2,.f4a,.f4v,.webm,.weba,.mka,.mkv,.avi,.flv,.mpg,.mpeg,.vob,.ts,.mts,.m2ts" aria-label="Sounds to learn from" hidden>

@@ -39,7 +39,8 @@ def rival(seen: Seen, seed: int) -> Seen:
     config = load_model(model.path).config
     if not config.audio.alike(seen.config):
         raise Refusal(
-            f"The {model.kind} model to compare with hears other frequencies than this one, so that the two do not see the same picture."
+            "The built-in {} model to compare with hears other frequencies than this one, {:g} to {:g} Hz, so that the two do not see the "
+            "same picture.".format(model.kind, *config.audio.band)
         )
     (_, shape), (_, stride) = config.patch, config.stride
     columns = (min(len(seen.record.original), config.frames) - shape) // stride + 1
