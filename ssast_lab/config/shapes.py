@@ -192,9 +192,7 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
     size, kind, features = [*name.split("-", 2), "", ""][:3]
     if size not in SIZES or kind not in SHAPES or features not in ("", *AUDIO):
         names = ", ".join(f"{s}-{k}" for s in SIZES for k in SHAPES)
-        raise ConfigError(
-            f"There is no model preset {name!r}; there are {names}, each also with {', '.join(f'-{one}' for one in AUDIO)}."
-        )
+        raise ConfigError(f"There is no model preset {name!r}; there are {names}, also with -{', -'.join(AUDIO)}.")
     audio = audio_config(features)
     shape = SHAPES[kind] if kind == "patch" else (audio.mel_bins, SHAPES[kind][1])
     return replace(ModelConfig(**SIZES[size], patch=shape, stride=shape, audio=audio), **changes)
