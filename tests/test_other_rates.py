@@ -284,6 +284,10 @@ def test_the_nearest_windows_by_command(trained, calls, tmp_path, capsys):
     main(["data", "statistics", str(calls), "--features", "birds-48k"])
     said = capsys.readouterr().out
     assert "quick-nano-patch-400-birds-48k" in said
+    for features in ("", *AUDIO):  # what is printed is a recipe
+        main(["data", "statistics", str(calls), "--limit", "2", "--features", features])
+        recipe = capsys.readouterr().out.partition("Next: ssast-lab pretrain ")[2].split()[0]
+        assert pretrain_config(recipe).model.audio == (AUDIO[features] if features else AudioConfig())
     mean = float(said.split()[1].rstrip(","))
     clips = [audio.kaldi_fbank(audio.load_waveform(path, to_rate=48_000), BIRDS) for path in calls.rglob("*.wav")]
     assert mean == pytest.approx(float(torch.cat(clips).mean()), abs=1e-3)

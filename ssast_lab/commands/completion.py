@@ -112,6 +112,12 @@ def first_names() -> dict[str, tuple[str, ...]]:
         for size in config.SIZES
         for kind in config.SHAPES
     ]
+    ways += [
+        f"{way.replace('patch-400', f'patch-{400 * audio.mel_bins // 128}')}-{features}"
+        for features, audio in config.AUDIO.items()
+        for way in ways
+        if not way.startswith("official")
+    ]
     tuned = [f"{name}-{kind}" for name in config.finetune_recipes() for kind in config.SHAPES]
     others = ("apc-nano", "apc-tiny", "wav2vec-nano", "wav2vec-tiny")
     models = tuple(checkpoint.builtin_models())

@@ -34,7 +34,7 @@ A recipe is named by how it trains, how large the model is, its patches, and how
   quick     Muon and small batches, which learn more from the clips that a CPU has time for
   modern    AdamW with a cosine and gradient clipping, the batch of a GPU; modern-base-patch-400-2048 names the batch
   official  Adam as in the published code, which pads short clips and learns their padding
-  -birds-48k, -telephone-8k, -bats-96k at the end of a name: sounds are heard at that rate instead of 16 kHz
+  -birds-48k, -telephone-8k, -bats-96k at the end of a name: sounds are heard at that rate instead of 16 kHz (with patch-200 for telephone-8k)
   nano, tiny, small, base    1, 5.7, 22 and 87 million parameters; patch: 16 mel bins x 16 frames, frame: 128 x 2
 
 What follows are the settings of {{name}}."""

@@ -61,7 +61,8 @@ def data(arguments: list[str]) -> None:
         )
         tell(unreadable, noticed)
         print(f"mean {mean:.7f}, standard deviation {std:.7f} over {clips} clips")
-        recipe = f"quick-nano-patch-400{'-' * bool(features)}{features}"
+        hidden = 400 * audio_config(features).mel_bins // 128  # of half as many bins there are half as many patches
+        recipe = f"quick-nano-patch-{hidden}{'-' * bool(features)}{features}"
         print(f"Next: ssast-lab pretrain {recipe} --data.train {shlex.join(sources)} --model.audio.mean={mean:.4f} "
               f"--model.audio.std={std:.4f}")  # fmt: skip
 

@@ -198,7 +198,9 @@ class PretrainConfig:
         patches = self.model.grid.count
         hidden = self.mask.hidden(patches)
         if hidden > patches:
-            raise ConfigError(f"{hidden} of {patches} patches cannot be hidden.")
+            raise ConfigError(
+                f"{hidden} of {patches} patches cannot be hidden: ask for fewer, {round(0.78 * patches)} are 78%."
+            )
         fewest = self.mask.fewest or hidden
         if fewest > hidden:
             raise ConfigError(f"The fewest hidden patches are from 1 to {hidden}, the most, not {fewest}.")

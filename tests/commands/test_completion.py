@@ -63,7 +63,7 @@ def shell(request, tmp_path_factory):
         ("embed rec\td\t --la\t9", "embed recordings/dawn.wav --layers 9"),
         ("embed m songs.wav --pooling=st\t", "embed m songs.wav --pooling=statistics"),
         ("exp\tm --to tra\t--no-i\t", "export m --to transformers --no-int8"),
-        ("pretr\tmodern-base-f\t--training.opt\tmu\t", "pretrain modern-base-frame-400 --training.optimizer muon"),
+        ("pretr\tofficial-base-f\t--training.opt\tmu\t", "pretrain official-base-frame-400 --training.optimizer muon"),
         ("finetune esc50-p\t--data.tr\trec\t", "finetune esc50-patch --data.train recordings"),
         ("stu\thid\t--ta\trec\t", "study hiding --tasks recordings"),
     ],
@@ -75,7 +75,9 @@ def test_words_are_completed(keys, words, shell):
 def test_every_name_that_is_offered_is_one():
     names = first_names()
     assert set(names) <= set(COMMANDS)
-    assert {"quick-nano-patch-400", "official-base-frame-400", "apc-nano"} <= set(names["pretrain"])
+    assert {"quick-nano-patch-400", "official-base-frame-400", "modern-tiny-patch-400-birds-48k", "apc-nano"} <= set(
+        names["pretrain"]
+    )
     for name in names["pretrain"]:
         known = forecast.recipe if name.startswith(("apc", "wav2vec")) else config.pretrain_config
         assert known(name).training.batch >= 1
