@@ -248,9 +248,12 @@ def on_hear(models: Models, sound: Sound | None, seen: Seen | None, ceiling: Cei
         return {}
     rate = seen.config.sample_rate
     stretch, first = stage.stretch(seen.record), round(seen.record.start * rate)
+    original = sound.at(rate)[first:]
+    if len(original) < seen.config.samples_of(seen.record.grid.frames):
+        return {}  # another sound has come since, whose picture asks for its own
     known = ceiling.waveform if ceiling is not None and ceiling.stretch == stretch else None
     inversions = stage.inverted(seen.record, seen.config, known)
     return {
-        "sounds": stage.sounds(seen.record, sound.at(rate)[first:], inversions, seen.key),
+        "sounds": stage.sounds(seen.record, original, inversions, seen.key),
         "ceiling": Ceiling(stretch, inversions[2]),
     }

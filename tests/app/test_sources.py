@@ -5,10 +5,13 @@ import os
 import shutil
 
 import pytest
+import torch
 from started import ask, started
 from test_safe import call
 
-from ssast_lab import app, checkpoint
+from ssast_lab import analysis, app, checkpoint
+from ssast_lab.app import handlers, sources
+from ssast_lab.app.state import Seen
 
 
 def spoil(name, folder):
@@ -108,3 +111,14 @@ def test_the_app_starts_without_them_and_tells_its_visitors_no_path(models, tmp_
     assert told.count("Left out: ") == len(KINDS)
     assert "checksum differs" in told
     assert "Traceback" not in told
+
+
+def test_a_picture_is_not_heard_with_the_sound_that_came_after_it():
+    """Both are states of the page, of which the second may be new while the first is still the one before."""
+    model = sources.find_models()["tiny-patch"]
+    network = sources.load_model(model.path)
+    long, short = (sources.Sound("noise", "", torch.randn(round(seconds * 16_000)) * 0.1) for seconds in (5.0, 2.0))
+    piece = analysis.excerpt(long.at(16_000), network.config, 1.5)
+    seen = Seen("key", model, analysis.reconstruct(network, piece.fbank, analysis.draw_mask(piece), 1.5))
+    assert handlers.on_hear({}, short, seen, None) == {}
+    assert handlers.on_hear({}, long, seen, None)["sounds"]["key"] == "key"

@@ -285,7 +285,7 @@ def broken(tmp_path_factory) -> dict:
         folder / "missing.wav": "no file",
         folder: "folder",
         "a\0b.wav": "no path",
-        None: "no path",
+        None: "is no sound",
         folder / "no" / "thing": "no file",
     }
     sound = voice(16000)
