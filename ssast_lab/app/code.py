@@ -53,10 +53,8 @@ def load(name: str) -> str:
 
 
 def hear(sound: Sound, rate: int) -> str:
-    to, said = (
-        "" if rate == audio.SAMPLE_RATE else f", to_rate={rate}",
-        f"  # (S,) float32, mono, {rate / 1000:g} kHz",
-    )
+    to = "" if rate == audio.SAMPLE_RATE else f", to_rate={rate}"
+    said = f"  # (S,) float32, mono, {rate / 1000:g} kHz"
     if sound.builtin:
         return f'wave = ssast_lab.load_waveform(audio.builtin_sounds()["{sound.builtin}"]["path"]{to}){said}'
     most = f", duration={LONGEST_SECONDS}" if sound.seconds >= LONGEST_SECONDS else ""

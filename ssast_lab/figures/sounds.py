@@ -133,11 +133,8 @@ TITLES = {
 def _figure(record: Reconstruction, names: list[str]) -> go.Figure:
     """The named pictures in rows over one time axis."""
     grid, pictures, texts = record.grid, Pictures(record), _hover(record)
-    begin, end, hertzes = (
-        edge(record.grid, record.start, 0),
-        edge(record.grid, record.start, grid.frames),
-        ticks_of(grid),
-    )
+    begin, end = edge(grid, record.start, 0), edge(grid, record.start, grid.frames)
+    hertzes = ticks_of(grid)
     row, gap, top, bottom = ROWS if len(names) > 1 else ALONE
     inner = len(names) * row + (len(names) - 1) * gap
     heading: dict[str, Any] = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, yshift=1)

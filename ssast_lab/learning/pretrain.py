@@ -68,10 +68,8 @@ def on_lengths(clips: Sequence[data.Clip], config: PretrainConfig) -> str:
     """What is to be known where most clips are much shorter than the window, by the headers of some of them; "" where they are not."""
     seconds = np.array([*filter(None, (data.estimated(clips[place]) for place in data.spread(len(clips), LOOKED_AT)))])
     model, features = config.model, config.model.audio
-    frames, window = (
-        (seconds * features.sample_rate - features.window) / features.hop + 1,
-        features.seconds_of(model.frames),
-    )
+    frames = (seconds * features.sample_rate - features.window) / features.hop + 1
+    window = features.seconds_of(model.frames)
     filled = float((frames / model.frames).clip(0, 1).mean()) if len(frames) else 1.0
     if filled > FILLED:
         return ""

@@ -94,13 +94,9 @@ def sounds(record: Reconstruction, original: Tensor, inversions: Tensor, key: st
     gain = ROOM / max(float(versions.abs().max()), ROOM)  # what is beyond full scale turns all of them down
     samples = (versions * gain * 32767).round().to(torch.int16).numpy()
     named = zip(("original", "masked", "reconstructed", "ceiling"), samples, strict=True)
-    return {
-        "key": key,
-        "stretch": stretch(record),
-        "rate": record.audio.sample_rate,
-        "scale": 1 / 32767,
-        "gain": gain,
-    } | {name: text(version) for name, version in named}
+    texts = {name: text(version) for name, version in named}
+    rate = record.audio.sample_rate
+    return {"key": key, "stretch": stretch(record), "rate": rate, "scale": 1 / 32767, "gain": gain} | texts
 
 
 def painted_mask(hidden: Any, grid: PatchGrid) -> Tensor:
